@@ -1,0 +1,1 @@
+"""jaxrm: generalizable reward models in JAX."""

@@ -1,0 +1,146 @@
+"""Packed batches in a planned order, made by a background thread and placed on the device.
+
+The order is a pure function of (seed, epoch, token lengths), so the loader's whole state is one
+integer: how many batches were consumed. Hosts plan alike and each writes its own slice of every
+batch's rows, so the number of hosts changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxrm import parallel
+from jaxrm.data import packing
+from jaxrm.data.packing import PackedBatch, PackShape, TokenTree
+
+T = TypeVar("T")
+
+
+class Loader:
+    """Endless batches over `trees`, epoch after epoch, each epoch in an order of its own.
+
+    Batches are PackedBatch with leaves [accumulate, rows, ...]: one optimizer step's window of
+    micro-batches. The last batch of an epoch is filled up with empty rows.
+    """
+
+    def __init__(
+        self,
+        trees: Sequence[TokenTree],
+        shape: PackShape,
+        *,
+        mesh: Mesh,
+        seed: int,
+        accumulate: int = 1,
+    ):
+        parallel.check_rows(shape.rows, mesh)
+        self.trees, self.shape, self.mesh = trees, shape, mesh
+        self.seed, self.accumulate = seed, accumulate
+        self._sizes = packing.measure(trees, ask=shape.ask, preferences=shape.groups > 0)
+        self._offsets = packing.response_offsets(trees)
+        self._plans: list[list[list[int]]] = []
+
+    def steps(self, epochs: int) -> int:
+        """How many batches that many epochs take."""
+        return sum(self._batches_in(epoch) for epoch in range(epochs))
+
+    def batches(self, start: int) -> Iterator[PackedBatch]:
+        """Batches number `start`, `start + 1`, ... on the device, prepared two ahead.
+
+        Args:
+          start: how many batches of the endless sequence were consumed before.
+        """
+        return prefetch(self._indices(start), self._load, ahead=2)
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        while len(self._plans) <= epoch:
+            plan = packing.plan_epoch(self._sizes, self.shape, self.seed, len(self._plans))
+            self._plans.append(plan)
+        return self._plans[epoch]
+
+    def _batches_in(self, epoch: int) -> int:
+        return -(-len(self._plan(epoch)) // (self.shape.rows * self.accumulate))
+
+    def _indices(self, start: int) -> Iterator[tuple[int, int]]:
+        """(epoch, batch within it) from the endless sequence's place `start` on."""
+        epoch = 0
+        while start >= self._batches_in(epoch):
+            start -= self._batches_in(epoch)
+            epoch += 1
+        while True:
+            for batch in range(start, self._batches_in(epoch)):
+                yield epoch, batch
+            start, epoch = 0, epoch + 1
+
+    def _load(self, index: tuple[int, int]) -> PackedBatch:
+        epoch, batch = index
+        rows = self.shape.rows
+        first = batch * self.accumulate * rows
+        window = [
+            pack_local(
+                self.trees, self._plan(epoch), first + micro * rows, self.shape, self._offsets
+            )
+            for micro in range(self.accumulate)
+        ]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *window)
+        return parallel.shard_rows(stacked, self.mesh, leading=1)
+
+
+def pack_local(
+    trees: Sequence[TokenTree],
+    plan: Sequence[Sequence[int]],
+    first: int,
+    shape: PackShape,
+    offsets: np.ndarray,
+) -> PackedBatch:
+    """This process's share of the batch that begins at row `first` of a plan, as numpy arrays."""
+    share = shape.rows // jax.process_count()
+    mine = first + jax.process_index() * share
+    local = dataclasses.replace(shape, rows=share)
+    return packing.pack(trees, plan[mine : mine + share], local, offsets)
+
+
+def prefetch(items: Iterator, load: Callable[..., T], *, ahead: int) -> Iterator[T]:
+    """Yields `load(item)` for each item in order, loading up to `ahead` of them in a thread.
+
+    An exception in `items` or `load` is raised here, in its place. Closing the iterator, or
+    dropping it, ends the thread.
+    """
+    ready: queue.Queue[tuple[str, T | Exception | None]] = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+
+    def offer(kind: str, value: T | Exception | None) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put((kind, value), timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                offer("batch", load(item))
+                if stop.is_set():
+                    return
+            offer("end", None)
+        except Exception as error:  # whatever it is, it belongs to the consumer
+            offer("error", error)
+
+    thread = threading.Thread(target=work, name="loader", daemon=True)
+    thread.start()
+    try:
+        while (entry := ready.get())[0] != "end":
+            kind, value = entry
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        stop.set()
+        thread.join()

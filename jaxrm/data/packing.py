@@ -1,0 +1,477 @@
+"""Comparisons as token trees, and the packing of trees into rows of one fixed shape.
+
+A comparison is a tree: one prompt (the trunk of token ids) and K branches, one per response. Trees
+lie one after another in a row, and four integers per token say all that a model must know:
+
+    row:        [ prompt A | A.resp 0 | A.resp 1 | prompt B | B.resp 0 | B.resp 1 | pad ]
+    comparison: [    0     |    0     |    0     |    1     |    1     |    1     | -1  ]
+    branch:     [    0     |    1     |    2     |    0     |    1     |    2     | -1  ]
+    position:   [  0..p-1  |   p..    |   p..    |  0..q-1  |   q..    |   q..    |  0  ]
+
+Token i attends to token j iff they share a comparison, j lies in the prompt or in i's own branch,
+and position[j] <= position[i]. So a prompt is run once whatever K is, pairs and K-wise data are one
+code path, only the tail of a row is padding, and one static shape means one compilation.
+
+What is read at the end of a tree's branches lives in slots (one per response), what a preference
+loss compares lives in pairs and groups of slots, and what a language-model loss predicts in
+targets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+Ask = Literal["none", "best", "all"]
+"""Which responses' tokens the language model is asked to predict."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Branch:
+    """One response as token ids, without the prompt that it shares with its siblings.
+
+    Attributes:
+      tokens: int32 [n], n >= 1.
+      targets: bool [n], the tokens that count as the response for a language model: its text up to
+        and including end-of-turn, but not what a template writes after that.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenTree:
+    """One comparison as token ids: `prompt` int32 [p] (p may be 0) and K >= 1 branches.
+
+    `ranks` (0 is best, ties share a rank), `scores`, `attributes` ([K][A], NaN where unlabelled)
+    and `reference_logps` hold one entry per branch, or are None where unknown. `margin` belongs to
+    a pair.
+    """
+
+    prompt: np.ndarray
+    branches: tuple[Branch, ...]
+    ranks: tuple[int, ...] | None = None
+    scores: tuple[float, ...] | None = None
+    margin: float = 0.0
+    attributes: tuple[tuple[float, ...], ...] | None = None
+    reference_logps: tuple[float, ...] | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PackedBatch:
+    """R rows of L tokens with S response slots, P pairs, C groups of up to K slots and N targets
+    each.
+
+    Every index counts from the start of its own row. Values behind a false mask are 0, never NaN.
+
+    Attributes:
+      tokens, positions, comparison, branch: the rows; comparison and branch are -1 on padding, and
+        branch 0 is the prompt.
+      response_end: where a reward is read: the last token of the response's full rendering.
+      prompt_end: the prompt's last token (the branch's first where nothing is shared).
+      response_length: tokens of the response that count as language-model targets.
+      response_comparison, response_rank: which tree of the row, and its rank (0 best, -1 unknown).
+      response_index: the response's place in the packed list, counting all responses, to restore
+        order.
+      logp_mask: slots all of whose targets are in the row's target list.
+      chosen_slot, rejected_slot, pair_weight: ordered pairs; a comparison's pairs weigh 1/C(K, 2)
+        each.
+      group_slots: a comparison's slots, best first.
+      predictor, target, target_slot: the hidden state at `predictor` predicts the id `target`,
+        which belongs to the response in `target_slot`. The prompt's last position predicts every
+        branch's first token.
+    """
+
+    tokens: Int[Array, "rows length"]
+    positions: Int[Array, "rows length"]
+    comparison: Int[Array, "rows length"]
+    branch: Int[Array, "rows length"]
+
+    response_end: Int[Array, "rows slots"]
+    prompt_end: Int[Array, "rows slots"]
+    response_length: Int[Array, "rows slots"]
+    response_comparison: Int[Array, "rows slots"]
+    response_rank: Int[Array, "rows slots"]
+    response_index: Int[Array, "rows slots"]
+    response_score: Float[Array, "rows slots"]
+    reference_logps: Float[Array, "rows slots"]
+    response_mask: Bool[Array, "rows slots"]
+    logp_mask: Bool[Array, "rows slots"]
+
+    chosen_slot: Int[Array, "rows pairs"]
+    rejected_slot: Int[Array, "rows pairs"]
+    margin: Float[Array, "rows pairs"]
+    pair_weight: Float[Array, "rows pairs"]
+    pair_mask: Bool[Array, "rows pairs"]
+
+    group_slots: Int[Array, "rows groups group_size"]
+    group_mask: Bool[Array, "rows groups group_size"]
+
+    predictor: Int[Array, "rows targets"]
+    target: Int[Array, "rows targets"]
+    target_slot: Int[Array, "rows targets"]
+    target_mask: Bool[Array, "rows targets"]
+
+    attributes: Float[Array, "rows slots attributes"] | None = None
+    attributes_mask: Bool[Array, "rows slots attributes"] | None = None
+
+    def pairs(
+        self, values: Float[Array, "rows slots"]
+    ) -> tuple[Float[Array, "rows pairs"], Float[Array, "rows pairs"]]:
+        """Per-response `values` as (chosen, rejected); pairs behind a false `pair_mask` are slot
+        0's."""
+        take = jnp.take_along_axis
+        return take(values, self.chosen_slot, axis=1), take(values, self.rejected_slot, axis=1)
+
+    def best(self, values: Float[Array, "rows slots"]) -> Float[Array, "rows groups"]:
+        """The value of each comparison's best response, once per comparison."""
+        return jnp.take_along_axis(values, self.group_slots[:, :, 0], axis=1)
+
+    @property
+    def best_mask(self) -> Bool[Array, "rows groups"]:
+        """Which entries of `best` are real comparisons whose best response has its targets in the
+        row."""
+        has_logps = jnp.take_along_axis(self.logp_mask, self.group_slots[:, :, 0], axis=1)
+        return self.group_mask[:, :, 0] & has_logps
+
+
+@dataclasses.dataclass(frozen=True)
+class PackShape:
+    """The static shape of a batch, and with it what a batch carries.
+
+    `groups == 0` means that no preferences are made at all (scoring: K = 405 would make 81,810
+    pairs); `ask` says whose tokens are language-model targets. A row closes when any capacity would
+    overflow.
+    """
+
+    rows: int
+    length: int
+    slots: int
+    pairs: int = 0
+    groups: int = 0
+    group_size: int = 0
+    targets: int = 0
+    attributes: int = 0
+    ask: Ask = "none"
+
+    @property
+    def capacity(self) -> np.ndarray:
+        """Int [5]: tokens, slots, pairs, targets and groups that one row holds."""
+        return np.array([self.length, self.slots, self.pairs, self.targets, self.groups])
+
+    @classmethod
+    def fit(
+        cls,
+        trees: Sequence[TokenTree],
+        *,
+        rows: int,
+        length: int,
+        ask: Ask = "none",
+        preferences: bool = True,
+    ) -> PackShape:
+        """Capacities that suit `trees`, as a pure function of their lengths.
+
+        Rows are planned by length alone and each capacity is set to hold 95 % of them, which keeps
+        the language-model targets (the costly ones) near their mean; the planner works around the
+        rest.
+        """
+        sizes = measure(trees, ask=ask, preferences=preferences)
+        unlimited = np.full(5, np.iinfo(np.int64).max)
+        unlimited[0] = length
+        plan = plan_rows(sizes, unlimited, np.arange(len(trees)))
+        per_row = np.array([sizes[row].sum(0) for row in plan])
+        need = np.maximum(np.quantile(per_row, 0.95, axis=0, method="higher"), sizes.max(0))
+        _, slots, pairs, targets, groups = (int(n) for n in need)
+        widths = {len(tree.attributes[0]) for tree in trees if tree.attributes is not None}
+        if len(widths) > 1:
+            raise ValueError(f"trees carry different numbers of attributes: {sorted(widths)}")
+        return cls(
+            rows=rows,
+            length=length,
+            slots=slots,
+            pairs=pairs,
+            groups=groups,
+            group_size=max(len(tree.branches) for tree in trees) if preferences else 0,
+            targets=targets,
+            attributes=max(widths, default=0),
+            ask=ask,
+        )
+
+
+def tree_length(tree: TokenTree) -> int:
+    """Tokens that the tree takes in a row: the prompt once, and every branch."""
+    return len(tree.prompt) + sum(len(branch.tokens) for branch in tree.branches)
+
+
+def longest_branch(tree: TokenTree) -> int:
+    """Tokens of the prompt and its longest branch: the longest text that a model reads of this
+    tree."""
+    return len(tree.prompt) + max(len(branch.tokens) for branch in tree.branches)
+
+
+def measure(trees: Sequence[TokenTree], *, ask: Ask, preferences: bool) -> np.ndarray:
+    """Int64 [trees, 5]: what each tree takes of a row's tokens, slots, pairs, targets and
+    groups."""
+    sizes = np.zeros((len(trees), 5), np.int64)
+    for i, tree in enumerate(trees):
+        asked = _asked(tree, ask)
+        sizes[i] = (
+            tree_length(tree),
+            len(tree.branches),
+            len(_ordered_pairs(tree)) if preferences else 0,
+            sum(len(_target_offsets(tree, k)) for k in asked),
+            1 if preferences else 0,
+        )
+    return sizes
+
+
+def split(tree: TokenTree, length: int) -> list[TokenTree]:
+    """The tree cut into trees of at most `length` tokens, each with the whole prompt again.
+
+    For scoring only: the parts know nothing of each other's rank. A single branch that is too long
+    for `length` stands alone in its part.
+    """
+    parts: list[list[int]] = [[]]
+    room = length - len(tree.prompt)
+    for k, branch in enumerate(tree.branches):
+        if parts[-1] and len(branch.tokens) > room:
+            parts.append([])
+            room = length - len(tree.prompt)
+        parts[-1].append(k)
+        room -= len(branch.tokens)
+    if len(parts) == 1:
+        return [tree]
+    return [TokenTree(tree.prompt, tuple(tree.branches[k] for k in part)) for part in parts]
+
+
+def plan_rows(sizes: np.ndarray, capacity: np.ndarray, order: np.ndarray) -> list[list[int]]:
+    """Groups trees into rows: first fit, longest first within windows of `order`.
+
+    Args:
+      sizes: int [trees, 5] as from `measure`.
+      capacity: int [5], what one row holds.
+      order: int, tree indices in the order in which they should be met.
+
+    Returns:
+      Rows of tree indices; every index of `order` is in exactly one row.
+
+    Raises:
+      ValueError: a tree exceeds the capacity of an empty row.
+    """
+    too_big = order[(sizes[order] > capacity).any(axis=1)]
+    if too_big.size:
+        need = sizes[too_big[0]].tolist()
+        raise ValueError(
+            f"tree {too_big[0]} needs [tokens, slots, pairs, targets, groups] = {need}, "
+            f"but a row holds {capacity.tolist()}"
+        )
+    # Sorting a window of a shuffled order packs nearly as tightly as sorting everything, and leaves
+    # rows of the same window alike in nothing but that. 64 open rows keep the search short.
+    window, most_open = 1024, 64
+    rows: list[list[int]] = []
+    open_rows = np.zeros(0, np.int64)
+    free = np.zeros((0, len(capacity)), np.int64)
+    for start in range(0, len(order), window):
+        chunk = order[start : start + window]
+        for tree in chunk[np.argsort(-sizes[chunk, 0], kind="stable")]:
+            fits = (free >= sizes[tree]).all(axis=1)
+            place = int(np.argmax(fits)) if fits.any() else len(open_rows)
+            if place == len(open_rows):
+                open_rows = np.append(open_rows, len(rows))
+                free = np.vstack([free, capacity])
+                rows.append([])
+            rows[open_rows[place]].append(int(tree))
+            free[place] -= sizes[tree]
+        emptiest = np.sort(np.argsort(-free[:, 0], kind="stable")[:most_open])
+        open_rows, free = open_rows[emptiest], free[emptiest]
+    return rows
+
+
+def plan_epoch(sizes: np.ndarray, shape: PackShape, seed: int, epoch: int) -> list[list[int]]:
+    """The global order of an epoch's rows: a pure function of (seed, epoch, lengths, shape)."""
+    rng = np.random.default_rng([seed, epoch])
+    rows = plan_rows(sizes, shape.capacity, rng.permutation(len(sizes)))
+    return [rows[i] for i in rng.permutation(len(rows))]
+
+
+def response_offsets(trees: Sequence[TokenTree]) -> np.ndarray:
+    """Int64 [trees]: how many responses stand before each tree in the list."""
+    counts = [len(tree.branches) for tree in trees]
+    return np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+
+
+def pack(
+    trees: Sequence[TokenTree],
+    rows: Sequence[Sequence[int]],
+    shape: PackShape,
+    offsets: np.ndarray | None = None,
+) -> PackedBatch:
+    """Writes the trees of each planned row into a batch of numpy arrays.
+
+    Args:
+      trees: all trees; `rows` indexes into them.
+      rows: at most `shape.rows` lists of tree indices; missing rows stay empty.
+      shape: the static shape.
+      offsets: `response_offsets(trees)`, where the caller has them already.
+
+    Raises:
+      ValueError: there are more rows than `shape.rows`, or a row overflows the shape.
+    """
+    if len(rows) > shape.rows:
+        raise ValueError(f"{len(rows)} rows for a batch of {shape.rows}")
+    offsets = response_offsets(trees) if offsets is None else offsets
+    batch = _empty(shape)
+    for r, row in enumerate(rows):
+        sizes = measure([trees[i] for i in row], ask=shape.ask, preferences=shape.groups > 0)
+        if row and (sizes.sum(0) > shape.capacity).any():
+            raise ValueError(f"row {r} needs {sizes.sum(0)}, but the shape holds {shape.capacity}")
+        writer = _RowWriter({name: array[r] for name, array in batch.items()}, shape)
+        for i in row:
+            writer.write(trees[i], int(offsets[i]))
+    return PackedBatch(**batch)
+
+
+class _RowWriter:
+    """Appends trees to one row; `row` holds views of that row in every array of the batch."""
+
+    def __init__(self, row: dict[str, np.ndarray], shape: PackShape):
+        self.row, self.shape = row, shape
+        self.token = self.slot = self.pair = self.target = self.comparison = 0
+
+    def write(self, tree: TokenTree, first_index: int) -> None:
+        first_slot = self.slot
+        prompt_start, prompt_length = self.token, len(tree.prompt)
+        self._write_tokens(tree.prompt, branch=0, first_position=0)
+        for k, branch in enumerate(tree.branches):
+            start = self.token
+            self._write_tokens(branch.tokens, branch=k + 1, first_position=prompt_length)
+            asked = k in _asked(tree, self.shape.ask)
+            slot = {
+                "response_end": self.token - 1,
+                "prompt_end": prompt_start + prompt_length - 1 if prompt_length else start,
+                "response_length": int(branch.targets.sum()),
+                "response_comparison": self.comparison,
+                "response_rank": -1 if tree.ranks is None else tree.ranks[k],
+                "response_index": first_index + k,
+                "response_score": 0.0 if tree.scores is None else tree.scores[k],
+                "reference_logps": 0.0 if tree.reference_logps is None else tree.reference_logps[k],
+                "response_mask": True,
+                "logp_mask": asked,
+            }
+            for name, value in slot.items():
+                self.row[name][self.slot] = value
+            if tree.attributes is not None and self.shape.attributes:
+                labels = np.asarray(tree.attributes[k], np.float32)
+                self.row["attributes"][self.slot] = np.nan_to_num(labels)
+                self.row["attributes_mask"][self.slot] = ~np.isnan(labels)
+            if asked:
+                self._write_targets(tree, k, start, prompt_end=slot["prompt_end"])
+            self.slot += 1
+        if self.shape.groups:
+            self._write_preferences(tree, first_slot)
+        self.comparison += 1
+
+    def _write_tokens(self, tokens: np.ndarray, branch: int, first_position: int) -> None:
+        here = slice(self.token, self.token + len(tokens))
+        self.row["tokens"][here] = tokens
+        self.row["positions"][here] = np.arange(first_position, first_position + len(tokens))
+        self.row["comparison"][here] = self.comparison
+        self.row["branch"][here] = branch
+        self.token = here.stop
+
+    def _write_targets(self, tree: TokenTree, k: int, start: int, prompt_end: int) -> None:
+        offsets = _target_offsets(tree, k)
+        here = slice(self.target, self.target + len(offsets))
+        self.row["predictor"][here] = np.where(offsets == 0, prompt_end, start + offsets - 1)
+        self.row["target"][here] = tree.branches[k].tokens[offsets]
+        self.row["target_slot"][here] = self.slot
+        self.row["target_mask"][here] = True
+        self.target = here.stop
+
+    def _write_preferences(self, tree: TokenTree, first_slot: int) -> None:
+        pairs = _ordered_pairs(tree)
+        count = len(tree.branches)
+        for better, worse in pairs:
+            self.row["chosen_slot"][self.pair] = first_slot + better
+            self.row["rejected_slot"][self.pair] = first_slot + worse
+            self.row["margin"][self.pair] = tree.margin
+            self.row["pair_weight"][self.pair] = 2.0 / (count * (count - 1))
+            self.row["pair_mask"][self.pair] = True
+            self.pair += 1
+        self.row["group_slots"][self.comparison, :count] = first_slot + np.asarray(
+            _best_first(tree)
+        )
+        self.row["group_mask"][self.comparison, :count] = True
+
+
+def _best_first(tree: TokenTree) -> list[int]:
+    """Branches by rank, ties and unranked trees in the order given."""
+    ranks = tree.ranks or (0,) * len(tree.branches)
+    return sorted(range(len(tree.branches)), key=lambda k: ranks[k])
+
+
+def _asked(tree: TokenTree, ask: Ask) -> Sequence[int]:
+    """Branches whose tokens are language-model targets; of several best ones, the first alone."""
+    if ask == "none":
+        return ()
+    return _best_first(tree)[:1] if ask == "best" else range(len(tree.branches))
+
+
+def _ordered_pairs(tree: TokenTree) -> list[tuple[int, int]]:
+    """(better, worse) for all branches of different rank; none where ranks are unknown."""
+    if tree.ranks is None:
+        return []
+    every = range(len(tree.branches))
+    return [(a, b) for a in every for b in every if tree.ranks[a] < tree.ranks[b]]
+
+
+def _target_offsets(tree: TokenTree, k: int) -> np.ndarray:
+    """Offsets of branch k's targets; without a prompt nothing predicts its very first token."""
+    offsets = np.flatnonzero(tree.branches[k].targets)
+    return offsets if len(tree.prompt) else offsets[offsets > 0]
+
+
+def _empty(shape: PackShape) -> dict[str, np.ndarray]:
+    tokens = (shape.rows, shape.length)
+    slots = (shape.rows, shape.slots)
+    pairs = (shape.rows, shape.pairs)
+    groups = (shape.rows, shape.groups, shape.group_size)
+    targets = (shape.rows, shape.targets)
+    batch = {
+        "tokens": np.zeros(tokens, np.int32),
+        "positions": np.zeros(tokens, np.int32),
+        "comparison": np.full(tokens, -1, np.int32),
+        "branch": np.full(tokens, -1, np.int32),
+        "response_rank": np.full(slots, -1, np.int32),
+        "group_slots": np.zeros(groups, np.int32),
+        "group_mask": np.zeros(groups, np.bool_),
+    }
+    batch |= {
+        name: np.zeros(slots, np.int32)
+        for name in (
+            "response_end",
+            "prompt_end",
+            "response_length",
+            "response_comparison",
+            "response_index",
+        )
+    }
+    batch |= {name: np.zeros(slots, np.float32) for name in ("response_score", "reference_logps")}
+    batch |= {name: np.zeros(slots, np.bool_) for name in ("response_mask", "logp_mask")}
+    batch |= {name: np.zeros(pairs, np.int32) for name in ("chosen_slot", "rejected_slot")}
+    batch |= {name: np.zeros(pairs, np.float32) for name in ("margin", "pair_weight")}
+    batch |= {"pair_mask": np.zeros(pairs, np.bool_)}
+    batch |= {name: np.zeros(targets, np.int32) for name in ("predictor", "target", "target_slot")}
+    batch |= {"target_mask": np.zeros(targets, np.bool_)}
+    if shape.attributes:
+        batch["attributes"] = np.zeros((*slots, shape.attributes), np.float32)
+        batch["attributes_mask"] = np.zeros((*slots, shape.attributes), np.bool_)
+    return batch

@@ -1,0 +1,36 @@
+"""Errors that a user can cause, each naming the file, row and field at fault and what to do.
+
+Command lines print these without a traceback; everything else is a programming error and keeps one.
+"""
+
+
+class JaxrmError(Exception):
+    """Base of every error that a user's input can cause."""
+
+
+class DataError(JaxrmError):
+    """A preference file is missing, empty, malformed, or a field of a row is wrong."""
+
+
+class TokenizerError(JaxrmError):
+    """No tokenizer, no chat template, or a conversation that the template refuses."""
+
+
+class ModelFileError(JaxrmError):
+    """A model directory that cannot be read exactly: names, shapes, formats or configuration."""
+
+
+class MeshError(JaxrmError):
+    """A device mesh that does not fit the devices or the batch."""
+
+
+class RunDirError(JaxrmError):
+    """A run directory that belongs to another configuration."""
+
+
+class CheckpointError(JaxrmError):
+    """Checkpoints exist but none of them is intact."""
+
+
+class AccumulationError(JaxrmError):
+    """A batch statistic was asked for under gradient accumulation, where it is not additive."""

@@ -1,0 +1,1 @@
+"""What a reward model is worth, with n and standard errors."""

@@ -1,0 +1,1 @@
+"""Pure losses: arrays in, per-example float32 arrays out."""

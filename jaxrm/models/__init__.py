@@ -1,0 +1,1 @@
+"""The decoder, its heads, and Hugging Face directories in and out."""

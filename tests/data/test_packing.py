@@ -1,0 +1,187 @@
+"""Planning and packing: every tree once, within capacity, written as the layout says."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxrm.data import packing
+from jaxrm.data.packing import Branch, PackShape, TokenTree
+
+
+def tree(prompt, *branches, targets=None, **known):
+    """A tree of consecutive ids; `targets` counts the leading branch tokens that are targets."""
+    start = 10 + prompt
+    made = []
+    for length in branches:
+        wanted = np.arange(length) < (length if targets is None else targets)
+        made.append(Branch(np.arange(start, start + length, dtype=np.int32), wanted))
+        start += length
+    return TokenTree(np.arange(10, 10 + prompt, dtype=np.int32), tuple(made), **known)
+
+
+@st.composite
+def forests(draw):
+    count = draw(st.integers(1, 40))
+    trees = []
+    for _ in range(count):
+        branches = draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
+        ranks = draw(st.lists(st.integers(0, 3), min_size=len(branches), max_size=len(branches)))
+        trees.append(tree(draw(st.integers(0, 15)), *branches, ranks=tuple(ranks)))
+    return trees
+
+
+@given(forests(), st.integers(0, 3), st.integers(0, 3))
+@settings(deadline=None, max_examples=50)
+def test_an_epoch_plans_every_tree_once_and_within_capacity(trees, seed, epoch):
+    shape = PackShape.fit(trees, rows=2, length=70, ask="all")
+    sizes = packing.measure(trees, ask="all", preferences=True)
+    plan = packing.plan_epoch(sizes, shape, seed, epoch)
+    assert sorted(i for row in plan for i in row) == list(range(len(trees)))
+    for row in plan:
+        assert (sizes[row].sum(0) <= shape.capacity).all()
+    assert plan == packing.plan_epoch(sizes, shape, seed, epoch)
+
+
+def test_seed_and_epoch_change_the_order():
+    trees = [tree(n % 7, 3, 4, ranks=(0, 1)) for n in range(60)]
+    shape = PackShape.fit(trees, rows=2, length=40)
+    sizes = packing.measure(trees, ask="none", preferences=True)
+    plans = [packing.plan_epoch(sizes, shape, *at) for at in [(0, 0), (0, 1), (1, 0)]]
+    assert plans[0] != plans[1]
+    assert plans[0] != plans[2]
+
+
+def test_rows_are_full_of_tokens_not_of_padding():
+    rng = np.random.default_rng(0)
+    lengths = np.clip(np.exp(rng.normal(3.5, 0.7, (2000, 3))), 1, 200).astype(int)
+    trees = [tree(*row, ranks=(0, 1)) for row in lengths]
+    shape = PackShape.fit(trees, rows=1, length=1024, ask="all")
+    sizes = packing.measure(trees, ask="all", preferences=True)
+    plan = packing.plan_epoch(sizes, shape, 0, 0)
+    assert sizes[:, 0].sum() / (1024 * len(plan)) > 0.95
+
+
+def test_a_pair_is_written_as_the_layout_says():
+    pair = tree(3, 2, 4, targets=2, ranks=(1, 0), scores=(0.5, 2.0), margin=1.5)
+    other = tree(2, 1, 1, ranks=(0, 1))
+    shape = PackShape.fit([pair, other], rows=1, length=16, ask="all")
+    batch = packing.pack([other, pair], [[1, 0]], dataclasses.replace(shape, length=16))
+
+    ids = [10, 11, 12, 13, 14, 15, 16, 17, 18]
+    np.testing.assert_array_equal(batch.tokens[0], [*ids, 10, 11, 12, 13, 0, 0, 0])
+    np.testing.assert_array_equal(batch.comparison[0], [0] * 9 + [1] * 4 + [-1] * 3)
+    np.testing.assert_array_equal(
+        batch.branch[0], [0, 0, 0, 1, 1, 2, 2, 2, 2, 0, 0, 1, 2, -1, -1, -1]
+    )
+    np.testing.assert_array_equal(
+        batch.positions[0], [0, 1, 2, 3, 4, 3, 4, 5, 6, 0, 1, 2, 2, 0, 0, 0]
+    )
+    np.testing.assert_array_equal(batch.response_end[0], [4, 8, 11, 12])
+    np.testing.assert_array_equal(batch.prompt_end[0], [2, 2, 10, 10])
+    np.testing.assert_array_equal(batch.response_length[0], [2, 2, 1, 1])
+    np.testing.assert_array_equal(batch.response_rank[0], [1, 0, 0, 1])
+    np.testing.assert_array_equal(batch.response_index[0], [2, 3, 0, 1])
+    np.testing.assert_array_equal(batch.response_comparison[0], [0, 0, 1, 1])
+    np.testing.assert_array_equal(batch.response_score[0], [0.5, 2.0, 0, 0])
+    np.testing.assert_array_equal(batch.chosen_slot[0], [1, 2])
+    np.testing.assert_array_equal(batch.rejected_slot[0], [0, 3])
+    np.testing.assert_array_equal(batch.margin[0], [1.5, 0.0])
+    np.testing.assert_array_equal(batch.group_slots[0], [[1, 0], [2, 3]])
+    # The prompt's last position (2) predicts the first token of both branches; the fourth and fifth
+    # tokens of the longer branch are no targets.
+    np.testing.assert_array_equal(batch.predictor[0], [2, 3, 2, 5, 10, 10])
+    np.testing.assert_array_equal(batch.target[0], [13, 14, 15, 16, 12, 13])
+    np.testing.assert_array_equal(batch.target_slot[0], [0, 0, 1, 1, 2, 3])
+    assert batch.target_mask.all()
+    assert batch.logp_mask.all()
+
+
+def test_only_the_best_response_is_asked_for_and_only_once():
+    tied = tree(3, 2, 2, 2, ranks=(1, 0, 0))
+    shape = PackShape.fit([tied], rows=1, length=16, ask="best")
+    batch = packing.pack([tied], [[0]], shape)
+    np.testing.assert_array_equal(batch.logp_mask[0], [False, True, False])
+    np.testing.assert_array_equal(batch.target_slot[0], [1, 1])
+    np.testing.assert_array_equal(batch.best(np.array([[5.0, 6.0, 7.0]])), [[6.0]])
+    np.testing.assert_array_equal(batch.best_mask, [[True]])
+
+
+def test_pairs_of_a_ranking_weigh_one_comparison_in_total():
+    ranked = tree(3, 1, 1, 1, 1, ranks=(2, 0, 3, 1))
+    shape = PackShape.fit([ranked], rows=1, length=16)
+    batch = packing.pack([ranked], [[0]], shape)
+    assert batch.pair_mask.sum() == 6
+    np.testing.assert_allclose(batch.pair_weight.sum(), 1.0)
+    chosen, rejected = batch.pairs(np.array([[1.0, 3.0, 0.0, 2.0]]))
+    assert (np.asarray(chosen) > np.asarray(rejected)).all()
+    np.testing.assert_array_equal(batch.group_slots[0, 0], [1, 3, 0, 2])
+
+
+def test_ties_make_no_pair_and_unranked_trees_make_none():
+    tied, unranked = tree(2, 1, 1, 1, ranks=(0, 0, 1)), tree(2, 1, 1)
+    shape = PackShape.fit([tied, unranked], rows=1, length=16)
+    batch = packing.pack([tied, unranked], [[0, 1]], shape)
+    np.testing.assert_array_equal(batch.chosen_slot[0][batch.pair_mask[0]], [0, 1])
+    np.testing.assert_array_equal(batch.rejected_slot[0][batch.pair_mask[0]], [2, 2])
+
+
+def test_scoring_makes_no_preferences():
+    big = tree(3, *[1] * 405)
+    shape = PackShape.fit([big], rows=1, length=512, preferences=False)
+    batch = packing.pack([big], [[0]], shape)
+    assert batch.chosen_slot.shape == (1, 0)
+    assert batch.group_slots.shape == (1, 0, 0)
+    assert batch.response_mask.sum() == 405
+
+
+def test_nothing_predicts_the_first_token_where_there_is_no_prompt():
+    bare = tree(0, 3, 2, ranks=(0, 1))
+    shape = PackShape.fit([bare], rows=1, length=8, ask="all")
+    batch = packing.pack([bare], [[0]], shape)
+    np.testing.assert_array_equal(batch.predictor[0], [0, 1, 3])
+    np.testing.assert_array_equal(batch.target[0], [11, 12, 14])
+    np.testing.assert_array_equal(batch.prompt_end[0], [0, 3])
+
+
+def test_unlabelled_attributes_are_masked_zeros():
+    rated = tree(2, 1, 1, attributes=((1.0, float("nan")), (float("nan"), 3.0)))
+    plain = tree(2, 1, 1)
+    shape = PackShape.fit([rated, plain], rows=1, length=8)
+    batch = packing.pack([rated, plain], [[0, 1]], shape)
+    np.testing.assert_array_equal(batch.attributes[0], [[1, 0], [0, 3], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(batch.attributes_mask[0, :2], [[True, False], [False, True]])
+    assert not batch.attributes_mask[0, 2:].any()
+
+
+def test_missing_rows_are_empty_and_nothing_is_nan():
+    trees = [tree(2, 1, 1, ranks=(0, 1))]
+    shape = PackShape.fit(trees, rows=3, length=8, ask="all")
+    batch = packing.pack(trees, [[0]], shape)
+    assert (batch.comparison[1:] == -1).all()
+    for name in ("response_mask", "pair_mask", "group_mask", "target_mask"):
+        assert not getattr(batch, name)[1:].any()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(batch))
+
+
+def test_splitting_repeats_the_prompt_and_keeps_the_order():
+    big = tree(5, 3, 4, 9, 2, 2)
+    parts = packing.split(big, 12)
+    assert [len(part.branches) for part in parts] == [2, 1, 2]
+    assert all(len(part.prompt) == 5 for part in parts)
+    restored = np.concatenate([b.tokens for part in parts for b in part.branches])
+    np.testing.assert_array_equal(restored, np.concatenate([b.tokens for b in big.branches]))
+    assert packing.split(big, 100) == [big]
+
+
+def test_a_tree_larger_than_a_row_is_refused():
+    trees = [tree(30, 3, 3, ranks=(0, 1))]
+    sizes = packing.measure(trees, ask="none", preferences=True)
+    with pytest.raises(ValueError, match="tree 0 needs"):
+        packing.plan_rows(sizes, np.array([20, 9, 9, 9, 9]), np.arange(1))
+    shape = PackShape(rows=1, length=20, slots=2, pairs=1, groups=1, group_size=2)
+    with pytest.raises(ValueError, match="row 0 needs"):
+        packing.pack(trees, [[0]], shape)
