@@ -116,10 +116,8 @@ def check_rows(rows: int, mesh: Mesh) -> None:
 
 @functools.cache
 def _report_once(axis: str, size: int, mesh_axes: tuple[str, ...], ways: int) -> None:
-    where = "+".join(mesh_axes)
-    log.warning(
-        "axis %r of size %d does not divide over %s=%d: replicated", axis, size, where, ways
-    )
+    over = "+".join(mesh_axes)
+    log.warning("axis %r of size %d does not divide over %s=%d: replicated", axis, size, over, ways)
 
 
 def shard_spec(

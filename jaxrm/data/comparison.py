@@ -1,6 +1,6 @@
 """What the project knows of one prompt: its responses and how they compare.
 
-Structure is checked here, once, for every source of comparisons: types, roles, lengths, finite numbers.
+Structure is checked here for every source of comparisons: types, roles, lengths, finite numbers.
 Content is not: an empty answer is a fact about the data, which training counts and leaves out
 (`jaxrm.data.filters`) and evaluation scores.
 """
@@ -33,7 +33,7 @@ class Comparison:
     """One prompt, K >= 1 responses to it, and what is known of them.
 
     A conversation (`prompt` of messages) is rendered by a chat template; raw text (`prompt` of type
-    str, and then every response too) is not. Raises DataError naming `where` and the field at fault.
+    str, and then every response too) is not. Raises DataError naming `where` and the field.
 
     Attributes:
         prompt: the turns before the responses, or raw text.
@@ -58,18 +58,21 @@ class Comparison:
     where: str = ""
 
     def __post_init__(self):
-        self._check_text("id", self.id)
-        self._check_text("subset", self.subset)
+        check_text(self.id, "id", self.where)
+        check_text(self.subset, "subset", self.where)
         if not isinstance(self.responses, tuple) or not self.responses:
             self._fail("responses", "a comparison needs at least one response")
         if isinstance(self.prompt, str):
-            self._check_text("prompt", self.prompt)
+            check_text(self.prompt, "prompt", self.where)
             for k, response in enumerate(self.responses):
-                self._check_text(f"responses[{k}]", response)
+                check_text(response, f"responses[{k}]", self.where)
         else:
-            self._check_messages("prompt", self.prompt)
+            check_messages(self.prompt, "prompt", self.where)
             for k, response in enumerate(self.responses):
-                self._check_response(f"responses[{k}]", response)
+                check_answer(response, f"responses[{k}]", self.where)
+                if self.prompt[-1].role == response[0].role == "assistant":
+                    problem = "ends with an assistant message, and a response begins with one"
+                    self._fail("prompt", problem)
         self._check_labels()
 
     @classmethod
@@ -88,32 +91,6 @@ class Comparison:
         responses = (answer(prompt, chosen), answer(prompt, rejected))
         return cls(prompt, responses, ranks=(0, 1), **known)
 
-    def _check_response(self, field: str, response: object) -> None:
-        self._check_messages(field, response)
-        if response[-1].role != "assistant":
-            self._fail(field, "must end with an assistant message")
-        if self.prompt[-1].role == response[0].role == "assistant":
-            self._fail("prompt", f"ends with an assistant message, and {field} begins with one")
-
-    def _check_messages(self, field: str, messages: object) -> None:
-        if not isinstance(messages, tuple) or not messages:
-            self._fail(field, "must be text or a non-empty list of messages")
-        for i, message in enumerate(messages):
-            if not isinstance(message, Message):
-                self._fail(f"{field}[{i}]", f"expected a message, found {kind(message)}")
-            if message.role not in ROLES:
-                roles = ", ".join(ROLES)
-                self._fail(f"{field}[{i}].role", f"{message.role!r} is not one of {roles}")
-            self._check_text(f"{field}[{i}].content", message.content)
-
-    def _check_text(self, field: str, text: object) -> None:
-        if not isinstance(text, str):
-            self._fail(field, f"expected text, found {kind(text)}")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            self._fail(field, f"character {error.start} is half of a surrogate pair, not text")
-
     def _check_labels(self) -> None:
         for field in ("ranks", "scores", "attributes"):
             values = getattr(self, field)
@@ -123,28 +100,65 @@ class Comparison:
             if not isinstance(rank, numbers.Integral) or isinstance(rank, bool) or rank < 0:
                 self._fail(f"ranks[{k}]", f"expected a whole number >= 0, found {rank!r}")
         for k, score in enumerate(self.scores or ()):
-            self._check_number(f"scores[{k}]", score)
-        self._check_number("margin", self.margin)
+            check_number(score, f"scores[{k}]", self.where)
+        check_number(self.margin, "margin", self.where)
         for k, row in enumerate(self.attributes or ()):
             if len(row) != len(self.attributes[0]) or not row:
-                self._fail(f"attributes[{k}]", "every response needs the same, non-zero number")
+                self._fail(f"attributes[{k}]", "every response needs the same number, at least one")
             for a, value in enumerate(row):
-                self._check_number(f"attributes[{k}][{a}]", value, unlabelled=True)
-
-    def _check_number(self, field: str, value: object, unlabelled: bool = False) -> None:
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            self._fail(field, f"expected a number, found {kind(value)}")
-        if unlabelled and math.isnan(value):
-            return
-        try:
-            finite = math.isfinite(value)
-        except OverflowError:  # a whole number beyond the range of a float
-            finite = False
-        if not finite:
-            self._fail(field, f"must be finite, found {value!r}")
+                if not (isinstance(value, float) and math.isnan(value)):
+                    check_number(value, f"attributes[{k}][{a}]", self.where)
 
     def _fail(self, field: str, problem: str):
-        raise DataError(f"{self.where or 'comparison'}: field '{field}': {problem}")
+        raise fault(self.where, field, problem)
+
+
+def check_text(value: object, field: str, where: str) -> None:
+    """Raises DataError unless `value` is text that can be written as UTF-8."""
+    if not isinstance(value, str):
+        raise fault(where, field, f"expected text, found {kind(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        problem = f"character {error.start} is half of a surrogate pair, not text"
+        raise fault(where, field, problem) from error
+
+
+def check_messages(value: object, field: str, where: str) -> None:
+    """Raises DataError unless `value` is a non-empty tuple of messages with known roles."""
+    if not isinstance(value, tuple) or not value:
+        raise fault(where, field, "expected text or a non-empty list of messages")
+    for i, message in enumerate(value):
+        if not isinstance(message, Message):
+            raise fault(where, f"{field}[{i}]", f"expected a message, found {kind(message)}")
+        if message.role not in ROLES:
+            problem = f"{message.role!r} is not one of {', '.join(ROLES)}"
+            raise fault(where, f"{field}[{i}].role", problem)
+        check_text(message.content, f"{field}[{i}].content", where)
+
+
+def check_answer(value: object, field: str, where: str) -> None:
+    """Raises DataError unless `value` is messages that end with the assistant's."""
+    check_messages(value, field, where)
+    if value[-1].role != "assistant":
+        raise fault(where, field, f"must end with an assistant message, not {value[-1].role}")
+
+
+def check_number(value: object, field: str, where: str) -> None:
+    """Raises DataError unless `value` is a finite number."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise fault(where, field, f"expected a number, found {kind(value)}")
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of a float
+        finite = False
+    if not finite:
+        raise fault(where, field, f"must be finite, found {value!r}")
+
+
+def fault(where: str, field: str, problem: str) -> DataError:
+    """The error for one field of one row."""
+    return DataError(f"{where or 'comparison'}: field '{field}': {problem}")
 
 
 def answer(prompt: Conversation | str, response: Sequence[Message] | str) -> Conversation | str:
@@ -158,3 +172,9 @@ def kind(value: object) -> str:
     """The type of a value in the words of a data file."""
     names = {type(None): "null", bool: "a boolean", str: "text", list: "a list", dict: "an object"}
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def common_length(a: Sequence, b: Sequence) -> int:
+    """How many items (characters, messages) two sequences share from their start."""
+    different = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(different, min(len(a), len(b)))

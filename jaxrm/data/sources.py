@@ -26,7 +26,19 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from jaxrm.data.comparison import Comparison, Conversation, Message, answer, kind
+from jaxrm.data.comparison import (
+    Comparison,
+    Conversation,
+    Message,
+    answer,
+    check_answer,
+    check_messages,
+    check_number,
+    check_text,
+    common_length,
+    fault,
+    kind,
+)
 from jaxrm.errors import DataError
 
 Row = dict[str, object]
@@ -70,9 +82,8 @@ def read(path: str | Path) -> list[Comparison]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     number = 0
-    with opened as file:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         try:
             for number, line in enumerate(file, start=1):
                 if row := line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").strip():
@@ -96,11 +107,12 @@ def _json_row(line: bytes, where: str) -> Row:
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
-        file = pyarrow.parquet.ParquetFile(path)
-        for batch in file.iter_batches():
-            for i in range(batch.num_rows):
-                number += 1
-                yield number, {name: batch[name][i].as_py() for name in batch.schema.names}
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                columns = list(zip(batch.schema.names, batch.columns, strict=True))
+                for i in range(batch.num_rows):
+                    number += 1
+                    yield number, {name: column[i].as_py() for name, column in columns}
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, row {number}: holds text that is not UTF-8") from error
     except (pyarrow.ArrowException, OSError) as error:
@@ -123,14 +135,10 @@ def _responses(row: Row, where: str) -> Known:
     prompt = _get(row, "prompt", where)
     prompt = prompt if isinstance(prompt, str) else _messages(prompt, "prompt", where)
     given = _list(_get(row, "responses", where), "responses", where)
-    fields = [f"responses[{k}]" for k in range(len(given))]
-    known = {
-        "prompt": prompt,
-        "responses": tuple(
-            _response(prompt, value, field, where)
-            for value, field in zip(given, fields, strict=True)
-        ),
-    }
+    responses = (
+        _response(prompt, value, f"responses[{k}]", where) for k, value in enumerate(given)
+    )
+    known = {"prompt": prompt, "responses": tuple(responses)}
     for field in ("ranks", "scores"):
         if row.get(field) is not None:
             known[field] = tuple(_list(row[field], field, where))
@@ -149,7 +157,7 @@ def _pair_of_texts(row: Row, where: str) -> Known:
 
 def _joined_texts(row: Row, where: str) -> Known:
     chosen, rejected = _both(row, where, _text)
-    shared, shorter = _common_length(chosen, rejected), min(len(chosen), len(rejected))
+    shared, shorter = common_length(chosen, rejected), min(len(chosen), len(rejected))
     if shared == shorter:  # one continues the other: as in TRL, both keep a last character
         shared = max(shorter - 1, 0)
     elif shared and chosen[shared - 1] == " ":  # most tokenizers join a space to the word after it
@@ -159,7 +167,7 @@ def _joined_texts(row: Row, where: str) -> Known:
 
 def _joined_messages(row: Row, where: str) -> Known:
     chosen, rejected = _both(row, where, _messages)
-    shared = min(_common_length(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
+    shared = min(common_length(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
     # An answer is one whole turn, so the prompt may not end inside the assistant's.
     while (
         shared > 0
@@ -169,19 +177,17 @@ def _joined_messages(row: Row, where: str) -> Known:
         shared -= 1
     if shared <= 0:
         problem = "shares no first message with 'rejected', so there is no prompt"
-        raise DataError(f"{where}: field 'chosen': {problem}")
+        raise fault(where, "chosen", problem)
     return _pair(row, where, chosen[:shared], chosen[shared:], rejected[shared:])
 
 
 def _pair(row: Row, where: str, prompt, chosen, rejected) -> Known:
     known = {"prompt": prompt, "responses": (chosen, rejected), "ranks": (0, 1)}
     fields = ("chosen_score", "rejected_score")
-    scores = tuple(row.get(field) for field in fields)
-    if scores != (None, None):
-        if None in scores:
-            absent = fields[scores.index(None)]
-            raise DataError(f"{where}: field '{absent}': missing, though the other score is given")
-        known["scores"] = scores
+    if any(row.get(field) is not None for field in fields):
+        for field in fields:
+            check_number(row.get(field), field, where)
+        known["scores"] = tuple(row[field] for field in fields)
     return known
 
 
@@ -206,7 +212,11 @@ def _both(row: Row, where: str, parse: Callable) -> tuple:
 def _response(prompt: Conversation | str, value: object, field: str, where: str):
     if isinstance(value, str) or isinstance(prompt, str):
         return answer(prompt, _text(value, field, where))
-    return _messages(value, field, where)
+    if not isinstance(value, list):
+        raise fault(where, field, f"expected text or a list of messages, found {kind(value)}")
+    messages = _messages(value, field, where)
+    check_answer(messages, field, where)
+    return messages
 
 
 def _messages(value: object, field: str, where: str) -> Conversation:
@@ -214,31 +224,25 @@ def _messages(value: object, field: str, where: str) -> Conversation:
     for i, message in enumerate(_list(value, field, where)):
         if not isinstance(message, dict):
             problem = f"expected a message with role and content, found {kind(message)}"
-            raise DataError(f"{where}: field '{field}[{i}]': {problem}")
+            raise fault(where, f"{field}[{i}]", problem)
         parts = (_get(message, part, where, f"{field}[{i}].") for part in ("role", "content"))
         messages.append(Message(*parts))
+    check_messages(tuple(messages), field, where)
     return tuple(messages)
 
 
 def _text(value: object, field: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise DataError(f"{where}: field '{field}': expected text, found {kind(value)}")
+    check_text(value, field, where)
     return value
 
 
 def _list(value: object, field: str, where: str) -> list:
     if not isinstance(value, list):
-        raise DataError(f"{where}: field '{field}': expected a list, found {kind(value)}")
+        raise fault(where, field, f"expected a list, found {kind(value)}")
     return value
 
 
 def _get(row: Row, field: str, where: str, prefix: str = "") -> object:
     if field not in row:
-        raise DataError(f"{where}: field '{prefix}{field}': missing")
+        raise fault(where, prefix + field, "missing")
     return row[field]
-
-
-def _common_length(a, b) -> int:
-    """How many items two sequences share from their start."""
-    different = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-    return next(different, min(len(a), len(b)))

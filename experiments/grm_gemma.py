@@ -1,0 +1,283 @@
+"""GRM on Gemma (arXiv 2406.10216): a reward head regularised by keeping the model able to write.
+
+    python -m experiments.grm_gemma                               # the toy world, on a laptop
+    python -m experiments.grm_gemma --base DIR --data FILE --eval FILE FILE    # the real thing
+
+Trains two reward models from the same base, on the same pairs in the same order, with the same
+head: a Bradley-Terry `baseline` (alpha 0) and `grm`, whose loss keeps a share alpha for text
+generation with the language-model head. Then it scores both on every split, in and out of
+distribution, and reports their accuracy beside what is left of their language ability. Without
+--base, the base is a small Gemma that ships with the toy world; --pretrain makes it from nothing
+first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from jax.sharding import Mesh
+
+from jaxrm import cli, parallel, report
+from jaxrm.data import chat, filters, sources, toy
+from jaxrm.data.comparison import Comparison
+from jaxrm.data.loader import Loader
+from jaxrm.data.packing import Ask, PackedBatch, PackShape
+from jaxrm.errors import DataError
+from jaxrm.evaluate import splits
+from jaxrm.evaluate.splits import Split
+from jaxrm.losses import generation, preference
+from jaxrm.models import heads, hub, transformer
+from jaxrm.models.config import ModelConfig
+from jaxrm.models.heads import HeadConfig
+from jaxrm.models.transformer import Compute, RewardModel
+from jaxrm.train.loop import fit
+from jaxrm.train.optimizer import OptimizerConfig
+from jaxrm.train.rundir import open_run
+from jaxrm.train.terms import Term, Terms, reward_monitors
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """GRM and its Bradley-Terry baseline from one base. None means: as TOY or PAPER below has
+    it."""
+
+    run_dir: Path = Path("runs/grm_gemma")
+    """Where everything goes; the same command with the same directory resumes."""
+    base: Path | None = None
+    """A Gemma directory in Hugging Face layout; the toy base without it."""
+    data: tuple[Path, ...] = ()
+    """Preference files to train on (JSONL, JSONL.gz, Parquet); the toy world's pairs without
+    --base."""
+    eval: tuple[Path, ...] = ()
+    """Preference files to evaluate on, each a split named after its file."""
+    pretrain: bool = False
+    """Make the toy base from nothing instead of taking the shipped one."""
+    documents: int = 40_000
+    """Conversations that --pretrain reads, once."""
+
+    regularizer: Literal["sft", "nll", "dpo_reference_free"] = "sft"
+    """What GRM's language-model head is trained for."""
+    alpha: float | None = None
+    """The regulariser's share of GRM's loss; the baseline's is 0."""
+    beta: float = 0.1
+    """The regulariser's inverse temperature."""
+    head: HeadConfig = HeadConfig()
+    """The reward head of both models; the paper's is --head.kind mlp."""
+    train: Literal["all", "head"] = "all"
+    """Which parameters train: all of them, or the reward head on a frozen trunk."""
+
+    seed: int = 0
+    steps: int | None = None
+    """Optimizer steps of each reward model; --epochs over the data without it."""
+    epochs: int = 1
+    pairs: int = 2000
+    """Training pairs of the toy world."""
+    held_out: int = 2000
+    """Comparisons per split of the toy world."""
+    max_length: int | None = None
+    """Longest prompt + response that is trained on, in tokens; longer ones are dropped and
+    counted."""
+    rows: int | None = None
+    """Rows per micro-batch, over all devices."""
+    row_length: int | None = None
+    """Tokens per row."""
+    accumulate: int = 1
+    """Micro-batches per optimizer step."""
+    learning_rate: float | None = None
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    clip: float = 5.0
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the trunk computes in; parameters, heads and losses are float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    mesh: parallel.MeshShape = parallel.MeshShape()
+    log_every: int = 10
+    checkpoint_every: int = 100
+    eval_every: int = 0
+    """Steps between points of the held-out curves; 0: ten points over the run."""
+    eval_sample: int = 200
+    """Comparisons per split for the held-out curves; the final evaluation takes all."""
+
+
+# What suits the size of the base: the toy's values were chosen on its `dev` lexicon by `val` alone,
+# the others are the paper's for full fine-tuning (learning rate, alpha) at lengths that one device
+# holds.
+TOY = {"alpha": 0.1, "learning_rate": 3e-4, "max_length": 128, "rows": 8, "row_length": 256}
+PAPER = {"alpha": 0.01, "learning_rate": 5e-6, "max_length": 1024, "rows": 8, "row_length": 2048}
+
+RULES = parallel.ShardingRules()
+"""Which logical axis of a parameter lies over which axis of the mesh."""
+
+
+def loss_fn(
+    model: RewardModel, batch: PackedBatch, rng: jax.Array, *, alpha: float, cfg: Config
+) -> Terms:
+    """(1 - alpha) Bradley-Terry + alpha text generation; with alpha 0, Bradley-Terry alone."""
+    hidden = model.hidden(batch)
+    rewards = heads.rewards(model, hidden, batch, rng)
+    reward = preference.bradley_terry(*batch.pairs(rewards))
+    per_pair = batch.pair_weight * batch.pair_mask
+    terms = {"reward": Term(1 - alpha, reward, per_pair), **reward_monitors(rewards, batch)}
+    if alpha == 0:
+        return terms
+    logps = heads.response_logps(model, hidden, batch)
+    if cfg.regularizer == "dpo_reference_free":
+        contrast = generation.dpo_reference_free(*batch.pairs(logps), cfg.beta)
+        return terms | {"text": Term(alpha, contrast, per_pair)}
+    # The best response counts once per comparison, not once per pair that it wins.
+    best = batch.best(logps)
+    text = generation.sft(best, cfg.beta) if cfg.regularizer == "sft" else generation.nll(best)
+    return terms | {"text": Term(alpha, text, batch.best_mask)}
+
+
+def main(cfg: Config) -> None:
+    """Trains both models, evaluates them on every split, and writes the report."""
+    parallel.start()
+    cfg = resolve(cfg)
+    run = open_run(cfg.run_dir, cfg)
+    print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
+    mesh = parallel.make_mesh(cfg.mesh)
+    base, training, held_out = toy_world(cfg, run, mesh) if cfg.base is None else files(cfg)
+
+    tokenizer = chat.load_tokenizer(base)
+    trees = chat.tokenize(training, tokenizer)
+    kept, tally = filters.for_training(training, trees, cfg.max_length, cfg.row_length)
+    trees = [trees[i] for i in kept]
+    print(f"training pairs: {tally}")
+    evaluation = {
+        name: Split(comparisons, chat.tokenize(comparisons, tokenizer))
+        for name, comparisons in held_out.items()
+    }
+
+    def evaluate(model: RewardModel, of: Mapping[str, Split], progress: str = "") -> dict[str, Any]:
+        return splits.evaluate(
+            model, of, mesh=mesh, rows=cfg.rows, row_length=cfg.row_length, progress=progress
+        )
+
+    sample = {name: split.head(cfg.eval_sample) for name, split in evaluation.items()}
+    results = {"seeds": [cfg.seed], "data": {"train": tally}, "models": {}}
+    for name, alpha in {"baseline": 0.0, "grm": cfg.alpha}.items():
+        model = hub.load(
+            base,
+            cfg.head,
+            compute=Compute(cfg.dtype, cfg.remat),
+            mesh=mesh,
+            rules=RULES,
+            seed=cfg.seed,
+        )
+        if "base" not in results:
+            results["base"] = evaluate(model, evaluation, "base")
+        shape = PackShape.fit(trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg, alpha))
+        loader = Loader(trees, shape, mesh=mesh, seed=cfg.seed, accumulate=cfg.accumulate)
+        steps = cfg.steps or loader.steps(cfg.epochs)
+        model = fit(
+            model,
+            functools.partial(loss_fn, alpha=alpha, cfg=cfg),
+            loader,
+            OptimizerConfig(
+                learning_rate=cfg.learning_rate,
+                warmup=cfg.warmup,
+                weight_decay=cfg.weight_decay,
+                clip=cfg.clip,
+            ),
+            steps=steps,
+            run_dir=run / name,
+            mesh=mesh,
+            rules=RULES,
+            trainable=lambda path: cfg.train == "all" or path.startswith("reward_head"),
+            seed=cfg.seed,
+            log_every=cfg.log_every,
+            checkpoint_every=cfg.checkpoint_every,
+            evaluate=lambda model: splits.curves(evaluate(model, sample)),
+            eval_every=cfg.eval_every or max(1, steps // 10),
+        )
+        hub.save(model, run / name / "export", tokenizer)
+        results["models"][name] = evaluate(model, evaluation, name)
+    report.write(run, results)
+    print(report.table(results))
+
+
+def resolve(cfg: Config) -> Config:
+    """The configuration with every None that depends on the base's size filled in."""
+    scale = TOY if cfg.base is None else PAPER
+    unset = {name: value for name, value in scale.items() if getattr(cfg, name) is None}
+    return dataclasses.replace(cfg, **unset)
+
+
+def asked(cfg: Config, alpha: float) -> Ask:
+    """Whose tokens the regulariser needs: contrasts both responses, or writes the best one."""
+    if alpha == 0:
+        return "none"
+    return "all" if cfg.regularizer == "dpo_reference_free" else "best"
+
+
+Source = tuple[Path, list[Comparison], dict[str, list[Comparison]]]
+"""The base's directory, training comparisons, and held-out comparisons by split."""
+
+
+def files(cfg: Config) -> Source:
+    """What --base, --data and --eval name."""
+    if not cfg.data or not cfg.eval:
+        raise DataError("--base needs preference files: --data FILE... and --eval FILE...")
+    training = [comparison for path in cfg.data for comparison in sources.read(path)]
+    held_out = {}
+    for path in cfg.eval:
+        name = path.name.split(".")[0]
+        if name in held_out:
+            raise DataError(f"{path}: two --eval files are named {name}, which names their split")
+        held_out[name] = sources.read(path)
+    return cfg.base, training, held_out
+
+
+def toy_world(cfg: Config, run: Path, mesh: Mesh) -> Source:
+    """The toy world's pairs and splits, and the shipped base or one made here."""
+    if cfg.data or cfg.eval:
+        raise DataError("--data and --eval need --base DIR, a model in Hugging Face layout")
+    world = toy.World(seed=cfg.seed)
+    base = pretrain(cfg, run / "base", mesh) if cfg.pretrain else toy.shipped_base()
+    held_out = {
+        split: world.comparisons(split, cfg.held_out) for split in ("val", "id", "ood_prompt")
+    }
+    return base, world.comparisons("train", cfg.pairs), held_out
+
+
+def pretrain(cfg: Config, run: Path, mesh: Mesh) -> Path:
+    """Makes the toy base: a language model of the world's text, good answers and flawed ones.
+
+    The shipped base is what this leaves in `run/export`.
+    """
+    tokenizer = chat.load_tokenizer(toy.TOKENIZER)
+    text = toy.World(seed=0).pretraining_text(cfg.documents)
+    trees = chat.tokenize(text, tokenizer)
+    shape = PackShape.fit(trees, rows=16, length=256, ask="all")
+    loader = Loader(trees, shape, mesh=mesh, seed=0)
+    config = ModelConfig.from_hf(json.loads((toy.TOKENIZER / "config.json").read_text()))
+
+    def language_loss(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
+        logps = heads.target_logps(model, model.hidden(batch), batch)
+        return {"text": Term(1.0, -logps, batch.target_mask)}
+
+    model = fit(
+        transformer.create(config, None, seed=0, mesh=mesh, rules=RULES),
+        language_loss,
+        loader,
+        OptimizerConfig(learning_rate=2e-3, weight_decay=0.1, floor=0.1, clip=1.0),
+        steps=loader.steps(1),
+        run_dir=run,
+        mesh=mesh,
+        rules=RULES,
+        checkpoint_every=cfg.checkpoint_every,
+    )
+    hub.save(model, run / "export", tokenizer, dtype="bfloat16")
+    return run / "export"
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, __doc__)

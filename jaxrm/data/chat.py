@@ -1,0 +1,309 @@
+"""Conversations to token trees, through the tokenizer and chat template of a model's directory.
+
+Every branch is tokenised whole, from the template's own full rendering, and then cut where the
+branches and the rendered prompt stop agreeing on token ids. Tokenising prompt and response apart
+would merge differently at the seam, and what Hugging Face consumers feed the model is the whole.
+
+Text is treated as `apply_chat_template` treats it, also where it spells a special token: "<eos>"
+typed by a user becomes that token here as it does there. Nothing downstream looks for token ids, so
+this cannot move the place where a reward is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from jaxrm.data.comparison import Comparison, Conversation, Message, common_length, fault
+from jaxrm.data.packing import Branch, TokenTree
+from jaxrm.errors import TokenizerError
+
+Span = tuple[int, int]
+
+VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+class ChatTokenizer:
+    """A Hugging Face fast tokenizer with its chat template.
+
+    Attributes:
+        hf: the tokenizer itself.
+        source: where it came from, for error messages.
+    """
+
+    def __init__(self, hf: PreTrainedTokenizerFast, source: str = "tokenizer"):
+        if not hf.is_fast:
+            raise TokenizerError(f"{source}: a fast tokenizer is needed; save a tokenizer.json")
+        self.hf, self.source = hf, source
+
+    @functools.cached_property
+    def special_ids(self) -> np.ndarray:
+        """Int [n]: ids that the tokenizer declares special, end-of-turn among them."""
+        declared = (i for i, token in self.hf.added_tokens_decoder.items() if token.special)
+        return np.array(sorted({*self.hf.all_special_ids, *declared}), np.int64)
+
+    @functools.cached_property
+    def folds_system(self) -> bool:
+        """Whether the template refuses system messages, so that the first user turn takes them.
+
+        Raises TokenizerError where there is no template, or it fails on the plainest exchange.
+        """
+        if not self.hf.chat_template:
+            raise TokenizerError(
+                f"{self.source}: the tokenizer has no chat template: add a chat_template.jinja to "
+                "the directory or name a template file"
+            )
+        system, user = Message("system", "Be brief."), Message("user", "Hello.")
+        try:
+            self._render((user, Message("assistant", "Hi.")), opened=False)
+        except jinja2.TemplateError as error:
+            raise TokenizerError(f"{self.source}: the chat template fails: {error}") from error
+        try:
+            self._render((system, user), opened=True)
+        except jinja2.TemplateError:
+            return True
+        return False
+
+    def folded(self, comparisons: Iterable[Comparison]) -> int:
+        """How many comparisons have their system message moved into the first user turn."""
+        conversations = [c.prompt for c in comparisons if not isinstance(c.prompt, str)]
+        with_system = sum(messages[0].role == "system" for messages in conversations)
+        return with_system if with_system and self.folds_system else 0
+
+    def render(self, messages: Conversation, *, opened: bool) -> str:
+        """The template's text; `opened` begins the assistant's turn after it."""
+        return self._render(_fold(messages) if self.folds_system else messages, opened)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes the tokenizer's files, to be read back without guessing a tokenizer class."""
+        self.hf.save_pretrained(directory)
+        path = Path(directory, "tokenizer_config.json")
+        config = json.loads(path.read_text("utf-8"))
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    def _render(self, messages: Conversation, opened: bool) -> str:
+        turns = [dataclasses.asdict(message) for message in messages]
+        return self.hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened)
+
+
+def load_tokenizer(directory: str | Path, chat_template: str | Path | None = None) -> ChatTokenizer:
+    """The tokenizer in a model's directory, with the template in the file `chat_template` if given.
+
+    Raises TokenizerError naming the directory where it holds no tokenizer that can be read.
+    """
+    directory = Path(directory)
+    if not any((directory / name).is_file() for name in VOCABULARY_FILES):
+        problem = f"no tokenizer here: expected one of {', '.join(VOCABULARY_FILES)}"
+        raise TokenizerError(f"{directory}: {problem}")
+    # Without a class of its own on record, AutoTokenizer takes the one that belongs to the model
+    # type of config.json and rebuilds the vocabulary in that class's manner, whatever
+    # tokenizer.json says.
+    as_filed = (directory / "tokenizer.json").is_file() and not _names_class(directory)
+    family = PreTrainedTokenizerFast if as_filed else AutoTokenizer
+    try:
+        hf = family.from_pretrained(str(directory), local_files_only=True)
+    except Exception as error:  # each library below raises its own kinds for damaged files
+        raise TokenizerError(f"{directory}: the tokenizer cannot be read: {error}") from error
+    if chat_template is not None:
+        try:
+            hf.chat_template = Path(chat_template).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            problem = f"the chat template cannot be read: {error}"
+            raise TokenizerError(f"{chat_template}: {problem}") from error
+    return ChatTokenizer(hf, str(directory))
+
+
+def tokenize(comparisons: Sequence[Comparison], tokenizer: ChatTokenizer) -> list[TokenTree]:
+    """Comparisons as token trees, in order.
+
+    prompt + branch are the ids of `apply_chat_template` on prompt + response. The prompt is the
+    longest common prefix of the branches and the rendered prompt, short of the last token of any
+    branch, and may be empty. Targets are the tokens that reach beyond the rendered prompt, up to
+    the special token that ends the turn; white space that a template writes after it is part of the
+    branch (its last token is where consumers read the reward) but no target.
+
+    Raw text stands alone, with the special tokens that the tokenizer adds by itself and one EOS.
+
+    Raises:
+        TokenizerError: messages without a usable chat template, or raw text without an EOS token.
+        DataError: a conversation that the template refuses, naming its row.
+    """
+    trees: list[TokenTree | None] = [None] * len(comparisons)
+    for raw, lay_out in ((False, _render_comparison), (True, _join_text)):
+        places = [i for i, c in enumerate(comparisons) if isinstance(c.prompt, str) == raw]
+        for start in range(0, len(places), 512):  # bounds the memory that offsets take
+            chunk = places[start : start + 512]
+            layouts = [lay_out(comparisons[i], tokenizer) for i in chunk]
+            texts = [text for layout in layouts for text in (layout.prompt, *layout.branches)]
+            encoded = iter(_encode(texts, tokenizer, raw))
+            for i, layout in zip(chunk, layouts, strict=True):
+                prompt = next(encoded)
+                branches = [next(encoded) for _ in layout.branches]
+                trees[i] = _tree(comparisons[i], layout, prompt, branches, tokenizer)
+    return trees
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """A comparison as text: its prompt, each prompt with a response, and where responses lie."""
+
+    prompt: str
+    branches: list[str]
+    spans: list[list[Span]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encoded:
+    """Token ids int32 [n] of a text, and the characters int [n, 2] that each one covers."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+
+
+def _render_comparison(comparison: Comparison, tokenizer: ChatTokenizer) -> _Layout:
+    def render(messages: Conversation, opened: bool, field: str) -> str:
+        try:
+            return tokenizer.render(messages, opened=opened)
+        except jinja2.TemplateError as error:
+            problem = f"the chat template of {tokenizer.source} refuses it: {error}"
+            raise fault(comparison.where, field, problem) from error
+
+    prompt = render(comparison.prompt, True, "prompt")
+    branches, spans = [], []
+    for k, response in enumerate(comparison.responses):
+        field = f"responses[{k}]"
+        messages = comparison.prompt + response
+        text = render(messages, False, field)
+        turns = []
+        for i in range(len(comparison.prompt), len(messages)):
+            if messages[i].role == "assistant":
+                start = _common_characters(render(messages[:i], True, field), text)
+                is_last = i + 1 == len(messages)
+                closed = text if is_last else render(messages[: i + 1], False, field)
+                turns.append((start, _common_characters(closed, text)))
+        branches.append(text)
+        spans.append(turns)
+    return _Layout(prompt, branches, spans)
+
+
+def _join_text(comparison: Comparison, tokenizer: ChatTokenizer) -> _Layout:
+    if tokenizer.hf.eos_token_id is None:
+        problem = "raw text needs a tokenizer with an EOS token"
+        raise TokenizerError(f"{tokenizer.source}: {problem} ({comparison.where})")
+    prompt = comparison.prompt
+    branches = [prompt + response for response in comparison.responses]
+    return _Layout(prompt, branches, [[(len(prompt), len(text))] for text in branches])
+
+
+def _encode(texts: list[str], tokenizer: ChatTokenizer, raw: bool) -> list[_Encoded]:
+    encoded = tokenizer.hf(
+        texts,
+        add_special_tokens=raw,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    return [
+        _Encoded(np.array(ids, np.int32), np.array(offsets, np.int64).reshape(-1, 2))
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    ]
+
+
+def _tree(
+    comparison: Comparison,
+    layout: _Layout,
+    prompt: _Encoded,
+    branches: list[_Encoded],
+    tokenizer: ChatTokenizer,
+) -> TokenTree:
+    raw = isinstance(comparison.prompt, str)
+    if raw:
+        prompt = _one_bos(prompt, tokenizer)
+        branches = [_one_eos(_one_bos(branch, tokenizer), tokenizer) for branch in branches]
+    shared = len(prompt.ids)
+    for k, branch in enumerate(branches):
+        if not len(branch.ids):
+            raise fault(comparison.where, f"responses[{k}]", "renders to no tokens at all")
+        shared = min(shared, _common_ids(branch.ids, prompt.ids), len(branch.ids) - 1)
+    cut = []
+    for branch, text, spans in zip(branches, layout.branches, layout.spans, strict=True):
+        targets = _targets(branch, text, spans, tokenizer.special_ids)
+        targets[-1] |= raw  # the EOS, which covers no character
+        cut.append(Branch(branch.ids[shared:], targets[shared:]))
+    return TokenTree(
+        prompt=branches[0].ids[:shared],
+        branches=tuple(cut),
+        ranks=comparison.ranks,
+        scores=comparison.scores,
+        margin=comparison.margin,
+        attributes=comparison.attributes,
+    )
+
+
+def _targets(branch: _Encoded, text: str, spans: list[Span], special: np.ndarray) -> np.ndarray:
+    """Bool [n]: tokens inside the spans, less the white space after an end-of-turn token."""
+    targets = np.zeros(len(branch.ids), np.bool_)
+    starts, ends = branch.offsets.T
+    for start, end in spans:
+        inside = (ends > start) & (starts < end)
+        turn_ends = np.flatnonzero(inside & np.isin(branch.ids, special))
+        if len(turn_ends) and not text[ends[turn_ends[-1]] : end].strip():
+            inside[turn_ends[-1] + 1 :] = False
+        targets |= inside
+    return targets
+
+
+def _one_bos(encoded: _Encoded, tokenizer: ChatTokenizer) -> _Encoded:
+    """Without the second of two BOS: the tokenizer's own, where the text begins with one."""
+    bos = tokenizer.hf.bos_token_id
+    doubled = bos is not None and encoded.ids[:2].tolist() == [bos, bos]
+    return _Encoded(encoded.ids[1:], encoded.offsets[1:]) if doubled else encoded
+
+
+def _one_eos(encoded: _Encoded, tokenizer: ChatTokenizer) -> _Encoded:
+    eos = tokenizer.hf.eos_token_id
+    if encoded.ids[-1:].tolist() == [eos]:
+        return encoded
+    nowhere = np.zeros((1, 2), np.int64)
+    return _Encoded(
+        np.append(encoded.ids, np.int32(eos)), np.concatenate([encoded.offsets, nowhere])
+    )
+
+
+def _fold(messages: Conversation) -> Conversation:
+    """The opening system message as the beginning of the first user turn."""
+    user = next((i for i, message in enumerate(messages) if message.role == "user"), None)
+    if messages[0].role != "system" or user is None:
+        return messages
+    joined = Message("user", f"{messages[0].content}\n\n{messages[user].content}")
+    return (*messages[1:user], joined, *messages[user + 1 :])
+
+
+def _names_class(directory: Path) -> bool:
+    path = directory / "tokenizer_config.json"
+    if not path.is_file():
+        return False
+    try:
+        return bool(json.loads(path.read_text("utf-8")).get("tokenizer_class"))
+    except (ValueError, AttributeError) as error:
+        raise TokenizerError(f"{path}: not a JSON object: {error}") from error
+
+
+def _common_characters(begin: str, text: str) -> int:
+    # Nearly always the whole of `begin`, which needs no search.
+    return len(begin) if text.startswith(begin) else common_length(begin, text)
+
+
+def _common_ids(a: np.ndarray, b: np.ndarray) -> int:
+    shorter = min(len(a), len(b))
+    different = np.flatnonzero(a[:shorter] != b[:shorter])
+    return int(different[0]) if len(different) else shorter

@@ -1,0 +1,82 @@
+"""Strict accuracy: how often the better response has the strictly higher reward.
+
+A tie of rewards is no win, so a model that gives every response the same reward scores 0, not 1/2
+or 1; neither is a comparison with NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxrm.data.comparison import Comparison, fault
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """A share of comparisons got right, over `n` of them, with its standard error."""
+
+    accuracy: float
+    n: int
+    standard_error: float
+
+
+def accuracy(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> Accuracy:
+    """The mean over comparisons of the share of their ordered pairs that `rewards` order alike.
+
+    Of a pair that share is 0 or 1. Comparisons all of whose responses tie have no order to get
+    right and are not counted in n.
+
+    Args:
+        rewards: [K] floats for each comparison, in the order of its responses.
+        comparisons: the same comparisons, with ranks.
+
+    Returns:
+        accuracy; n, the comparisons counted; and the standard error of their mean, which for pairs
+        is sqrt(p (1 - p) / n).
+
+    Raises:
+        DataError: a comparison has no ranks, or none of them has an order.
+    """
+    return _mean(_shares(rewards, comparisons), comparisons)
+
+
+def accuracy_by_subset(
+    rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]
+) -> dict[str, Accuracy]:
+    """`accuracy` of each subset by itself, in order of appearance; ties alone make no subset."""
+    shares = _shares(rewards, comparisons)
+    groups: dict[str, list[int]] = {}
+    for i, comparison in enumerate(comparisons):
+        if not np.isnan(shares[i]):
+            groups.setdefault(comparison.subset, []).append(i)
+    return {
+        subset: _mean(shares[places], [comparisons[i] for i in places])
+        for subset, places in groups.items()
+    }
+
+
+def _shares(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> np.ndarray:
+    """Float64 [comparisons]: the share of each one's ordered pairs got right, NaN without any."""
+    shares = np.full(len(comparisons), np.nan)
+    for i, (given, comparison) in enumerate(zip(rewards, comparisons, strict=True)):
+        if comparison.ranks is None:
+            raise fault(comparison.where, "ranks", "missing, and accuracy needs an order")
+        given, ranks = np.asarray(given), np.array(comparison.ranks)
+        if given.shape != ranks.shape:
+            raise ValueError(f"rewards of shape {given.shape} for {len(ranks)} responses")
+        better = ranks[:, None] < ranks[None, :]
+        if better.any():
+            shares[i] = (given[:, None] > given[None, :])[better].mean()
+    return shares
+
+
+def _mean(shares: np.ndarray, comparisons: Sequence[Comparison]) -> Accuracy:
+    counted = shares[~np.isnan(shares)]
+    if not counted.size:
+        where = comparisons[0].where if comparisons else ""
+        raise fault(where, "ranks", "neither this nor a later row prefers any response")
+    error = counted.std() / np.sqrt(counted.size)
+    return Accuracy(float(counted.mean()), int(counted.size), float(error))

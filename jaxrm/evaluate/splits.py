@@ -1,0 +1,95 @@
+"""A model on named splits: how well its rewards, and its language model, order the responses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxrm.data.comparison import Comparison
+from jaxrm.data.packing import TokenTree
+from jaxrm.evaluate.accuracy import accuracy
+from jaxrm.models.transformer import RewardModel
+from jaxrm.score import score
+
+HISTOGRAM_BINS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Held-out comparisons under one name, tokenised once."""
+
+    comparisons: Sequence[Comparison]
+    trees: Sequence[TokenTree]
+
+    def head(self, n: int) -> Split:
+        """The first n comparisons."""
+        return Split(self.comparisons[:n], self.trees[:n])
+
+
+def evaluate(
+    model: RewardModel,
+    splits: Mapping[str, Split],
+    *,
+    mesh: Mesh,
+    rows: int,
+    row_length: int,
+    progress: str = "",
+) -> dict[str, dict[str, Any]]:
+    """Scores all splits in one pass.
+
+    Returns, by split:
+      accuracy, n, standard_error: of the rewards' strict order (absent without a reward head);
+      loss: the mean Bradley-Terry loss, in nats;
+      rewards: histogram counts of best and other responses over shared `edges`;
+      language: accuracy, n, standard_error of ordering by summed log-prob under the language-model
+        head: what is left of the model's ability to write.
+    """
+    trees = [tree for split in splits.values() for tree in split.trees]
+    scores = score(
+        model, trees, mesh=mesh, rows=rows, row_length=row_length, logps=True, progress=progress
+    )
+    ends = np.cumsum([len(split.trees) for split in splits.values()])
+    found: dict[str, dict[str, Any]] = {}
+    for (name, split), end in zip(splits.items(), ends, strict=True):
+        here = slice(int(end) - len(split.trees), int(end))
+        found[name] = {}
+        if scores.rewards is not None:
+            found[name] |= _of_rewards(scores.rewards[here], split.comparisons)
+        language = accuracy(scores.logps[here], split.comparisons)
+        found[name]["language"] = dataclasses.asdict(language)
+    return found
+
+
+def curves(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The figures of `evaluate` that make held-out curves, flat: "eval/<split>/<figure>"."""
+    return {
+        f"eval/{name}/{figure}": figures[figure]
+        for name, figures in found.items()
+        for figure in ("accuracy", "loss")
+    }
+
+
+def _of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    losses, best, others = [], [], []
+    for values, comparison in zip(rewards, comparisons, strict=True):
+        ranks = np.asarray(comparison.ranks)
+        better = ranks[:, None] < ranks[None, :]
+        difference = (values[:, None] - values[None, :])[better].astype(np.float64)
+        losses.append(np.logaddexp(0.0, -difference).mean())
+        best.append(values[ranks == ranks.min()])
+        others.append(values[ranks > ranks.min()])
+    edges = np.histogram_bin_edges(np.concatenate(rewards), HISTOGRAM_BINS)
+    histogram = {
+        "edges": edges,
+        "best": np.histogram(np.concatenate(best), edges)[0],
+        "others": np.histogram(np.concatenate(others), edges)[0],
+    }
+    return {
+        **dataclasses.asdict(accuracy(rewards, comparisons)),
+        "loss": float(np.mean(losses)),
+        "rewards": {part: values.tolist() for part, values in histogram.items()},
+    }

@@ -1,0 +1,199 @@
+"""What is read off the hidden states: rewards, and log-probabilities of response tokens.
+
+Everything here is float32, whatever the trunk computes in. The vocabulary is seen nowhere else, and
+only at the positions that predict a target.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxrm.data.packing import PackedBatch
+from jaxrm.models.layers import soft_cap
+from jaxrm.models.parameters import Parameter, Tree, constant, normal
+
+if TYPE_CHECKING:
+    from jaxrm.models.transformer import RewardModel
+
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """A reward head on the hidden state of a response's last token.
+
+    Attributes:
+      kind: "linear" is one matrix without bias, which is all that other servers of reward models
+        can read. "mlp" is the head of GRM (arXiv 2406.10216): `layers` times (linear, ReLU), then
+        linear, with biases; with 0 layers it is GRM's linear head.
+      hidden, layers: of the MLP.
+      dropout: on the head's input, in training.
+      outputs: scores per response: 1 for a reward, several for attributes.
+    """
+
+    kind: Literal["linear", "mlp"] = "linear"
+    hidden: int = 1024
+    layers: int = 1
+    dropout: float = 0.0
+    outputs: int = 1
+
+
+def declare(head: HeadConfig, embed: int) -> Tree:
+    """The head's parameters on hidden states of size `embed`.
+
+    Matrices are normal(0, 1/sqrt(inputs + 1)), so that fresh rewards have a variance near 1.
+    """
+
+    def matrix(inputs: int, outputs: int, axes: tuple[str, str]) -> Parameter:
+        return Parameter((inputs, outputs), axes, normal((inputs + 1) ** -0.5))
+
+    if head.kind == "linear":
+        return {"weight": matrix(embed, head.outputs, ("embed", "outputs"))}
+    sizes = [embed] + [head.hidden] * head.layers + [head.outputs]
+    axes = ["embed"] + ["head_hidden"] * head.layers + ["outputs"]
+    declared: Tree = {}
+    for i in range(head.layers + 1):
+        declared[f"weight_{i}"] = matrix(sizes[i], sizes[i + 1], (axes[i], axes[i + 1]))
+        declared[f"bias_{i}"] = Parameter((sizes[i + 1],), (axes[i + 1],), constant(0.0))
+    return declared
+
+
+def rewards(
+    model: RewardModel,
+    hidden: Float[Array, "rows length d"],
+    batch: PackedBatch,
+    rng: jax.Array | None = None,
+) -> Float[Array, "rows slots"]:
+    """Float32 reward of each response; 0 in empty slots.
+
+    Args:
+      hidden: `model.hidden(batch)`.
+      rng: key for the head's dropout, in training; without it nothing is dropped.
+
+    Raises:
+      ValueError: the model has no head, or one of several outputs.
+    """
+    if model.head_config is not None and model.head_config.outputs != 1:
+        raise ValueError(f"the head has {model.head_config.outputs} outputs: use heads.outputs")
+    return outputs(model, hidden, batch, rng)[..., 0]
+
+
+def outputs(
+    model: RewardModel,
+    hidden: Float[Array, "rows length d"],
+    batch: PackedBatch,
+    rng: jax.Array | None = None,
+) -> Float[Array, "rows slots outputs"]:
+    """All of the head's outputs for each response, as `rewards` gives the only one."""
+    if model.reward_head is None:
+        raise ValueError("this model has no reward head")
+    x = _at(hidden, batch.response_end).astype(jnp.float32)
+    dropout = model.head_config.dropout
+    if rng is not None and dropout:
+        kept = jax.random.bernoulli(rng, 1.0 - dropout, x.shape)
+        x = jnp.where(kept, x / (1.0 - dropout), 0.0)
+    weights = model.reward_head.arrays()
+    if model.head_config.kind == "linear":
+        x = jnp.matmul(x, weights["weight"], precision=_EXACT)
+    else:
+        for i in range(model.head_config.layers + 1):
+            x = jax.nn.relu(x) if i else x
+            x = jnp.matmul(x, weights[f"weight_{i}"], precision=_EXACT) + weights[f"bias_{i}"]
+    return jnp.where(batch.response_mask[..., None], x, 0.0)
+
+
+def response_logps(
+    model: RewardModel, hidden: Float[Array, "rows length d"], batch: PackedBatch
+) -> Float[Array, "rows slots"]:
+    """Float32 log-probability of each response: the sum over its target tokens.
+
+    0 for slots whose targets are not in the batch (`logp_mask`).
+    """
+
+    def per_row(logps: jax.Array, slot: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(logps, slot, num_segments=batch.logp_mask.shape[1])
+
+    summed = jax.vmap(per_row)(target_logps(model, hidden, batch), jnp.asarray(batch.target_slot))
+    return jnp.where(batch.logp_mask, summed, 0.0)
+
+
+def target_logps(
+    model: RewardModel, hidden: Float[Array, "rows length d"], batch: PackedBatch
+) -> Float[Array, "rows targets"]:
+    """Float32 log-probability of each target token; 0 behind a false mask.
+
+    Logits exist for `compute.logp_chunk` targets of each row at a time, and are computed again in
+    the backward pass instead of being kept. Chunks are cut along the targets of a row: flattening
+    rows first would make every chunk cross the devices that hold them.
+    """
+    rows, targets = batch.target.shape
+    if targets == 0:
+        return jnp.zeros((rows, 0), jnp.float32)
+    chunk = min(model.compute.logp_chunk, targets)
+    chunks = -(-targets // chunk)
+
+    def cut(x: jax.Array) -> jax.Array:
+        padding = [(0, 0), (0, chunks * chunk - targets)] + [(0, 0)] * (x.ndim - 2)
+        x = jnp.pad(x, padding).reshape(rows, chunks, chunk, *x.shape[2:])
+        return jnp.moveaxis(x, 1, 0)
+
+    head = model.embedding if model.lm_head is None else model.lm_head
+    weight, cap = head[...], model.config.logit_softcap
+
+    def logps_of(states: jax.Array, target: jax.Array) -> jax.Array:
+        logits = _logits(states, weight)
+        logits = logits if cap is None else soft_cap(logits, cap)
+        # A masked sum where a gather would do: it needs no communication of a split vocabulary.
+        is_target = jnp.arange(logits.shape[-1]) == target[..., None]
+        chosen = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+    body = jax.checkpoint(logps_of, prevent_cse=False)
+    states, target = cut(_at(hidden, batch.predictor)), cut(jnp.asarray(batch.target))
+    _, logps = jax.lax.scan(lambda _, xs: (None, body(*xs)), None, (states, target))
+    logps = jnp.moveaxis(logps, 0, 1).reshape(rows, chunks * chunk)[:, :targets]
+    return jnp.where(batch.target_mask, logps, 0.0)
+
+
+@jax.custom_vjp
+def _logits(
+    states: Float[Array, "rows chunk d"], weight: Float[Array, "vocab d"]
+) -> Float[Array, "rows chunk vocab"]:
+    """Float32 logits from factors in the dtype of `states`.
+
+    The gradient's factors are rounded to that dtype too: by default they would be float32, and in
+    a bfloat16 model the backward products many times slower than the forward one. Sums stay
+    float32, and so does the weight's gradient.
+    """
+    return _product("rcd,vd->rcv", states, weight.astype(states.dtype))
+
+
+def _logits_forward(states: jax.Array, weight: jax.Array):
+    return _logits(states, weight), (states, weight)
+
+
+def _logits_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array):
+    states, weight = kept
+    gradient = gradient.astype(states.dtype)
+    to_states = _product("rcv,vd->rcd", gradient, weight.astype(states.dtype))
+    to_weight = _product("rcv,rcd->vd", gradient, states)
+    return to_states.astype(states.dtype), to_weight.astype(weight.dtype)
+
+
+_logits.defvjp(_logits_forward, _logits_backward)
+
+
+def _product(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, left, right, precision=_EXACT, preferred_element_type=jnp.float32)
+
+
+def _at(
+    hidden: Float[Array, "rows length d"], index: Int[Array, "rows n"]
+) -> Float[Array, "rows n d"]:
+    """The states at `index`, which counts within each row."""
+    return jnp.take_along_axis(hidden, jnp.asarray(index)[..., None], axis=1)

@@ -1,0 +1,434 @@
+"""Model directories in Hugging Face's layout: read straight into sharded arrays, and written.
+
+Neither way needs torch. Weights are transposed on the devices, where it is nearly free, and the
+host never holds more than one tensor of the file at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+
+from jaxrm.errors import ModelFileError
+from jaxrm.files import replacing
+from jaxrm.models import heads, tensorfile, transformer
+from jaxrm.models.config import ModelConfig
+from jaxrm.models.heads import HeadConfig
+from jaxrm.models.parameters import Parameter, Tree, initialise, shapes
+from jaxrm.models.transformer import Compute, RewardModel
+from jaxrm.parallel import ShardingRules, replicated, shard_spec
+
+log = logging.getLogger(__name__)
+
+Tensors = Mapping[str, np.ndarray]
+"""Memory-mapped tensors by their names in the files."""
+
+
+class Tokenizer(Protocol):
+    """Whatever writes itself into a directory."""
+
+    def save_pretrained(self, directory: str) -> Any:
+        """Writes the tokenizer's files."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """Where files keep one of our parameters.
+
+    `name` has {} for the layer's number. `dims` gives each stored dimension as the axes of ours
+    (not counting the layers) that it runs over: torch's linear layers are [out, in], with the
+    heads flattened.
+    """
+
+    name: str
+    dims: tuple[tuple[int, ...], ...]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Our axes in the order in which the file runs through them."""
+        return sum(self.dims, ())
+
+    def names(self, parameter: Parameter) -> list[str]:
+        """The stored tensors that make up the parameter."""
+        if parameter.axes[0] != "layers":
+            return [self.name]
+        return [self.name.format(layer) for layer in range(parameter.shape[0])]
+
+    def shape(self, parameter: Parameter) -> tuple[int, ...]:
+        """The shape of each of them."""
+        ours = _one_layer(parameter).shape
+        return tuple(math.prod(ours[axis] for axis in dim) for dim in self.dims)
+
+
+_VECTOR, _SAME, _TRANSPOSED = ((0,),), ((0,), (1,)), ((1,), (0,))
+_INTO_HEADS, _OUT_OF_HEADS = ((1, 2), (0,)), ((2,), (0, 1))
+
+_TRUNK = {
+    "embedding": _Stored("model.embed_tokens.weight", _SAME),
+    "layers/attention_norm": _Stored("model.layers.{}.input_layernorm.weight", _VECTOR),
+    "layers/query": _Stored("model.layers.{}.self_attn.q_proj.weight", _INTO_HEADS),
+    "layers/key": _Stored("model.layers.{}.self_attn.k_proj.weight", _INTO_HEADS),
+    "layers/value": _Stored("model.layers.{}.self_attn.v_proj.weight", _INTO_HEADS),
+    "layers/output": _Stored("model.layers.{}.self_attn.o_proj.weight", _OUT_OF_HEADS),
+    "layers/mlp_norm": _Stored("model.layers.{}.post_attention_layernorm.weight", _VECTOR),
+    "layers/gate": _Stored("model.layers.{}.mlp.gate_proj.weight", _TRANSPOSED),
+    "layers/up": _Stored("model.layers.{}.mlp.up_proj.weight", _TRANSPOSED),
+    "layers/down": _Stored("model.layers.{}.mlp.down_proj.weight", _TRANSPOSED),
+    "final_norm": _Stored("model.norm.weight", _VECTOR),
+    "lm_head": _Stored("lm_head.weight", _SAME),
+}
+
+_CLASS_PREFIX = {"gemma": "Gemma"}
+
+
+def load(
+    directory: str | Path,
+    head: HeadConfig | None,
+    *,
+    compute: Compute | None = None,
+    mesh: Mesh | None = None,
+    rules: ShardingRules | None = None,
+    seed: int = 0,
+    dtype: str = "float32",
+) -> RewardModel:
+    """Reads a model from `config.json` and safetensors, one file or several with an index.
+
+    A directory with a reward head (`score.weight`, or GRM's `v_head.summary.*`) brings its own; one
+    without gets a fresh head drawn from `seed`, and the log says so.
+
+    Args:
+      head: the reward head; None takes the one in the directory.
+      mesh, rules: where parameters live; each device reads its own part of the files.
+      dtype: of the parameters, apart from the reward head, which is float32.
+
+    Raises:
+      ModelFileError: something is missing, extra, misshapen, truncated, in a pickle, of an
+        architecture that is not implemented, or the stored head is another one than `head`.
+    """
+    directory, rules = Path(directory), rules or ShardingRules()
+    config_file = directory / "config.json"
+    config = ModelConfig.from_hf(_read_json(config_file), str(config_file))
+    tensors = _open(directory)
+    stored_head = _stored_head(tensors)
+    head = _choose_head(directory, config, head, stored_head)
+    declared = transformer.declare(config, head)
+    fresh = {} if stored_head else {"reward_head": declared.pop("reward_head")}
+    layout = _layout(declared, head)
+    _check(directory, tensors, layout)
+
+    read = functools.partial(_read, tensors, mesh=mesh, rules=rules)
+    params = traverse_util.unflatten_dict(
+        {
+            path: read(stored, parameter, "float32" if path.startswith("reward_head") else dtype)
+            for path, (stored, parameter) in layout.items()
+        },
+        sep="/",
+    )
+    if fresh:
+        log.warning("%s holds no reward head: a fresh one is drawn from seed %d", directory, seed)
+        placement = transformer.placements(fresh, mesh, rules)
+        params |= jax.jit(functools.partial(initialise, fresh), out_shardings=placement)(seed)
+    return RewardModel(config, head, compute=compute or Compute(), params=params)
+
+
+def save(
+    model: RewardModel,
+    directory: str | Path,
+    tokenizer: Tokenizer | None = None,
+    dtype: str | None = None,
+) -> None:
+    """Writes the model as a directory that `load` and Hugging Face's classes read.
+
+    A linear head makes a `...ForSequenceClassification`, an MLP head GRM's layout, no head a
+    `...ForCausalLM`. The directory appears whole or not at all, in the place of a model directory
+    that may be there. In a run of several processes each must call this; the first one writes.
+
+    Args:
+      dtype: of the stored trunk, by default the parameters' own. A reward head stays float32.
+
+    Raises:
+      ModelFileError: there is something else than a model directory at `directory`, or its
+        `config.json` cannot express the model.
+    """
+    directory = Path(directory)
+    replaceable = not directory.exists() or (directory / "config.json").exists()
+    if not replaceable and not (directory.is_dir() and not any(directory.iterdir())):
+        raise ModelFileError(f"{directory} exists and is no model directory: name another one")
+    dtype = dtype or str(model.embedding[...].dtype)
+    config = _config_json(model, dtype)
+    tensors = _tensors_to_write(model, dtype)
+    arrays = _gather(model, tensors)
+    if jax.process_index() == 0:
+        with replacing(directory) as draft:
+            draft.mkdir()
+            (draft / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+            layout = {name: (jnp.dtype(t.dtype), t.shape) for name, t in tensors.items()}
+            tensorfile.write(draft / "model.safetensors", layout, arrays)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(str(draft))
+    else:
+        # Gathering is collective: every process takes part, the first one writes.
+        for _ in arrays:
+            pass
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"saved {directory}")
+
+
+def _one_layer(parameter: Parameter) -> Parameter:
+    """The parameter without its layer axis."""
+    if parameter.axes[0] != "layers":
+        return parameter
+    return dataclasses.replace(parameter, shape=parameter.shape[1:], axes=parameter.axes[1:])
+
+
+def _layout(declared: Tree, head: HeadConfig | None) -> dict[str, tuple[_Stored, Parameter]]:
+    """For every declared parameter, by path, where the files keep it."""
+    names = dict(_TRUNK)
+    if head is not None and head.kind == "linear":
+        names["reward_head/weight"] = _Stored("score.weight", _TRANSPOSED)
+    elif head is not None:
+        for i in range(head.layers + 1):
+            # A torch Sequential counts the activations between its linear layers.
+            name = f"v_head.summary.{2 * i}" if head.layers else "v_head.summary"
+            names[f"reward_head/weight_{i}"] = _Stored(f"{name}.weight", _TRANSPOSED)
+            names[f"reward_head/bias_{i}"] = _Stored(f"{name}.bias", _VECTOR)
+    flat = traverse_util.flatten_dict(declared, sep="/")
+    return {path: (names[path], parameter) for path, parameter in flat.items()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ModelFileError(
+            f"{path} does not exist: give a directory in Hugging Face's layout, downloaded before"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelFileError(f"{path} is not a JSON object")
+    return content
+
+
+def _open(directory: Path) -> dict[str, np.ndarray]:
+    """Every tensor of the directory's safetensors by name, memory-mapped."""
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if single.exists():
+        return tensorfile.read(single)
+    if not index.exists():
+        pickles = [p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth")]
+        if pickles:
+            raise ModelFileError(
+                f"{directory} holds its weights in a pickle ({', '.join(sorted(pickles))}), which "
+                "can run any code when it is read: save the model again as safetensors"
+            )
+        raise ModelFileError(f"{directory} holds no model.safetensors, nor an index of several")
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ModelFileError(f"{index}: weight_map is missing or not a JSON object")
+    files = {name: tensorfile.read(directory / name) for name in sorted(set(weight_map.values()))}
+    for name, file in weight_map.items():
+        if name not in files[file]:
+            raise ModelFileError(f"{index}: {file} should hold {name}, but does not")
+    return {name: tensor for tensors in files.values() for name, tensor in tensors.items()}
+
+
+def _stored_head(tensors: Tensors) -> HeadConfig | None:
+    """The reward head that the directory holds."""
+
+    def outputs(name: str) -> int:
+        if tensors[name].ndim != 2:
+            raise ModelFileError(f"{name} has shape {tensors[name].shape}, not [outputs, inputs]")
+        return tensors[name].shape[0]
+
+    if "score.weight" in tensors:
+        return HeadConfig("linear", outputs=outputs("score.weight"))
+    if "v_head.summary.weight" in tensors:
+        return HeadConfig("mlp", layers=0, outputs=outputs("v_head.summary.weight"))
+    found = [re.fullmatch(r"v_head\.summary\.(\d+)\.weight", name) for name in tensors]
+    sizes = {int(match[1]): outputs(match[0]) for match in found if match}
+    if not sizes:
+        return None
+    first, last = sizes[min(sizes)], sizes[max(sizes)]
+    return HeadConfig("mlp", hidden=first, layers=len(sizes) - 1, outputs=last)
+
+
+def _choose_head(
+    directory: Path, config: ModelConfig, asked: HeadConfig | None, stored: HeadConfig | None
+) -> HeadConfig:
+    if asked is None and stored is None:
+        raise ModelFileError(
+            f"{directory} holds no reward head (score.weight or v_head.summary.*): it is "
+            "a language model, from which a reward model can be trained, but not one yet"
+        )
+    if asked is None or stored is None:
+        return asked or stored
+    sizes = [shapes(heads.declare(head, config.hidden_size)) for head in (asked, stored)]
+    if sizes[0] != sizes[1]:
+        raise ModelFileError(
+            f"{directory} holds the reward head {stored}, but {asked} was asked for: ask for the "
+            "same, or start from a directory without one"
+        )
+    return asked
+
+
+def _check(
+    directory: Path, tensors: Tensors, layout: Mapping[str, tuple[_Stored, Parameter]]
+) -> None:
+    """Raises ModelFileError unless the tensors are exactly those that the layout names."""
+    expected = {
+        name: stored.shape(parameter)
+        for stored, parameter in layout.values()
+        for name in stored.names(parameter)
+    }
+    extra = set(tensors) - set(expected)
+    tied = [tensors.get(_TRUNK[path].name) for path in ("embedding", "lm_head")]
+    if "lm_head" not in layout and all(tensor is not None for tensor in tied) and _equal(*tied):
+        extra.discard(_TRUNK["lm_head"].name)
+    misshapen = [
+        f"{name} {tensors[name].shape} for {shape}"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    problems = [
+        f"{what} {', '.join(found[:6])}{f' and {len(found) - 6} more' if len(found) > 6 else ''}"
+        for what, found in (
+            ("missing", sorted(set(expected) - set(tensors))),
+            ("unexpected", sorted(extra)),
+            ("of another shape than config.json says", misshapen),
+        )
+        if found
+    ]
+    if problems:
+        raise ModelFileError(f"{directory}: tensors {'; tensors '.join(problems)}")
+
+
+def _equal(left: np.ndarray, right: np.ndarray) -> bool:
+    """Whether two tensors are the same bytes, compared in place."""
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    return left.reshape(-1).view(np.uint8).data == right.reshape(-1).view(np.uint8).data
+
+
+def _read(
+    tensors: Tensors,
+    stored: _Stored,
+    parameter: Parameter,
+    dtype: str,
+    *,
+    mesh: Mesh | None,
+    rules: ShardingRules,
+) -> jax.Array:
+    """One parameter: its tensors put on the devices in pieces, stacked and transposed there."""
+    one = _one_layer(parameter)
+    shape = tuple(one.shape[axis] for axis in stored.order)
+    if mesh is None:
+        target = None
+        put: Callable[[np.ndarray], jax.Array] = jnp.asarray
+    else:
+        target = NamedSharding(mesh, shard_spec(parameter.axes, parameter.shape, mesh, rules))
+        axes = tuple(one.axes[axis] for axis in stored.order)
+        source = NamedSharding(mesh, shard_spec(axes, shape, mesh, rules))
+
+        def put(tensor: np.ndarray) -> jax.Array:
+            return jax.make_array_from_callback(
+                shape, source, lambda index: np.ascontiguousarray(tensor[index])
+            )
+
+    def assemble(pieces: list[jax.Array]) -> jax.Array:
+        inverse = tuple(stored.order.index(axis) for axis in range(len(shape)))
+        if one is parameter:
+            # The copy keeps the parameter from being the file's own memory map.
+            return jnp.array(pieces[0].transpose(inverse), dtype, copy=True)
+        return jnp.stack([piece.transpose(inverse) for piece in pieces]).astype(dtype)
+
+    pieces = [put(tensors[name].reshape(shape)) for name in stored.names(parameter)]
+    return jax.jit(assemble, out_shardings=target)(pieces)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """One tensor to be written: a layer (None: all) of the parameter at `path`, axes in `order`."""
+
+    path: str
+    layer: int | None
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def _tensors_to_write(model: RewardModel, dtype: str) -> dict[str, _Tensor]:
+    """By name, and wider types first, which keeps every tensor of the file aligned."""
+    head = model.head_config
+    tensors: dict[str, _Tensor] = {}
+    for path, (stored, parameter) in _layout(transformer.declare(model.config, head), head).items():
+        stacked = parameter.axes[0] == "layers"
+        kind = "float32" if path.startswith("reward_head") else dtype
+        for i, name in enumerate(stored.names(parameter)):
+            layer = i if stacked else None
+            tensors[name] = _Tensor(path, layer, stored.order, stored.shape(parameter), kind)
+    widest_first = sorted(tensors.items(), key=lambda item: -jnp.dtype(item[1].dtype).itemsize)
+    return dict(widest_first)
+
+
+def _gather(model: RewardModel, tensors: Mapping[str, _Tensor]) -> Iterator[np.ndarray]:
+    """The tensors one by one, each made whole from the devices that share it."""
+    params = traverse_util.flatten_dict(transformer.split(model)[1], sep="/")
+
+    @functools.partial(jax.jit, static_argnums=(2, 3))
+    def whole(
+        values: jax.Array, layer: int | None, tensor: _Tensor, everywhere: NamedSharding | None
+    ) -> jax.Array:
+        one = values if layer is None else values[layer]
+        one = one.transpose(tensor.order).reshape(tensor.shape).astype(tensor.dtype)
+        return one if everywhere is None else jax.lax.with_sharding_constraint(one, everywhere)
+
+    for tensor in tensors.values():
+        values = params[tensor.path]
+        sharded = isinstance(values.sharding, NamedSharding)
+        everywhere = replicated(values.sharding.mesh) if sharded else None
+        # With the layer as an argument one compilation serves all layers.
+        any_layer = dataclasses.replace(tensor, layer=None)
+        yield np.asarray(whole(values, tensor.layer, any_layer, everywhere))
+
+
+def _config_json(model: RewardModel, dtype: str) -> dict[str, Any]:
+    """The model's `config.json`, with what tells a reader which head to expect."""
+    head, prefix = model.head_config, _CLASS_PREFIX[model.config.model_type]
+    config = model.config.to_hf(dtype)
+    for name in ("id2label", "label2id", "num_labels", "problem_type"):
+        config.pop(name, None)
+    for name in ("vhead_layer_type", "vhead_num_neurons", "vhead_num_layers"):
+        config.pop(name, None)
+    if head is None:
+        return config | {"architectures": [f"{prefix}ForCausalLM"]}
+    if head.kind == "mlp":
+        return config | {
+            "architectures": [f"{prefix}ForCausalLM"],
+            "vhead_layer_type": "mlp" if head.layers else "linear",
+            "vhead_num_neurons": head.hidden,
+            "vhead_num_layers": head.layers,
+        }
+    labels = [f"LABEL_{i}" for i in range(head.outputs)]
+    return config | {
+        "architectures": [f"{prefix}ForSequenceClassification"],
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "num_labels": head.outputs,
+        # Servers put a sigmoid on a one-label classifier unless told that it is a regression.
+        "problem_type": "regression",
+    }

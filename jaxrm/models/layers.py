@@ -1,0 +1,70 @@
+"""The decoder's building blocks as pure functions.
+
+Elementwise work is done on flat [tokens, features] arrays: XLA's CPU backend runs the backward pass
+of an MLP about twice as fast on them as on [rows, length, features].
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxrm.models.config import Activation
+
+ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
+    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "silu": jax.nn.silu,
+}
+
+
+def rms_norm(
+    x: Float[Array, "tokens d"], weight: Float[Array, " d"], *, eps: float, offset: float
+) -> Float[Array, "tokens d"]:
+    """x / rms(x) * (offset + weight), computed in float32, in x's dtype (arXiv 1910.07467)."""
+    wide = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
+    return (wide * inverse * (offset + weight.astype(jnp.float32))).astype(x.dtype)
+
+
+def rope_angles(
+    positions: Int[Array, "rows length"], head_dim: int, theta: float
+) -> tuple[Float[Array, "rows length half"], Float[Array, "rows length half"]]:
+    """Float32 (cos, sin) of each position's rotation at each of head_dim / 2 frequencies."""
+    frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angles = positions[..., None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rope(
+    x: Float[Array, "rows length heads head_dim"],
+    angles: tuple[Float[Array, "rows length half"], Float[Array, "rows length half"]],
+) -> Float[Array, "rows length heads head_dim"]:
+    """Rotary position embedding (arXiv 2104.09864).
+
+    Feature i is rotated with feature i + head_dim / 2, which is how Hugging Face stores weights.
+    """
+    cos, sin = (part[:, :, None, :] for part in angles)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)
+
+
+def gated_mlp(
+    x: Float[Array, "tokens d"],
+    gate: Float[Array, "d hidden"],
+    up: Float[Array, "d hidden"],
+    down: Float[Array, "hidden d"],
+    activation: Callable[[jax.Array], jax.Array],
+) -> Float[Array, "tokens d"]:
+    """(activation(x gate) * x up) down (arXiv 2002.05202)."""
+    return (activation(x @ gate) * (x @ up)) @ down
+
+
+def soft_cap(x: Float[Array, "*shape"], cap: float) -> Float[Array, "*shape"]:
+    """Squashes x smoothly into (-cap, cap)."""
+    return cap * jnp.tanh(x / cap)

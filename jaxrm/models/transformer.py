@@ -1,0 +1,262 @@
+"""The decoder with its reward head: declaration, creation and the forward pass.
+
+Flax NNX holds the parameters and nothing more; computation is plain functions of arrays. Layers are
+stacked along a leading axis and scanned over, so that compile time does not grow with depth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from jaxrm.data.packing import PackedBatch
+from jaxrm.models import heads
+from jaxrm.models.attention import tree_attention, tree_mask
+from jaxrm.models.config import ModelConfig
+from jaxrm.models.layers import ACTIVATIONS, gated_mlp, rms_norm, rope, rope_angles
+from jaxrm.models.parameters import Parameter, Tree, constant, initialise, normal, shapes
+from jaxrm.parallel import ShardingRules, constrain_rows, shardings
+
+Remat = Literal["none", "dots", "full"]
+
+# Wider than any row: a layer without a window among layers that have one.
+_NO_WINDOW = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How to compute, which changes speed and memory but not what is meant.
+
+    Attributes:
+      dtype: of activations and of weights at their use. Norms, softmax, reward heads and log-probs
+        are float32 whatever this says. Matrix products in the trunk follow JAX's
+        `jax_default_matmul_precision`, which on TPU and GPU rounds float32 inputs unless raised.
+      remat: what a layer keeps for its backward pass: everything, the results of its weight
+        products, or its input alone.
+      logp_chunk: language-model targets per row whose logits exist at the same time.
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Remat = "none"
+    logp_chunk: int = 256
+
+
+def declare(config: ModelConfig, head: heads.HeadConfig | None) -> Tree:
+    """Every parameter of a model, as nested dicts of `Parameter`."""
+    layers, embed, hidden = config.num_layers, config.hidden_size, config.intermediate_size
+    queries, keys = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
+    matrix = normal(config.initializer_range)
+    identity = constant(1.0 - config.norm_offset)
+    query_axes, key_axes = ("heads", "head_dim"), ("kv_heads", "head_dim")
+
+    def stacked(shape: tuple[int, ...], axes: tuple[str, ...], init: Any = matrix) -> Parameter:
+        return Parameter((layers, *shape), ("layers", *axes), init)
+
+    declared: Tree = {
+        "embedding": Parameter((config.vocab_size, embed), ("vocab", "embed"), matrix),
+        "layers": {
+            "attention_norm": stacked((embed,), ("embed",), identity),
+            "query": stacked((embed, *queries), ("embed", *query_axes)),
+            "key": stacked((embed, *keys), ("embed", *key_axes)),
+            "value": stacked((embed, *keys), ("embed", *key_axes)),
+            "output": stacked((*queries, embed), (*query_axes, "embed")),
+            "mlp_norm": stacked((embed,), ("embed",), identity),
+            "gate": stacked((embed, hidden), ("embed", "mlp")),
+            "up": stacked((embed, hidden), ("embed", "mlp")),
+            "down": stacked((hidden, embed), ("mlp", "embed")),
+        },
+        "final_norm": Parameter((embed,), ("embed",), identity),
+    }
+    if not config.tie_embeddings:
+        declared["lm_head"] = Parameter((config.vocab_size, embed), ("vocab", "embed"), matrix)
+    if head is not None:
+        declared["reward_head"] = heads.declare(head, embed)
+    return declared
+
+
+class Group(nnx.Module):
+    """Named parameters that belong together, as attributes."""
+
+    def __init__(self, members: dict[str, nnx.Param]):
+        for name, member in members.items():
+            setattr(self, name, member)
+
+    def arrays(self) -> dict[str, jax.Array]:
+        """The parameters' values by name."""
+        return nnx.to_pure_dict(nnx.state(self))
+
+
+class RewardModel(nnx.Module):
+    """A decoder with a reward head and a language-model head over the same hidden states.
+
+    Attributes:
+      embedding: [vocab, embed].
+      layers: a `Group`; every parameter is stacked along a leading layer axis.
+      final_norm: [embed].
+      lm_head: [vocab, embed], or None where the embedding serves.
+      reward_head: a `Group` as `jaxrm.models.heads` declares it, or None for a language model.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        head: heads.HeadConfig | None,
+        *,
+        compute: Compute = Compute(),
+        seed: int = 0,
+        params: Tree | None = None,
+    ):
+        """Holds `params`, or float32 values drawn from `seed` on the default device.
+
+        Raises:
+          ValueError: `params` is not what the configuration declares.
+        """
+        declared = declare(config, head)
+        params = initialise(declared, seed) if params is None else params
+        if shapes(params) != shapes(declared):
+            raise ValueError("params are not those that the configuration declares")
+        held = jax.tree.map(lambda p, value: nnx.Param(value, axes=p.axes), declared, params)
+        self.config, self.head_config, self.compute = config, head, compute
+        self.embedding = held["embedding"]
+        self.layers = Group(held["layers"])
+        self.final_norm = held["final_norm"]
+        self.lm_head = held.get("lm_head")
+        self.reward_head = None if head is None else Group(held["reward_head"])
+
+    def hidden(self, batch: PackedBatch) -> Float[Array, "rows length d"]:
+        """Hidden states after the final norm, in the compute dtype; padding's are meaningless."""
+        config, dtype = self.config, jnp.dtype(self.compute.dtype)
+        # jnp.take answers an id beyond the vocabulary with NaN, where indexing would clamp it.
+        x = jnp.take(self.embedding[...], batch.tokens, axis=0).astype(dtype)
+        x = constrain_rows(x * jnp.asarray(config.embedding_scale, dtype))
+        mask = tree_mask(batch)
+        angles = rope_angles(batch.positions, config.head_dim, config.rope_theta)
+
+        def layer(x: jax.Array, scanned: tuple[Tree, jax.Array | None]) -> tuple[jax.Array, None]:
+            weights, window = scanned
+            attend = functools.partial(
+                tree_attention,
+                batch=batch,
+                scale=config.query_scale,
+                window=window,
+                softcap=config.attention_softcap,
+                mask=mask,
+            )
+            return constrain_rows(_layer(config, weights, x, angles, attend)), None
+
+        scanned = (self.layers.arrays(), _windows(config))
+        x, _ = jax.lax.scan(_remat(layer, self.compute.remat), x, scanned)
+        flat = _norm(config, x.reshape(-1, config.hidden_size), self.final_norm[...])
+        return flat.reshape(x.shape)
+
+
+def _layer(
+    config: ModelConfig,
+    weights: dict[str, jax.Array],
+    x: Float[Array, "rows length d"],
+    angles: tuple[jax.Array, jax.Array],
+    attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+) -> Float[Array, "rows length d"]:
+    """One pre-norm decoder layer; weights are cast to x's dtype at their use."""
+    rows, length, embed = x.shape
+    flat = x.reshape(rows * length, embed)
+
+    def weight(name: str) -> jax.Array:
+        return weights[name].astype(x.dtype)
+
+    def project(normed: jax.Array, name: str) -> jax.Array:
+        projected = jnp.einsum("td,dhk->thk", normed, weight(name))
+        return projected.reshape(rows, length, *projected.shape[1:])
+
+    normed = _norm(config, flat, weights["attention_norm"])
+    query, key, value = (project(normed, name) for name in ("query", "key", "value"))
+    mixed = attend(rope(query, angles), rope(key, angles), value)
+    mixed = mixed.reshape(rows * length, config.num_heads, config.head_dim)
+    flat = flat + jnp.einsum("thk,hkd->td", mixed, weight("output"))
+
+    normed = _norm(config, flat, weights["mlp_norm"])
+    activation = ACTIVATIONS[config.activation]
+    flat = flat + gated_mlp(normed, weight("gate"), weight("up"), weight("down"), activation)
+    return flat.reshape(x.shape)
+
+
+def _norm(
+    config: ModelConfig, x: Float[Array, "tokens d"], weight: Float[Array, " d"]
+) -> Float[Array, "tokens d"]:
+    return rms_norm(x, weight, eps=config.rms_norm_eps, offset=config.norm_offset)
+
+
+def _windows(config: ModelConfig) -> Int[Array, " layers"] | None:
+    """Each layer's window, to be scanned beside its weights; None where no layer has one."""
+    if all(window is None for window in config.windows):
+        return None
+    return jnp.array([_NO_WINDOW if window is None else window for window in config.windows])
+
+
+def _remat(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    if remat == "none":
+        return layer
+    policies = jax.checkpoint_policies
+    keep = policies.nothing_saveable
+    if remat == "dots":
+        keep = policies.dots_with_no_batch_dims_saveable
+    # Inside a scan the compiler cannot undo the recomputation, so it need not be kept from trying.
+    return jax.checkpoint(layer, policy=keep, prevent_cse=False)
+
+
+def create(
+    config: ModelConfig,
+    head: heads.HeadConfig | None,
+    *,
+    compute: Compute = Compute(),
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    rules: ShardingRules | None = None,
+) -> RewardModel:
+    """A fresh model whose values are drawn on the devices that will hold them.
+
+    The values are those of `RewardModel(config, head, seed=seed)` on any mesh; no device, and not
+    the host, ever holds more than its own share.
+    """
+    declared = declare(config, head)
+    placement = placements(declared, mesh, rules or ShardingRules())
+    params = jax.jit(functools.partial(initialise, declared), out_shardings=placement)(seed)
+    return RewardModel(config, head, compute=compute, params=params)
+
+
+def placements(declared: Tree, mesh: Mesh | None, rules: ShardingRules) -> Tree | None:
+    """The sharding of every declared parameter on a mesh; None without one."""
+    if mesh is None:
+        return None
+    return shardings(jax.tree.map(lambda p: p.axes, declared), declared, mesh, rules)
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, Tree]:
+    """(structure, params): a hashable description, and a plain nested dict of arrays."""
+    structure, state = nnx.split(model)
+    return structure, nnx.to_pure_dict(state)
+
+
+def merge(structure: nnx.GraphDef, params: Tree) -> Any:
+    """The model again, holding `params`: arrays or tracers, so that a loss may call this in jit."""
+    return nnx.merge(structure, params)
+
+
+def axes(model: nnx.Module) -> Tree:
+    """The logical axes of every parameter, in the structure of `split`'s params."""
+    named: Tree = {}
+    for path, node in nnx.iter_graph(model):
+        if isinstance(node, nnx.Param):
+            group = named
+            for name in path[:-1]:
+                group = group.setdefault(name, {})
+            group[path[-1]] = node.axes
+    return named

@@ -1,0 +1,233 @@
+"""`fit`: trains a model for a number of steps, and resumes where it was interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from jaxrm.models.transformer import axes, merge, split
+from jaxrm.parallel import ShardingRules
+from jaxrm.train.checkpoint import Checkpoints
+from jaxrm.train.metrics import MetricsLog
+from jaxrm.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from jaxrm.train.state import (
+    Trainable,
+    TrainState,
+    abstract_state,
+    create_state,
+    join,
+    place,
+    shardings_of,
+)
+from jaxrm.train.step import make_train_step
+from jaxrm.train.terms import LossFn
+
+log = logging.getLogger(__name__)
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code of a run that SIGTERM ended: 0 would tell a scheduler that the job is done."""
+
+
+class Loader(Protocol):
+    """An endless sequence of batches; number n is the same whenever it is asked for."""
+
+    def batches(self, start: int) -> Iterator[Any]:
+        """Batches `start`, `start + 1`, ... on the device, leaves [micro-batches, rows, ...]."""
+        ...
+
+
+def fit(
+    model: nnx.Module,
+    loss_fn: LossFn,
+    loader: Loader,
+    optimizer_config: OptimizerConfig,
+    *,
+    steps: int,
+    run_dir: Path,
+    mesh: Mesh,
+    rules: ShardingRules,
+    trainable: Trainable = lambda path: True,
+    seed: int = 0,
+    log_every: int = 10,
+    checkpoint_every: int = 500,
+    evaluate: Callable[[nnx.Module], Mapping[str, float]] | None = None,
+    eval_every: int = 0,
+) -> nnx.Module:
+    """Train `model` for `steps` steps and return it; what it was given is consumed (donated).
+
+    Leaves `run_dir/metrics.jsonl` (see MetricsLog) and `run_dir/checkpoints/`. Called again with
+    the same arguments it resumes from the newest intact checkpoint, and ends with the same
+    parameters and metrics, bit for bit, as a run that nothing interrupted. A finished run returns
+    at once.
+
+    A line of metrics holds those of the train step, `learning_rate`, `tokens_per_second` where the
+    batches have tokens, and what `evaluate` returned. `tokens_per_second` counts the real tokens of
+    all steps since the last line, over the time since then: it includes waiting for data and for
+    checkpoints, and leaves out compilation, restoring and evaluation.
+
+    Args:
+      trainable: chooses the parameters that train by their "/"-joined path.
+      seed: of the keys that the loss function gets.
+      log_every: steps between lines of metrics; the last step is always logged.
+      checkpoint_every: steps between checkpoints; the last step is always saved.
+      evaluate: called with the model every `eval_every` steps and after the last (0: never).
+
+    Raises:
+      SystemExit: 143, after SIGTERM. The running step is finished and saved first.
+      FloatingPointError: when the loss or the gradient of a logged or saved step is not finite.
+      CheckpointError: when checkpoints exist and none is intact.
+    """
+    structure, params = split(model)
+    optimizer = make_optimizer(optimizer_config, steps)
+    schedule = make_schedule(optimizer_config, steps)
+    abstract = abstract_state(
+        params, axes(model), optimizer, trainable=trainable, mesh=mesh, rules=rules
+    )
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+    def trained(state: TrainState) -> nnx.Module:
+        return merge(structure, join(state.trainable, state.frozen))
+
+    with contextlib.ExitStack() as stack:
+        terminated = stack.enter_context(_catch_sigterm())
+        checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints"))
+        stack.enter_context(jax.set_mesh(mesh))
+
+        # Start-up order: this run's newest intact checkpoint; without one, step 0 and the weights
+        # that the model came with, pretrained or fresh. Frozen weights come with it in any case.
+        restored = checkpoints.restore(abstract.saved())
+        if restored is None:
+            state, done = create_state(params, optimizer, abstract, seed=seed), 0
+        else:
+            saved, done = restored
+            state = TrainState(**saved, frozen=place(params, abstract.frozen))
+            log.info("%s: resumed at step %d of %d", run_dir, done, steps)
+        if done >= steps:
+            return trained(state)
+        # Nothing here may hold the given weights while the step updates them in place.
+        del model, params, restored
+
+        batches = loader.batches(done)
+        first = next(batches)
+        batches = itertools.chain([first], batches)
+        # Compiled ahead, so that no step's time holds the compilation and a batch of another shape
+        # is an error rather than a second one.
+        train_step = make_train_step(loss_fn, structure, optimizer, shardings_of(abstract))
+        train_step = train_step.lower(state, first).compile()
+
+        primary = jax.process_index() == 0
+        metrics_log = stack.enter_context(
+            MetricsLog(run_dir / "metrics.jsonl", done) if primary else contextlib.nullcontext()
+        )
+        bar = stack.enter_context(
+            tqdm(total=steps, initial=done, desc=run_dir.name, unit="step", disable=not primary)
+        )
+        throughput = _Throughput()
+        for step in range(done + 1, steps + 1):
+            state, metrics = train_step(state, next(batches))
+            throughput.add(metrics)
+            bar.update()
+
+            last = step == steps
+            evaluating = evaluate is not None and eval_every and (last or step % eval_every == 0)
+            logging_ = evaluating or last or step % log_every == 0
+            stopping = _agreed(terminated, meeting=logging_)
+            saving = stopping or last or step % checkpoint_every == 0
+            if logging_ or saving:
+                values = _finite(step, metrics)
+            if logging_:
+                line = {"step": step, **values, "learning_rate": float(schedule(step - 1))}
+                line.update(throughput.measure())
+                bar.set_postfix({name: f"{line[name]:.4g}" for name in _SHOWN if name in line})
+                if evaluating:
+                    line.update(evaluate(trained(state)))
+                    throughput.restart()
+                if primary:
+                    metrics_log.write(line)
+            # After the line: a checkpoint must not be newer than the metrics beside it, or a run
+            # killed between the two would resume without ever writing that line.
+            if saving:
+                checkpoints.save(step, state.saved(), position=step)
+            if stopping:
+                break
+    if stopping or terminated.is_set():
+        log.warning("%s: stopped by SIGTERM after step %d of %d, saved", run_dir, step, steps)
+        raise SystemExit(TERMINATED)
+    return trained(state)
+
+
+_SHOWN = ("loss", "accuracy")
+"""Metrics beside the progress bar."""
+
+
+class _Throughput:
+    """Real tokens per second since the last measurement."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        self._tokens: list[jax.Array] = []
+        self._since = time.perf_counter()
+
+    def add(self, metrics: Mapping[str, jax.Array]) -> None:
+        """Count a step. Its tokens stay on the device, so that no step waits to be counted."""
+        if "tokens" in metrics:
+            self._tokens.append(metrics["tokens"])
+
+    def measure(self) -> dict[str, float]:
+        """The rate, {} for batches without tokens. Call it when the last step has finished."""
+        tokens, since = sum(map(int, jax.device_get(self._tokens))), self._since
+        self.restart()
+        return {"tokens_per_second": tokens / (self._since - since)} if tokens else {}
+
+
+def _finite(step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
+    """A step's metrics on the host, which waits for the step, if they are worth going on from."""
+    values = {name: value.item() for name, value in jax.device_get(dict(metrics)).items()}
+    if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+        raise FloatingPointError(
+            f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}. Not saved; "
+            "lower the learning rate, clip gradients, or look for the batch that causes it"
+        )
+    return values
+
+
+@contextlib.contextmanager
+def _catch_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, in place of ending the process. Only a main thread can do so."""
+    received = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: received.set())
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _agreed(terminated: threading.Event, *, meeting: bool) -> bool:
+    """Whether to stop after this step, the same answer in every process.
+
+    A signal reaches processes at different steps, and one that stopped alone would leave the others
+    waiting for it: several processes decide together, at steps where they wait anyway.
+    """
+    if jax.process_count() == 1:
+        return terminated.is_set()
+    return meeting and bool(multihost_utils.process_allgather(np.array(terminated.is_set())).any())

@@ -1,0 +1,76 @@
+"""A comparison holds what its fields promise, or says which one does not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from jaxrm.data.comparison import Comparison, Message
+from jaxrm.errors import DataError
+
+ASK = (Message("user", "2 + 2?"),)
+YES = (Message("assistant", "4"),)
+NO = (Message("assistant", "5"),)
+WHERE = "pairs.jsonl, row 3"
+
+
+def test_pair_takes_text_as_the_assistants_turn():
+    pair = Comparison.pair(ASK, "4", NO, margin=2)
+    assert pair == Comparison(ASK, (YES, NO), ranks=(0, 1), margin=2)
+    raw = Comparison.pair("2 + 2 =", " 4", " 5")
+    assert raw.responses == (" 4", " 5")
+
+
+def test_any_number_of_responses_with_nothing_known_of_them():
+    assert Comparison(ASK, (YES,)).ranks is None
+    assert len(Comparison("Once", ("a",) * 405).responses) == 405
+
+
+def test_content_is_not_judged_here():
+    Comparison.pair((Message("user", ""),), "", "")
+
+
+def test_an_unlabelled_attribute_is_nan():
+    pair = Comparison.pair(ASK, YES, NO, attributes=((1.0, math.nan), (math.nan, 0)))
+    assert math.isnan(pair.attributes[0][1])
+
+
+@pytest.mark.parametrize(
+    ("field", "problem", "changes"),
+    [
+        ("prompt", "non-empty", {"prompt": ()}),
+        ("prompt", "non-empty", {"prompt": [ASK[0]]}),
+        ("prompt[0]", "expected a message, found text", {"prompt": ("hi",)}),
+        ("prompt[0].role", "'tool' is not one of system", {"prompt": (Message("tool", "x"),)}),
+        ("prompt[0].content", "found null", {"prompt": (Message("user", None),)}),
+        ("prompt[0].content", "surrogate", {"prompt": (Message("user", "\ud800"),)}),
+        ("prompt", "ends with an assistant", {"prompt": (*ASK, *YES)}),
+        ("responses", "at least one", {"responses": ()}),
+        ("responses[1]", "end with an assistant", {"responses": (YES, ASK)}),
+        ("responses[0]", "non-empty", {"responses": ((), NO)}),
+        ("responses[0]", "expected text, found a tuple", {"prompt": "raw"}),
+        ("ranks", "1 entries for 2 responses", {"ranks": (0,)}),
+        ("ranks[1]", ">= 0, found -1", {"ranks": (0, -1)}),
+        ("ranks[0]", "whole number", {"ranks": (0.0, 1.0)}),
+        ("ranks[0]", "whole number", {"ranks": (False, True)}),
+        ("scores[1]", "finite, found inf", {"scores": (0.0, math.inf)}),
+        ("scores[0]", "expected a number, found text", {"scores": ("1", "2")}),
+        ("margin", "finite, found nan", {"margin": math.nan}),
+        ("margin", "finite", {"margin": 10**400}),
+        ("margin", "found a boolean", {"margin": True}),
+        ("attributes", "3 entries", {"attributes": ((1.0,),) * 3}),
+        ("attributes[1]", "same number", {"attributes": ((1.0,), (1.0, 2.0))}),
+        ("attributes[0]", "at least one", {"attributes": ((), ())}),
+        ("attributes[0][0]", "finite", {"attributes": ((math.inf,), (0.0,))}),
+        ("id", "found a int", {"id": 7}),
+        ("subset", "found null", {"subset": None}),
+    ],
+)
+def test_a_malformed_field_is_named_with_its_row(field, problem, changes):
+    good = {"prompt": ASK, "responses": (YES, NO), "ranks": (0, 1), "where": WHERE}
+    with pytest.raises(DataError) as caught:
+        Comparison(**good | changes)
+    message = str(caught.value)
+    assert message.startswith(f"{WHERE}: field '{field}': ")
+    assert problem in message

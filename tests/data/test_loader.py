@@ -1,0 +1,100 @@
+"""The loader's order, its resumption, and how it fails."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrm import parallel
+from jaxrm.data.loader import Loader, prefetch
+from jaxrm.data.packing import PackShape
+from jaxrm.errors import MeshError
+from tests.data.test_packing import tree
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return parallel.make_mesh(devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def trees():
+    rng = np.random.default_rng(0)
+    return [tree(*rng.integers(1, 9, 3), ranks=(0, 1)) for _ in range(50)]
+
+
+def loader(trees, mesh, **options):
+    shape = PackShape.fit(trees, rows=2, length=40, ask="best")
+    return Loader(trees, shape, mesh=mesh, **{"seed": 0, **options})
+
+
+def take(batches, count):
+    taken = [jax.device_get(next(batches)) for _ in range(count)]
+    batches.close()
+    return taken
+
+
+def equal(a, b):
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+def test_an_epoch_holds_every_response_once(trees, mesh):
+    made = loader(trees, mesh)
+    batches = take(made.batches(0), made.steps(1))
+    seen = np.concatenate([b.response_index[b.response_mask] for b in batches])
+    np.testing.assert_array_equal(np.sort(seen), np.arange(100))
+
+
+def test_starting_late_gives_what_an_uninterrupted_reader_sees(trees, mesh):
+    per_epoch = loader(trees, mesh).steps(1)
+    whole = take(loader(trees, mesh).batches(0), 2 * per_epoch + 1)
+    for start in (1, per_epoch - 1, per_epoch, 2 * per_epoch):
+        later = take(loader(trees, mesh).batches(start), 1)
+        assert equal(later[0], whole[start])
+    assert not equal(whole[0], whole[per_epoch])
+
+
+def test_accumulation_stacks_the_batches_that_would_have_come_one_by_one(trees, mesh):
+    single = take(loader(trees, mesh).batches(0), 4)
+    window = take(loader(trees, mesh, accumulate=4).batches(0), 1)[0]
+    assert window.tokens.shape == (4, 2, 40)
+    for micro, batch in enumerate(single):
+        assert equal(
+            jax.tree.map(lambda leaf, m=micro: leaf[m], window),
+            jax.tree.map(lambda leaf: leaf[0], batch),
+        )
+
+
+def test_batches_lie_over_the_mesh(trees):
+    mesh = parallel.make_mesh(parallel.MeshShape(data=2), devices=jax.devices()[:2])
+    batches = loader(trees, mesh).batches(0)
+    batch = next(batches)
+    batches.close()
+    assert batch.tokens.sharding.shard_shape(batch.tokens.shape) == (1, 1, 40)
+
+
+def test_rows_that_do_not_divide_over_the_devices_are_refused(trees):
+    mesh = parallel.make_mesh(parallel.MeshShape(data=4), devices=jax.devices()[:4])
+    with pytest.raises(MeshError, match="2 rows do not divide over 4 devices"):
+        loader(trees, mesh)
+
+
+def test_an_error_in_the_thread_reaches_the_reader_in_its_place():
+    def load(item):
+        if item == 2:
+            raise OSError("disk gone")
+        return item
+
+    batches = prefetch(iter(range(5)), load, ahead=2)
+    assert [next(batches), next(batches)] == [0, 1]
+    with pytest.raises(OSError, match="disk gone"):
+        next(batches)
+
+
+def test_the_thread_ends_with_its_reader():
+    loaded = []
+    batches = prefetch(iter(range(1000)), lambda item: loaded.append(item) or item, ahead=2)
+    assert next(batches) == 0
+    batches.close()
+    count = len(loaded)
+    assert count < 10
+    assert list(prefetch(iter(range(7)), str, ahead=2)) == list("0123456")

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import logging
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrm.errors import CheckpointError
+from jaxrm.models.transformer import axes, split
+from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
+from jaxrm.train.checkpoint import Checkpoints
+from jaxrm.train.loop import fit
+from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrm.train.state import abstract_state
+from jaxrm.train.terms import Term
+from tests.train.toy_problem import Toy, ToyLoader, loss_fn, window
+from tests.train.toy_run import STEPS, train
+
+SINGLE = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
+CUBE = make_mesh(MeshShape(2, 2, 2))
+
+
+def lines(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(run_dir):
+    return [
+        {name: value for name, value in line.items() if name != "tokens_per_second"}
+        for line in lines(run_dir)
+    ]
+
+
+def saved_state(run_dir, mesh=CUBE):
+    """Everything in a run's newest checkpoint, and its step."""
+    model, config = Toy(), OptimizerConfig(learning_rate=1e-2)
+    abstract = abstract_state(
+        split(model)[1],
+        axes(model),
+        make_optimizer(config, STEPS),
+        trainable=lambda path: path != "norm",
+        mesh=mesh,
+        rules=ShardingRules(),
+    )
+    with Checkpoints(run_dir / "checkpoints") as checkpoints:
+        state, position = checkpoints.restore(abstract.saved())
+    return jax.device_get(state), position
+
+
+def assert_same_run(run_dir, other):
+    assert timeless(run_dir) == timeless(other)
+    (state, position), (other_state, other_position) = saved_state(run_dir), saved_state(other)
+    assert position == other_position == STEPS
+    jax.tree.map(np.testing.assert_array_equal, state, other_state)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("whole") / "toy"
+    return run_dir, train(run_dir)
+
+
+def test_a_run_learns_and_leaves_one_line_per_logged_step(uninterrupted):
+    seen = lines(uninterrupted[0])
+    assert [line["step"] for line in seen] == list(range(1, STEPS + 1))
+    assert seen[-1]["loss"] < 0.5 * seen[0]["loss"]
+    assert [line["step"] for line in seen if "eval/bias" in line] == [20, 40, 60]
+    assert all(line["tokens_per_second"] > 0 for line in seen)
+    assert seen[0]["learning_rate"] == pytest.approx(1e-2 / 2)
+    assert seen[6]["tokens"] == (window(6).comparison >= 0).sum()
+
+
+def test_the_trained_model_is_the_last_checkpoint(uninterrupted):
+    run_dir, model = uninterrupted
+    state, position = saved_state(run_dir)
+    assert position == state["step"] == STEPS
+    np.testing.assert_array_equal(model.up[...], state["trainable"]["up"])
+    np.testing.assert_array_equal(model.norm[...], Toy().norm[...])
+
+
+def test_a_finished_run_returns_at_once(uninterrupted, caplog):
+    run_dir, model = uninterrupted
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        again = train(run_dir)
+    assert "step" not in compiled(caplog)
+    np.testing.assert_array_equal(again.up[...], model.up[...])
+    assert (run_dir / "metrics.jsonl").read_bytes() == before
+
+
+def compiled(caplog):
+    """Names of the functions that XLA compiled."""
+    messages = [r.getMessage() for r in caplog.records]
+    started = [m.split() for m in messages if m.startswith("Finished XLA compilation of")]
+    return [words[4].removeprefix("jit(").removesuffix(")") for words in started]
+
+
+def test_a_damaged_newest_step_costs_only_the_steps_since_the_one_before(
+    uninterrupted, tmp_path, caplog
+):
+    run_dir = shutil.copytree(uninterrupted[0], tmp_path / "toy")
+    newest = run_dir / "checkpoints" / str(STEPS)
+    files = [path for path in newest.rglob("*") if path.is_file()]
+    spoiled = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(spoiled.read_bytes())
+    content[len(content) // 2] ^= 1
+    spoiled.write_bytes(content)
+    with jax.log_compiles(), caplog.at_level(logging.INFO):
+        train(run_dir)
+    assert f"checkpoint {STEPS} is damaged" in caplog.text
+    assert f"resumed at step {STEPS - 3} of {STEPS}" in caplog.text
+    assert compiled(caplog).count("step") == 1
+    assert_same_run(run_dir, uninterrupted[0])
+
+
+def test_without_an_intact_step_a_run_does_not_start_over(uninterrupted, tmp_path):
+    run_dir = shutil.copytree(uninterrupted[0], tmp_path / "toy")
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    for step in (run_dir / "checkpoints").iterdir():
+        (step / "state" / "_METADATA").unlink()
+    with pytest.raises(CheckpointError, match="no checkpoint .* is intact"):
+        train(run_dir)
+    assert (run_dir / "metrics.jsonl").read_bytes() == before
+
+
+def start(run_dir):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.train.toy_run", str(run_dir)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_step(process, run_dir, step):
+    path = run_dir / "metrics.jsonl"
+    while not path.exists() or f'"step": {step},' not in path.read_text():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+
+
+def test_sigterm_saves_and_exits_143_and_the_run_goes_on_from_there(uninterrupted, tmp_path):
+    process = start(tmp_path)
+    wait_for_step(process, tmp_path, 13)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    reached = lines(tmp_path)[-1]["step"]
+    assert 13 <= reached < STEPS
+    assert saved_state(tmp_path)[1] == reached
+    assert f"stopped by SIGTERM after step {reached} of {STEPS}" in process.stderr.read()
+    train(tmp_path)
+    assert_same_run(tmp_path, uninterrupted[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_twice_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path, seed):
+    moments = random.Random(seed)
+    for earliest, latest in ((1, 25), (30, 55)):
+        process = start(tmp_path)
+        wait_for_step(process, tmp_path, moments.randint(earliest, latest))
+        time.sleep(moments.uniform(0.0, 0.1))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    train(tmp_path)
+    assert_same_run(tmp_path, uninterrupted[0])
+
+
+def quick(run_dir, loss=loss_fn, **options):
+    options = {"steps": 4, "log_every": 2, "checkpoint_every": 2} | options
+    return fit(
+        Toy(),
+        loss,
+        ToyLoader(SINGLE, micro_batches=1, rows=2),
+        OptimizerConfig(),
+        run_dir=run_dir,
+        mesh=SINGLE,
+        rules=ShardingRules(),
+        **options,
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path):
+    def bad(model, batch, rng):
+        # The micro-batch of step 3 is recognised by its contents.
+        third = batch.x[0, 0, 0] == window(2, 1, 2).x[0, 0, 0, 0]
+        values = jnp.where(third, jnp.nan, 1.0) * model(batch.x) ** 2
+        return {"loss": Term(1.0, values, jnp.ones_like(values))}
+
+    with pytest.raises(FloatingPointError, match="step 4: loss nan"):
+        quick(tmp_path, bad)
+    assert [line["step"] for line in lines(tmp_path)] == [2]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2"}
+
+
+def test_signal_handling_is_put_back_and_left_alone_outside_the_main_thread(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+    spy = lambda model: seen.append(signal.getsignal(signal.SIGTERM)) or {}  # noqa: E731
+    quick(tmp_path / "main", evaluate=spy, eval_every=4)
+    worker = threading.Thread(
+        target=quick, args=(tmp_path / "thread",), kwargs={"evaluate": spy, "eval_every": 4}
+    )
+    worker.start()
+    worker.join()
+    assert seen[0] != before
+    assert seen[1] == before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_last_step_is_always_logged_evaluated_and_saved(tmp_path):
+    quick(
+        tmp_path,
+        steps=5,
+        log_every=2,
+        checkpoint_every=4,
+        eval_every=3,
+        evaluate=lambda m: {"e": 1},
+    )
+    assert [(line["step"], "e" in line) for line in lines(tmp_path)] == [
+        (2, False), (3, True), (4, False), (5, True),
+    ]  # fmt: skip
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4", "5"}
+
+
+def test_a_run_saved_on_eight_devices_goes_on_with_one(uninterrupted, tmp_path):
+    run_dir = shutil.copytree(uninterrupted[0], tmp_path / "toy")
+    state, position = saved_state(run_dir, SINGLE)
+    assert position == STEPS
+    jax.tree.map(np.testing.assert_array_equal, state, saved_state(uninterrupted[0])[0])

@@ -1,0 +1,49 @@
+"""A run directory is found again by its own configuration and by no other."""
+
+import dataclasses
+
+import pytest
+
+from jaxrm.errors import RunDirError
+from jaxrm.train.rundir import open_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    learning_rate: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    steps: int = 10
+    data: tuple[str, ...] = ("a.jsonl",)
+    optimizer: Optimizer = Optimizer()
+
+
+def test_the_same_configuration_finds_its_run(tmp_path):
+    run = open_run(tmp_path / "run", Config())
+    (run / "metrics.jsonl").write_text("{}\n")
+    assert open_run(tmp_path / "run", Config()) == run
+
+
+def test_another_configuration_is_refused_with_every_difference(tmp_path):
+    open_run(tmp_path / "run", Config())
+    other = Config(steps=20, optimizer=Optimizer(3e-4))
+    with pytest.raises(RunDirError) as caught:
+        open_run(tmp_path / "run", other)
+    message = str(caught.value)
+    assert "steps: 10 there, 20 here" in message
+    assert "optimizer.learning_rate: 0.001 there, 0.0003 here" in message
+    assert "data" not in message
+
+
+def test_a_directory_of_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(RunDirError, match="no config.json"):
+        open_run(tmp_path, Config())
+
+
+def test_a_broken_config_file_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(RunDirError, match=r"config\.json is not JSON"):
+        open_run(tmp_path, Config())
