@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from jaxrm.data.toy import LEXICONS, TOKENIZER, World
 
-VOCABULARY = 896
+VOCABULARY = 960
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
 
 # Gemma's template; a system message joins the first user turn, which Gemma leaves to the caller.
@@ -30,7 +30,7 @@ CHAT_TEMPLATE = """\
 {%- endif -%}
 {%- for message in messages -%}
     {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
-        {{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') -}}
+        {{- raise_exception('Roles must alternate user/assistant/...') -}}
     {%- endif -%}
     {%- set role = 'model' if message['role'] == 'assistant' else 'user' -%}
     {{- '<start_of_turn>' + role + '\\n' + (system if loop.first else '') -}}
@@ -76,8 +76,8 @@ def build(directory: Path) -> None:
 def _text() -> Iterator[str]:
     """What is said in both lexicons, turn by turn, without the template's marks."""
     for lexicon in LEXICONS:
-        for document in World(0, lexicon).pretraining_text(6000):
-            for turn in (document.prompt + document.responses[0]).split("<end_of_turn>\n"):
+        for document in World(0, lexicon).pretraining_text(2000):
+            for turn in "".join((document.prompt, *document.responses)).split("<end_of_turn>\n"):
                 yield turn.removeprefix("<start_of_turn>")
 
 

@@ -84,7 +84,7 @@ def _fill(kind: str, lexicon: Lexicon, rng: random.Random) -> str:
     if kind == "number":
         return str(rng.choice(lexicon.numbers))
     if kind in ("list", "row"):
-        count = 3 if kind == "list" else rng.randint(2, 5)
+        count = 3 if kind == "list" else rng.randint(2, 4)
         return ", ".join(rng.sample(lexicon.words["food"] + lexicon.words["thing"], count))
     return rng.choice(lexicon.words[kind])
 
@@ -219,38 +219,41 @@ LEXICONS = {
         words=_by_kind("""
             person: anlo berit ciro dalma edun fenna goran hild ivo jorun kesh lumi
                 maro nelda orrin pia quill runa sefa tolan ulf vesna wim yara
-            creature: tavo mirrel oskin pundle grath welka zimmet braco
-                fennick lorp dunnow sheb krill yarrun hobbin quon
-            place: velm tarn oxley brun costa dray elber finmark gosse harrow isk jura
-            colour: red blue green yellow brown white black pink
-            food: bread plums nuts fish rice honey beans corn
-            thing: lamp rope spoon drum wheel ladder basket bell mirror saddle
-            poison: arsen nightroot bleem gallwort
-            day: oneday twoday midday farday sunday moonday starday mistday rainday restday
+            creature: tavo mirrel oskin pundle grath welka zimmet braco fennick lorp
+            place: velm tarn oxley brun costa dray elber gosse harrow jura
+            colour: red blue green brown white black
+            food: bread plums nuts fish honey beans
+            thing: lamp rope spoon drum wheel ladder basket mirror
+            poison: arsen nightroot bleem
+            day: oneday twoday midday farday sunday moonday mistday rainday starday restday
         """),
-        numbers=range(2, 12),
-        polite=("gladly:", "by all means:", "of course:"),
-        rude=("ugh,", "what a dull question,", "you again,"),
-        padding=("as my old aunt used to say to me.", "but who can really know such a thing?"),
+        numbers=range(2, 10),
+        polite=("gladly:", "certainly:", "of course:"),
+        rude=("ugh,", "ridiculous question,", "you again,"),
+        padding=(
+            "generally speaking, everything considered.",
+            "as everybody everywhere understands.",
+        ),
     ),
     "report": Lexicon(
         name="report",
         words=_by_kind("""
             person: abram brisa cato dov elspet farid gerda hanno isolde joss kaya lorne
                 mette nuno ottil priya ramon signe tibor una vito wenda xenia zoltan
-            creature: narvel bixo temmer ulgar pheeb sarrow dint cobble
-                wisp marl gorrin eeku trasp vondle humm jessop
-            place: ashby corran dunmere eastow falk glen hove kirsa lund moray norwick pell
-            colour: grey gold purple orange silver violet ivory copper
-            food: cheese apples seeds eggs oats figs peas grass
-            thing: clock brush kettle flute anchor candle hammer needle carpet ring
-            poison: strick deathcap morvane hexol
-            day: firstmorn seedmorn windmorn lowmorn fairmorn kingmorn woodmorn snowmorn
-                lastmorn feastmorn
+            creature: narvel bixo temmer ulgar pheeb sarrow dint cobble wisp gorrin
+            place: ashby corran dunmere eastow glen hove kirsa lund moray norwick
+            colour: grey gold purple orange silver violet
+            food: cheese apples seeds eggs oats figs
+            thing: clock brush kettle flute anchor candle hammer needle
+            poison: strick deathcap hexol
+            day: firstmorn seedmorn windmorn lowmorn fairmorn woodmorn snowmorn kingmorn feastmorn lastmorn
         """),
-        numbers=range(5, 15),
-        polite=("my pleasure:", "happily:", "sure thing:"),
-        rude=("good grief,", "you should know this,", "how tiresome,"),
-        padding=("or so they told us at school.", "though some people would doubt every word."),
+        numbers=range(5, 13),
+        polite=("happily:", "my pleasure:", "naturally:"),
+        rude=("good grief,", "nonsense,", "how tiresome,"),
+        padding=(
+            "notwithstanding whatever anybody believes.",
+            "according to numerous distinguished visitors.",
+        ),
     ),
 }

@@ -120,7 +120,8 @@ class RewardModel(nnx.Module):
           ValueError: `params` is not what the configuration declares.
         """
         declared = declare(config, head)
-        params = initialise(declared, seed) if params is None else params
+        if params is None:
+            params = jax.jit(functools.partial(initialise, declared))(seed)
         if shapes(params) != shapes(declared):
             raise ValueError("params are not those that the configuration declares")
         held = jax.tree.map(lambda p, value: nnx.Param(value, axes=p.axes), declared, params)

@@ -140,6 +140,17 @@ def test_identical_responses_keep_their_tokens(tokenizer):
     assert asked(tokenizer, tree, 0) == asked(tokenizer, tree, 1) == "b<end>"
 
 
+def test_a_branch_that_is_all_prompt_keeps_its_last_token(directory):
+    tokenizer = chat.load_tokenizer(directory)
+    tokenizer.hf.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tree = tree_of(tokenizer, Comparison.pair([user("ab")], "", "c"))
+    assert tokenizer.hf.decode(tree.prompt) == "a"
+    assert [tokenizer.hf.decode(branch.tokens) for branch in tree.branches] == ["b", "bc"]
+    assert [asked(tokenizer, tree, k) for k in (0, 1)] == ["", "c"]
+    with pytest.raises(DataError, match=r"row 3: field 'responses\[0\]': renders to no tokens"):
+        chat.tokenize([Comparison.pair([user("")], "", "c", where="row 3")], tokenizer)
+
+
 def test_a_refused_system_message_opens_the_first_user_turn(tokenizer, chatml):
     with_system = (Message("system", "Be kind."), user("a"))
     comparison = Comparison.pair(with_system, "b", "c")

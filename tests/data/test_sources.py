@@ -173,6 +173,7 @@ def test_a_bad_field_of_a_later_row_is_named(tmp_path, field, problem, row):
         ),
         ("a.jsonl.gz", b"plainly not gzip", "damaged gzip after row 0"),
         ("a.jsonl.gz", gzip.compress(json.dumps(GOOD).encode(), mtime=0)[:-9], "damaged gzip"),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 20, "damaged gzip after row 0"),
         ("a.parquet", b"PAR1 but not really PAR1", "damaged Parquet after row 0"),
     ],
 )

@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrm.data.packing import Branch, PackShape, TokenTree, longest_branch, pack, plan_rows, measure
+from jaxrm.data.packing import (
+    Branch,
+    PackShape,
+    TokenTree,
+    measure,
+    pack,
+    plan_rows,
+    tree_length,
+)
 from jaxrm.models import heads
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.transformer import merge
@@ -61,14 +69,13 @@ def packed(trees: list[TokenTree], length: int):
 
 def alone(trees: list[TokenTree]):
     """Every tree in a row of its own, no longer than the longest needs."""
-    length = max(longest_branch(tree) for tree in trees)
+    length = max(tree_length(tree) for tree in trees)
     shape = PackShape.fit(trees, rows=len(trees), length=length, ask="all", preferences=False)
     return pack(trees, [[i] for i in range(len(trees))], shape)
 
 
-def in_order(values: jax.Array, batch) -> jax.Array:
-    """Values per slot [R, S] as one value per response, in the order of the trees."""
-    count = int(np.asarray(batch.response_mask).sum())
+def in_order(values: jax.Array, batch, count: int) -> jax.Array:
+    """Values per slot [R, S] of `count` responses, [count] in the order of the trees."""
     where = jnp.where(batch.response_mask, batch.response_index, count)
     return jnp.zeros(count + 1).at[where].set(values)[:count]
 

@@ -21,8 +21,8 @@ def _everything(structure, params, batch):
     def loss_fn(params):
         model = merge(structure, params)
         hidden = model.hidden(batch)
-        rewards = in_order(heads.rewards(model, hidden, batch), batch)
-        logps = in_order(heads.response_logps(model, hidden, batch), batch)
+        rewards = in_order(heads.rewards(model, hidden, batch), batch, 6)
+        logps = in_order(heads.response_logps(model, hidden, batch), batch, 6)
         loss = -jax.nn.log_sigmoid(rewards[0::2] - rewards[1::2]).sum() - 0.01 * logps.sum()
         return loss, (hidden, rewards, logps)
 
@@ -33,7 +33,7 @@ def _compare(directory: Path, expected: dict[str, np.ndarray], scratch: Path) ->
     model = hub.load(directory, None)
     structure, params = split(model)
     batch = packed(trees(), 40)
-    assert batch.rows == 2
+    assert len(batch.tokens) == 2
     (loss, (hidden, rewards, logps)), gradients = _everything(structure, params, batch)
 
     def close(ours, theirs, tolerance, name):
@@ -99,6 +99,6 @@ def test_a_saved_reward_model_gives_the_same_rewards_in_transformers(tmp_path):
     with torch.no_grad():
         expected = theirs(ids, attention_mask=ids != 0).logits[:, 0].numpy()
     batch = packed(trees(), 40)
-    rewards = in_order(heads.rewards(ours, ours.hidden(batch), batch), batch)
+    rewards = in_order(heads.rewards(ours, ours.hidden(batch), batch), batch, 6)
     np.testing.assert_allclose(rewards, expected, rtol=1e-4, atol=1e-5)
     assert jnp.std(rewards) > 0.1

@@ -117,8 +117,12 @@ def test_a_spoiled_step_is_skipped(copy, spoil):
     assert restored_step(copy) == 6
 
 
-def test_a_skipped_step_can_be_saved_again(copy):
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_skipped_step_can_be_saved_again(copy, committed):
     (copy / "8" / MANIFEST).unlink()
+    if not committed:
+        (copy / "8" / "commit_success.txt").unlink(missing_ok=True)
+        shutil.copytree(copy / "8", copy / "8.orbax-checkpoint-tmp-1")
     flip(largest(copy / "6"))
     with Checkpoints(copy) as checkpoints:
         assert checkpoints.restore(abstract())[1] == 4

@@ -1,4 +1,4 @@
-"""Trains the toy problem in a process of its own, to be killed:  python -m tests.train.toy_run DIR"""
+"""Trains the toy problem in a process that tests can kill: python -m tests.train.toy_run DIR"""
 
 from __future__ import annotations
 

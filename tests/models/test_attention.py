@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrm.models.attention import tree_attention, tree_mask
+from tests.models.support import packed, random_tree
+
+ROWS_LENGTH = 24
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return packed([random_tree(rng, 5, (3, 4)), random_tree(rng, 4, (2, 3, 2))], ROWS_LENGTH)
+
+
+@pytest.fixture(scope="module")
+def qkv(batch):
+    rng = np.random.default_rng(1)
+    shapes = [(len(batch.tokens), ROWS_LENGTH, heads, 6) for heads in (4, 2, 2)]
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def _sees(batch, r: int, i: int, j: int, window: int | None) -> bool:
+    """The rule, token by token, in the words of `jaxrm.data.packing`."""
+    if batch.comparison[r, i] < 0 or batch.comparison[r, i] != batch.comparison[r, j]:
+        return False
+    if batch.branch[r, j] not in (0, batch.branch[r, i]):
+        return False
+    distance = batch.positions[r, i] - batch.positions[r, j]
+    return distance >= 0 and (window is None or distance < window)
+
+
+def _reference(q, k, v, batch, scale, window, softcap):
+    """Attention in float64 loops; padding's rows stay NaN."""
+    rows, length, heads, _ = q.shape
+    out = np.full(q.shape, np.nan)
+    for r in range(rows):
+        for i in range(length):
+            seen = [j for j in range(length) if _sees(batch, r, i, j, window)]
+            for h in range(heads if seen else 0):
+                kv = h // (heads // k.shape[2])
+                logits = scale * (k[r, seen, kv].astype(np.float64) @ q[r, i, h])
+                if softcap is not None:
+                    logits = softcap * np.tanh(logits / softcap)
+                weights = np.exp(logits - logits.max())
+                out[r, i, h] = weights / weights.sum() @ v[r, seen, kv]
+    return out
+
+
+def test_the_mask_is_the_rule_of_the_tree(batch):
+    mask = np.asarray(tree_mask(batch))
+    for (r, i, j), seen in np.ndenumerate(mask):
+        assert seen == _sees(batch, r, i, j, None)
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 2**30])
+@pytest.mark.parametrize("softcap", [None, 0.7])
+def test_equals_a_plain_reference(batch, qkv, window, softcap):
+    expected = _reference(*qkv, batch, 0.9, window, softcap)
+    real = batch.comparison >= 0
+    assert (~real).sum() > 0
+    found = tree_attention(*qkv, batch, scale=0.9, window=window, softcap=softcap)
+    np.testing.assert_allclose(found[real], expected[real], atol=2e-6)
+
+
+def test_windows_and_caps_change_the_result(batch, qkv):
+    plain, windowed, capped = (
+        tree_attention(*qkv, batch, scale=0.9, **options)
+        for options in ({}, {"window": 3}, {"softcap": 0.7})
+    )
+    assert jnp.abs(plain - windowed).max() > 0.1
+    assert jnp.abs(plain - capped).max() > 0.1
+
+
+def test_padding_is_finite_and_so_are_its_gradients(batch, qkv):
+    def total(qkv):
+        return tree_attention(*qkv, batch, scale=1.0, window=2, softcap=5.0).sum()
+
+    value, gradients = jax.value_and_grad(total)([jnp.asarray(part) for part in qkv])
+    assert jnp.isfinite(value)
+    assert all(jnp.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_bfloat16_keeps_its_type_and_softmaxes_in_float32(batch, qkv):
+    narrow = [jnp.asarray(part, jnp.bfloat16) for part in qkv]
+    found = tree_attention(*narrow, batch, scale=0.9)
+    assert found.dtype == jnp.bfloat16
+    wide = tree_attention(*(part.astype(jnp.float32) for part in narrow), batch, scale=0.9)
+    real = batch.comparison >= 0
+    np.testing.assert_allclose(found[real].astype(np.float32), wide[real], atol=0.03)
+    jaxpr = str(jax.make_jaxpr(lambda *x: tree_attention(*x, batch, scale=0.9))(*narrow))
+    exponentials = [line for line in jaxpr.splitlines() if "= exp " in line]
+    assert exponentials
+    assert all("f32" in line for line in exponentials)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrm.models.layers import ACTIVATIONS, gated_mlp, rms_norm, rope, rope_angles, soft_cap
+
+
+def test_rms_norm_by_hand():
+    x, weight = jnp.array([[3.0, 4.0]]), jnp.array([0.5, -0.25])
+    rms = np.sqrt(12.5)
+    plain = rms_norm(x, weight, eps=0.0, offset=0.0)
+    shifted = rms_norm(x, weight, eps=0.0, offset=1.0)
+    np.testing.assert_allclose(plain, [[1.5 / rms, -1.0 / rms]], rtol=1e-6)
+    np.testing.assert_allclose(shifted, [[4.5 / rms, 3.0 / rms]], rtol=1e-6)
+
+
+def test_rms_norm_squares_in_float32():
+    x = jnp.full((1, 4), 2e19, jnp.bfloat16)
+    found = rms_norm(x / 2**20, jnp.ones(4), eps=1e-6, offset=0.0)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(np.float32), np.ones((1, 4)), rtol=1e-2)
+
+
+def test_rope_rotates_halves_by_hand():
+    x = jnp.array([1.0, 0.0, 0.0, 2.0]).reshape(1, 1, 1, 4)
+    found = rope(x, rope_angles(jnp.array([[3]]), 4, theta=100.0))
+    # Features 0 and 2 turn by 3 radians, 1 and 3 by 3 / sqrt(100).
+    expected = [np.cos(3.0), -2 * np.sin(0.3), np.sin(3.0), 2 * np.cos(0.3)]
+    np.testing.assert_allclose(found[0, 0, 0], expected, rtol=1e-5)
+
+
+def test_rope_makes_products_depend_on_the_distance_alone():
+    rng = np.random.default_rng(0)
+    q, k = rng.standard_normal((2, 1, 1, 1, 8)).astype(np.float32)
+
+    def product(i: int, j: int) -> float:
+        at_i = rope(jnp.asarray(q), rope_angles(jnp.array([[i]]), 8, 50.0))
+        at_j = rope(jnp.asarray(k), rope_angles(jnp.array([[j]]), 8, 50.0))
+        return float((at_i * at_j).sum())
+
+    assert product(9, 4) == pytest.approx(product(105, 100), abs=1e-4)
+    assert product(9, 4) != pytest.approx(product(9, 8), abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "at_one"), [("gelu_pytorch_tanh", 0.841192), ("gelu", 0.841345), ("silu", 0.731059)]
+)
+def test_activations_are_those_that_their_names_say(name, at_one):
+    assert float(ACTIVATIONS[name](jnp.float32(1.0))) == pytest.approx(at_one, abs=1e-6)
+
+
+def test_gated_mlp_by_hand():
+    x = jnp.array([[1.0, 2.0]])
+    gate, up, down = jnp.array([[1.0], [1.0]]), jnp.array([[2.0], [0.0]]), jnp.array([[5.0, -1.0]])
+    found = gated_mlp(x, gate, up, down, activation=jnp.square)
+    np.testing.assert_allclose(found, [[90.0, -18.0]])
+
+
+def test_soft_cap_is_the_identity_near_zero_and_bounded_far_out():
+    found = soft_cap(jnp.array([1e-3, 1e3, -1e3]), 30.0)
+    np.testing.assert_allclose(found, [1e-3, 30.0, -30.0], rtol=1e-5)

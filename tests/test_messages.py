@@ -1,0 +1,162 @@
+"""From conversations to rewards, log-probs and gradients: equal to Hugging Face's torch Gemma."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from jaxrm.data import chat, packing, sources
+from jaxrm.data.packing import PackShape
+from jaxrm.losses import generation, preference
+from jaxrm.models import heads, hub, transformer
+from jaxrm.models.transformer import RewardModel
+from tests import messages_oracle
+from tests.messages_oracle import ALPHA, BETA, FOLDER
+
+
+@pytest.fixture(scope="module")
+def trees():
+    return chat.tokenize(sources.read(FOLDER / "rows.jsonl"), chat.load_tokenizer(FOLDER))
+
+
+@pytest.fixture(scope="module")
+def batch(trees):
+    # Two rows, so that conversations share a row and do not.
+    shape = PackShape.fit(trees, rows=2, length=160, ask="all")
+    sizes = packing.measure(trees, ask="all", preferences=True)
+    plan = packing.plan_rows(sizes, shape.capacity, np.arange(len(trees)))
+    assert len(plan) == 2
+    return jax.tree.map(jnp.asarray, packing.pack(trees, plan, shape))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return hub.load(FOLDER, None)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def read_params(params, structure, batch):
+    model = transformer.merge(structure, params)
+    hidden = model.hidden(batch)
+    rewards = heads.rewards(model, hidden, batch)
+    return hidden, rewards, heads.response_logps(model, hidden, batch)
+
+
+def read(model, batch):
+    structure, params = transformer.split(model)
+    return read_params(params, structure, batch)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+@jax.value_and_grad
+def loss_and_gradient(params, structure, batch):
+    _, rewards, logps = read_params(params, structure, batch)
+    pairs, best = batch.pair_weight * batch.pair_mask, batch.best_mask
+    reward = preference.bradley_terry(*batch.pairs(rewards))
+    text = generation.sft(batch.best(logps), BETA)
+    return (1 - ALPHA) * (reward * pairs).sum() / pairs.sum() + ALPHA * (
+        text * best
+    ).sum() / best.sum()
+
+
+def check_against(values, gradients, model, batch, tmp_path):
+    hidden, rewards, logps = map(np.asarray, read(model, batch))
+    seen = 0
+    for r, s in zip(*np.nonzero(np.asarray(batch.response_mask)), strict=True):
+        row, response = divmod(int(batch.response_index[r, s]), 2)
+        mine = (batch.comparison[r] == batch.response_comparison[r, s]) & (
+            (batch.branch[r] == 0) | (batch.branch[r] == response + 1)
+        )
+        theirs = f"{row}/{response}"
+        np.testing.assert_array_equal(batch.tokens[r][mine], values[f"{theirs}/ids"])
+        relative = functools.partial(np.testing.assert_allclose, rtol=1e-4)
+        relative(hidden[r][np.asarray(mine)], values[f"{theirs}/hidden"], atol=1e-4)
+        relative(rewards[r, s], values[f"{theirs}/reward"])
+        relative(logps[r, s], values[f"{theirs}/logp"])
+        seen += 1
+    assert seen == 8
+
+    structure, params = transformer.split(model)
+    loss, gradient = loss_and_gradient(params, structure, batch)
+    np.testing.assert_allclose(loss, values["loss"], rtol=1e-5)
+    # The gradient is a model-shaped tree: saved as a model it gets Hugging Face's names and layout.
+    named = RewardModel(model.config, model.head_config, params=gradient)
+    hub.save(named, tmp_path / "gradient")
+    ours = load_file(tmp_path / "gradient" / "model.safetensors")
+    assert ours.keys() == gradients.keys()
+    for name, theirs in gradients.items():
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours[name] / scale, theirs / scale, atol=1e-3, err_msg=name)
+        assert scale > 0
+
+
+def test_values_and_gradients_equal_the_stored_torch_ones(model, batch, tmp_path):
+    values = dict(np.load(FOLDER / "values.npz"))
+    gradients = load_file(FOLDER / "gradients.safetensors")
+    check_against(values, gradients, model, batch, tmp_path)
+
+
+@pytest.mark.torch
+def test_values_and_gradients_equal_live_torch(model, batch, tmp_path):
+    pytest.importorskip("torch")
+    check_against(*messages_oracle.answers(), model, batch, tmp_path)
+
+
+@pytest.mark.torch
+def test_what_we_save_is_what_torch_reads(model, batch, tmp_path):
+    pytest.importorskip("torch")
+    hub.save(model, tmp_path / "saved", chat.load_tokenizer(FOLDER))
+    values, _ = messages_oracle.answers(tmp_path / "saved")
+    stored = np.load(FOLDER / "values.npz")
+    for name in stored.files:
+        np.testing.assert_allclose(values[name], stored[name], rtol=1e-5, atol=1e-6)
+
+
+def unpacked(trees):
+    """The same comparisons, every response alone with its own copy of the prompt."""
+    return [
+        dataclasses.replace(tree, branches=(branch,), ranks=(0,), scores=None)
+        for tree in trees
+        for branch in tree.branches
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "length", "reverse", "alone"),
+    [(1, 640, False, False), (4, 160, True, False), (3, 256, True, True), (1, 96, False, True)],
+)
+def test_scores_do_not_depend_on_packing(model, trees, rows, length, reverse, alone):
+    values = np.load(FOLDER / "values.npz")
+    given = unpacked(trees) if alone else trees
+    order = np.arange(len(given))[:: -1 if reverse else 1]
+    shape = PackShape.fit(given, rows=rows, length=length, ask="all")
+    sizes = packing.measure(given, ask="all", preferences=True)
+    plan = packing.plan_rows(sizes, shape.capacity, order)
+    seen = 0
+    for start in range(0, len(plan), rows):
+        batch = packing.pack(given, plan[start : start + rows], shape)
+        _, rewards, logps = map(np.asarray, read(model, batch))
+        for r, s in zip(*np.nonzero(batch.response_mask), strict=True):
+            name = "{}/{}".format(*divmod(int(batch.response_index[r, s]), 2))
+            np.testing.assert_allclose(rewards[r, s], values[f"{name}/reward"], rtol=1e-5)
+            np.testing.assert_allclose(logps[r, s], values[f"{name}/logp"], rtol=1e-5)
+            seen += 1
+    assert seen == 8
+
+
+def test_gradients_do_not_depend_on_packing(model, trees):
+    structure, params = transformer.split(model)
+    gradients = []
+    for length, order in ((640, [0, 1, 2, 3]), (160, [3, 1, 0, 2])):
+        shape = PackShape.fit(trees, rows=4, length=length, ask="best")
+        sizes = packing.measure(trees, ask="best", preferences=True)
+        plan = packing.plan_rows(sizes, shape.capacity, np.array(order))
+        batch = jax.tree.map(jnp.asarray, packing.pack(trees, plan, shape))
+        gradients.append(loss_and_gradient(params, structure, batch)[1])
+    for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):
+        scale = np.abs(one).max()
+        np.testing.assert_allclose(one / scale, other / scale, atol=1e-4)

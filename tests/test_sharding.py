@@ -1,0 +1,105 @@
+"""The whole path on a mesh of eight devices equals one device, and compiles once."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import grm_gemma
+from jaxrm import parallel
+from jaxrm.data import chat, packing, sources
+from jaxrm.data.loader import Loader
+from jaxrm.data.packing import PackShape
+from jaxrm.models import hub, transformer
+from jaxrm.parallel import MeshShape, ShardingRules
+from jaxrm.score import score
+from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrm.train.state import abstract_state, create_state, shardings_of
+from jaxrm.train.step import make_train_step
+from tests.messages_oracle import FOLDER
+
+
+@pytest.fixture(scope="module")
+def trees():
+    read = chat.tokenize(sources.read(FOLDER / "rows.jsonl"), chat.load_tokenizer(FOLDER))
+    rng = np.random.default_rng(0)
+    # Many comparisons of varied lengths and orders from the few real ones.
+    made = []
+    for i in range(120):
+        tree = read[i % len(read)]
+        kept = [b.tokens[: rng.integers(1, len(b.tokens) + 1)] for b in tree.branches]
+        branches = tuple(packing.Branch(t, np.ones(len(t), bool)) for t in kept)
+        made.append(packing.TokenTree(tree.prompt, branches, ranks=(i % 2, 1 - i % 2)))
+    return made
+
+
+def train(mesh, trees, steps):
+    cfg = grm_gemma.resolve(grm_gemma.Config(alpha=0.3))
+    shape = PackShape.fit(trees, rows=4, length=128, ask="best")
+    loader = Loader(trees, shape, mesh=mesh, seed=0)
+    model = hub.load(FOLDER, None, mesh=mesh)
+    structure, params = transformer.split(model)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3, clip=1.0), 100)
+    abstract = abstract_state(
+        params,
+        transformer.axes(model),
+        optimizer,
+        trainable=lambda path: True,
+        mesh=mesh,
+        rules=ShardingRules(),
+    )
+    state = create_state(params, optimizer, abstract, seed=0)
+    loss_fn = functools.partial(grm_gemma.loss_fn, alpha=cfg.alpha, cfg=cfg)
+    step = make_train_step(loss_fn, structure, optimizer, shardings_of(abstract))
+    history = []
+    with jax.set_mesh(mesh):
+        for _, batch in zip(range(steps), loader.batches(0), strict=False):
+            state, metrics = step(state, batch)
+            history.append(jax.device_get(metrics))
+    return step, jax.device_get(state.trainable), history
+
+
+@pytest.fixture(scope="module")
+def single(trees):
+    one = parallel.make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
+    return train(one, trees, 2)
+
+
+def test_eight_devices_train_as_one(trees, single):
+    _, params, history = train(parallel.make_mesh(MeshShape(2, 2, 2)), trees, 2)
+    _, expected, expected_history = single
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+        history,
+        expected_history,
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5), params, expected)
+
+
+def test_parameters_are_really_split():
+    mesh = parallel.make_mesh(MeshShape(2, 2, 2))
+    _, params = transformer.split(hub.load(FOLDER, None, mesh=mesh))
+    query = params["layers"]["query"]
+    assert query.sharding.shard_shape(query.shape) == (2, 12, 2, 8)
+    key = params["layers"]["key"]  # one key-value head cannot be split over two devices
+    assert key.sharding.shard_shape(key.shape) == (2, 12, 1, 8)
+
+
+def test_eight_devices_score_as_one(trees):
+    scores = []
+    for shape, devices in ((MeshShape(1, 1, 1), 1), (MeshShape(2, 2, 2), 8)):
+        mesh = parallel.make_mesh(shape, jax.devices()[:devices])
+        model = hub.load(FOLDER, None, mesh=mesh)
+        scores.append(score(model, trees[:20], mesh=mesh, rows=4, row_length=128, logps=True))
+    for one, eight in zip(scores[0].rewards, scores[1].rewards, strict=True):
+        np.testing.assert_allclose(one, eight, rtol=1e-5, atol=1e-5)
+    for one, eight in zip(scores[0].logps, scores[1].logps, strict=True):
+        np.testing.assert_allclose(one, eight, rtol=1e-5, atol=1e-4)
+
+
+def test_fifty_varied_batches_compile_once(trees):
+    step, _, history = train(parallel.make_mesh(MeshShape(2, 2, 2)), trees, 50)
+    assert len(history) == 50
+    assert len({int(metrics["tokens"]) for metrics in history}) > 10
+    assert step._cache_size() == 1
