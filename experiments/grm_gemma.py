@@ -149,8 +149,12 @@ def main(cfg: Config) -> None:
     tokenizer = chat.load_tokenizer(base)
     trees = chat.tokenize(training, tokenizer)
     kept, tally = filters.for_training(training, trees, cfg.max_length, cfg.row_length)
+    if not kept:
+        raise DataError(f"nothing left to train on: {tally}")
     trees = [trees[i] for i in kept]
-    print(f"training pairs: {tally}")
+    print(f"training data: {tally}")
+    if folded := tokenizer.folded(training):
+        print(f"training data: {folded} system messages moved into the first user turn")
     evaluation = {
         name: Split(comparisons, chat.tokenize(comparisons, tokenizer))
         for name, comparisons in held_out.items()
@@ -200,8 +204,9 @@ def main(cfg: Config) -> None:
         )
         hub.save(model, run / name / "export", tokenizer)
         results["models"][name] = evaluate(model, evaluation, name)
-    report.write(run, results)
-    print(report.table(results))
+    if jax.process_index() == 0:
+        report.write(run, results)
+        print(f"{report.table(results)}\n\n{run / 'report.html'}")
 
 
 def resolve(cfg: Config) -> Config:

@@ -78,8 +78,9 @@ def _of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]
     for values, comparison in zip(rewards, comparisons, strict=True):
         ranks = np.asarray(comparison.ranks)
         better = ranks[:, None] < ranks[None, :]
-        difference = (values[:, None] - values[None, :])[better].astype(np.float64)
-        losses.append(np.logaddexp(0.0, -difference).mean())
+        if better.any():
+            difference = (values[:, None] - values[None, :])[better].astype(np.float64)
+            losses.append(np.logaddexp(0.0, -difference).mean())
         best.append(values[ranks == ranks.min()])
         others.append(values[ranks > ranks.min()])
     edges = np.histogram_bin_edges(np.concatenate(rewards), HISTOGRAM_BINS)

@@ -15,11 +15,10 @@ from jaxrm.data.packing import (
     measure,
     pack,
     plan_rows,
-    tree_length,
 )
 from jaxrm.models import heads
 from jaxrm.models.config import ModelConfig
-from jaxrm.models.transformer import merge
+from jaxrm.models.transformer import Compute, RewardModel, declare, merge
 
 # head_dim is not hidden_size / num_attention_heads, and no two sizes are equal, so that no mistaken
 # reshape goes unnoticed.
@@ -50,28 +49,29 @@ def random_tree(rng: np.random.Generator, prompt: int, branches: tuple[int, ...]
     return TokenTree(ids(prompt), made, ranks=tuple(range(len(branches))))
 
 
-def unshared(trees: list[TokenTree]) -> list[TokenTree]:
-    """The same responses, each with a prompt of its own."""
-    return [TokenTree(tree.prompt, (branch,)) for tree in trees for branch in tree.branches]
-
-
-def packed(trees: list[TokenTree], length: int):
-    """All trees in as few rows of `length` as they need, with all their targets."""
-    sizes = measure(trees, ask="all", preferences=False)
-    room = np.array([length, 99, 0, 999, 0])
-    rows = plan_rows(sizes, room, np.arange(len(trees)))
-    most = np.array([sizes[row].sum(0) for row in rows]).max(0)
-    shape = PackShape(
-        rows=len(rows), length=length, slots=int(most[1]), targets=int(most[3]), ask="all"
-    )
+def packed(trees: list[TokenTree], shape: PackShape):
+    """The trees in as few rows as they need, the rest of the batch empty."""
+    sizes = measure(trees, ask=shape.ask, preferences=False)
+    rows = plan_rows(sizes, shape.capacity, np.arange(len(trees)))
     return pack(trees, rows, shape)
 
 
-def alone(trees: list[TokenTree]):
-    """Every tree in a row of its own, no longer than the longest needs."""
-    length = max(tree_length(tree) for tree in trees)
-    shape = PackShape.fit(trees, rows=len(trees), length=length, ask="all", preferences=False)
-    return pack(trees, [[i] for i in range(len(trees))], shape)
+def alone(trees: list[TokenTree], shape: PackShape):
+    """Every response in a row of its own, with a prompt of its own."""
+    single = [TokenTree(tree.prompt, (branch,)) for tree in trees for branch in tree.branches]
+    return pack(single, [[i] for i in range(len(single))], shape)
+
+
+def small_model(
+    config: ModelConfig, head: heads.HeadConfig | None, seed: int = 0, **compute
+) -> RewardModel:
+    """A model in which no parameter is at its neutral value, without compiling an initialiser."""
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(
+        lambda p: jnp.asarray(0.2 * rng.standard_normal(p.shape), jnp.float32),
+        declare(config, head),
+    )
+    return RewardModel(config, head, compute=Compute(**compute), params=params)
 
 
 def in_order(values: jax.Array, batch, count: int) -> jax.Array:

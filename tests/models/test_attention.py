@@ -5,22 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrm.data.packing import PackShape
 from jaxrm.models.attention import tree_attention, tree_mask
 from tests.models.support import packed, random_tree
 
-ROWS_LENGTH = 24
+SHAPE = PackShape(rows=2, length=20, slots=5, targets=20, ask="all")
 
 
 @pytest.fixture(scope="module")
 def batch():
     rng = np.random.default_rng(0)
-    return packed([random_tree(rng, 5, (3, 4)), random_tree(rng, 4, (2, 3, 2))], ROWS_LENGTH)
+    return packed([random_tree(rng, 5, (3, 4)), random_tree(rng, 4, (2, 3, 2))], SHAPE)
 
 
 @pytest.fixture(scope="module")
 def qkv(batch):
     rng = np.random.default_rng(1)
-    shapes = [(len(batch.tokens), ROWS_LENGTH, heads, 6) for heads in (4, 2, 2)]
+    shapes = [(2, 20, heads, 6) for heads in (4, 2, 2)]
     return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 

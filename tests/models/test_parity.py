@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrm.data.packing import PackShape
 from jaxrm.models import heads, hub, tensorfile
 from jaxrm.models.transformer import RewardModel, merge, split
 from tests.models.make_fixtures import FIXTURES, KV_HEADS, expectations, torch_model, trees
 from tests.models.support import in_order, packed
+
+SHAPE = PackShape(rows=2, length=40, slots=4, targets=24, ask="all")
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -32,8 +35,7 @@ def _everything(structure, params, batch):
 def _compare(directory: Path, expected: dict[str, np.ndarray], scratch: Path) -> None:
     model = hub.load(directory, None)
     structure, params = split(model)
-    batch = packed(trees(), 40)
-    assert len(batch.tokens) == 2
+    batch = packed(trees(), SHAPE)
     (loss, (hidden, rewards, logps)), gradients = _everything(structure, params, batch)
 
     def close(ours, theirs, tolerance, name):
@@ -98,7 +100,7 @@ def test_a_saved_reward_model_gives_the_same_rewards_in_transformers(tmp_path):
     ids = torch.tensor(ids)
     with torch.no_grad():
         expected = theirs(ids, attention_mask=ids != 0).logits[:, 0].numpy()
-    batch = packed(trees(), 40)
+    batch = packed(trees(), SHAPE)
     rewards = in_order(heads.rewards(ours, ours.hidden(batch), batch), batch, 6)
     np.testing.assert_allclose(rewards, expected, rtol=1e-4, atol=1e-5)
     assert jnp.std(rewards) > 0.1

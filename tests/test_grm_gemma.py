@@ -1,0 +1,252 @@
+"""The experiment from a command line to a report: what it trains, leaves behind and refuses."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import grm_gemma
+from experiments.grm_gemma import Config
+from jaxrm.data import chat, packing, sources
+from jaxrm.data.packing import PackShape
+from jaxrm.errors import DataError, RunDirError
+from jaxrm.losses import generation, preference
+from jaxrm.models import heads, hub, transformer
+from jaxrm.models.heads import HeadConfig
+from jaxrm.parallel import MeshShape
+from jaxrm.train.terms import Term
+from tests.messages_oracle import FOLDER
+
+ROWS = FOLDER / "rows.jsonl"
+
+
+def tiny(run_dir, **options):
+    """Four pairs, three steps, one device."""
+    return Config(
+        run_dir=run_dir,
+        base=FOLDER,
+        data=(ROWS,),
+        eval=(ROWS,),
+        alpha=0.1,
+        steps=3,
+        rows=1,
+        row_length=256,
+        learning_rate=1e-2,
+        mesh=MeshShape(1, 1, 1),
+        log_every=1,
+        checkpoint_every=1,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """The command sees one device, as on a laptop."""
+    with pytest.MonkeyPatch.context() as patch:
+        one = jax.devices()[:1]
+        make_mesh = grm_gemma.parallel.make_mesh
+        patch.setattr(grm_gemma.parallel, "make_mesh", lambda shape: make_mesh(shape, one))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    grm_gemma.main(tiny(directory))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def batch():
+    trees = chat.tokenize(sources.read(ROWS), chat.load_tokenizer(FOLDER))
+    shape = PackShape.fit(trees, rows=1, length=256, ask="all")
+    packed = packing.pack(trees, [range(len(trees))], shape)
+    return jax.tree.map(jnp.asarray, packed)
+
+
+def test_a_run_leaves_everything_that_a_reader_expects(run):
+    results = json.loads((run / "results.json").read_text())
+    assert results["seeds"] == [0]
+    assert results["data"]["train"] == {"read": 4, "used": 4, "dropped": {}}
+    for name in ("baseline", "grm"):
+        figures = results["models"][name]["rows"]
+        assert figures["n"] == 4
+        assert 0 <= figures["accuracy"] <= 1
+        assert figures["standard_error"] >= 0
+        assert figures["language"]["n"] == 4
+        lines = (run / name / "metrics.jsonl").read_text().splitlines()
+        metrics = [json.loads(line) for line in lines]
+        assert [line["step"] for line in metrics] == [1, 2, 3]
+        expected = [
+            "loss",
+            "accuracy",
+            "margin",
+            "mean_reward",
+            "min_reward",
+            "max_reward",
+            "grad_norm",
+        ]
+        assert {*expected, "tokens_per_second", "eval/rows/loss"} <= metrics[-1].keys()
+        assert metrics[-1]["loss/reward"] < metrics[0]["loss/reward"]
+        assert list((run / name / "checkpoints").iterdir())
+    assert "loss/text" in metrics[-1]
+    page = (run / "report.html").read_text()
+    assert "<svg" in page
+    assert "baseline" in page
+
+
+def test_the_same_command_finds_the_finished_run(run):
+    before = (run / "results.json").read_text()
+    grm_gemma.main(tiny(run))
+    assert (run / "results.json").read_text() == before
+
+
+def test_another_configuration_is_refused(run):
+    with pytest.raises(RunDirError, match="alpha: 0.1 there, 0.2 here"):
+        grm_gemma.main(dataclasses.replace(tiny(run), alpha=0.2))
+
+
+def test_exports_score_as_the_run_did(run):
+    results = json.loads((run / "results.json").read_text())
+    out = run / "scores.jsonl"
+    command = [sys.executable, "-m", "jaxrm.score", "--model", run / "grm" / "export", ROWS, out]
+    subprocess.run(command, check=True, capture_output=True)
+    rewards = np.array([json.loads(line)["rewards"] for line in out.read_text().splitlines()])
+    assert (rewards[:, 0] > rewards[:, 1]).mean() == results["models"]["grm"]["rows"]["accuracy"]
+    counts = results["models"]["grm"]["rows"]["rewards"]
+    np.testing.assert_allclose(
+        [counts["edges"][0], counts["edges"][-1]], [rewards.min(), rewards.max()], rtol=1e-5
+    )
+
+
+def terms(model, batch, alpha, regularizer="sft"):
+    cfg = Config(regularizer=regularizer)
+    return grm_gemma.loss_fn(model, batch, jax.random.key(0), alpha=alpha, cfg=cfg)
+
+
+def test_alpha_zero_is_bradley_terry_alone(batch):
+    found = terms(hub.load(FOLDER, None), batch, 0.0)
+    assert [name for name, term in found.items() if isinstance(term, Term)] == ["reward"]
+    assert found["reward"].coefficient == 1
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "expected"),
+    [
+        ("sft", lambda chosen, rejected: generation.sft(chosen, 0.1)),
+        ("nll", lambda chosen, rejected: generation.nll(chosen)),
+        (
+            "dpo_reference_free",
+            lambda chosen, rejected: generation.dpo_reference_free(chosen, rejected, 0.1),
+        ),
+    ],
+)
+def test_each_regularizer_is_its_loss_on_this_batch(batch, regularizer, expected):
+    model = hub.load(FOLDER, None)
+    found = terms(model, batch, 0.25, regularizer)
+    hidden = model.hidden(batch)
+    chosen, rejected = batch.pairs(heads.response_logps(model, hidden, batch))
+    rewards = batch.pairs(heads.rewards(model, hidden, batch))
+    np.testing.assert_allclose(found["text"].values, expected(chosen, rejected), rtol=1e-5)
+    np.testing.assert_allclose(
+        found["reward"].values, preference.bradley_terry(*rewards), rtol=1e-5
+    )
+    assert (found["reward"].coefficient, found["text"].coefficient) == (0.75, 0.25)
+    assert found["text"].weights.sum() == 4
+
+
+def test_a_ranking_writes_its_best_response_once(batch):
+    tokens = np.arange(10, 14, dtype=np.int32)
+    branches = tuple(packing.Branch(tokens + k, np.ones(4, bool)) for k in range(4))
+    ranking = packing.TokenTree(tokens, branches, ranks=(2, 0, 1, 3))
+    shape = PackShape.fit([ranking], rows=1, length=32, ask="best")
+    packed = jax.tree.map(jnp.asarray, packing.pack([ranking], [[0]], shape))
+    found = terms(hub.load(FOLDER, None), packed, 0.5)
+    assert found["text"].weights.sum() == 1
+    np.testing.assert_allclose(found["reward"].weights.sum(), 1.0)
+    assert np.count_nonzero(found["reward"].weights) == 6
+
+
+def test_the_reward_head_learns_from_the_reward_alone(batch):
+    structure, params = transformer.split(hub.load(FOLDER, None))
+
+    def total(params, alpha, name):
+        term = terms(transformer.merge(structure, params), batch, alpha)[name]
+        return (term.values * term.weights).sum()
+
+    of_text = jax.grad(total)(params, 0.5, "text")
+    np.testing.assert_array_equal(of_text["reward_head"]["weight"], 0)
+    assert np.abs(of_text["embedding"]).max() > 0
+
+
+def test_an_mlp_head_is_read_back_with_its_shape(tmp_path):
+    # The fixture holds a linear head, so another kind must be refused, not mixed in.
+    with pytest.raises(Exception, match="holds the reward head"):
+        grm_gemma.main(dataclasses.replace(tiny(tmp_path / "run"), head=HeadConfig("mlp")))
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"data": ()}, "--base needs preference files"),
+        ({"base": None}, "--data and --eval need --base"),
+        ({"eval": (ROWS, ROWS)}, "two --eval files are named rows"),
+        ({"max_length": 5}, "nothing left to train on: read 4, used 0, dropped 4: 4 over-length"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path, options, problem):
+    with pytest.raises(DataError, match=problem):
+        grm_gemma.main(dataclasses.replace(tiny(tmp_path / "run"), **options))
+
+
+@pytest.mark.slow
+def test_killed_twice_the_command_ends_as_if_it_had_not_been(tmp_path):
+    rng = np.random.default_rng()
+    command = [
+        sys.executable, "-m", "experiments.grm_gemma", "--base", FOLDER, "--data", ROWS,
+        "--eval", ROWS, "--steps", "60", "--rows", "1", "--row-length", "256",
+        "--checkpoint-every", "5", "--log-every", "1", "--eval-every", "20",
+        "--learning-rate", "0.001", "--head.dropout", "0.1",
+    ]  # fmt: skip
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    root = Path(__file__).parents[1]
+
+    def start(run_dir):
+        return subprocess.Popen(
+            [*map(str, command), "--run-dir", str(run_dir)],
+            cwd=root,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    assert start(whole).wait() == 0
+    kills = 0
+    while kills < 2:
+        process = start(broken)
+        try:
+            # From the start of the interpreter to the end of the second model's training.
+            process.wait(timeout=rng.uniform(5, 30))
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert start(broken).wait() == 0
+    assert kills == 2
+
+    def metrics(run_dir, name):
+        lines = (run_dir / name / "metrics.jsonl").read_text().splitlines()
+        return [{**json.loads(line), "tokens_per_second": None} for line in lines]
+
+    for name in ("baseline", "grm"):
+        assert metrics(whole, name) == metrics(broken, name)
+        files = [run / name / "export" / "model.safetensors" for run in (whole, broken)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    results = [json.loads((run / "results.json").read_text()) for run in (whole, broken)]
+    assert results[0] == results[1]

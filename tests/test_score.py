@@ -1,0 +1,105 @@
+"""Scoring: any K, any length, input order; the command writes whole files or none."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrm import parallel
+from jaxrm import score as scoring
+from jaxrm.data import chat, sources
+from jaxrm.data.comparison import Comparison, Message
+from jaxrm.models import hub
+from jaxrm.score import score
+from tests.messages_oracle import FOLDER
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return parallel.make_mesh(devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return hub.load(FOLDER, None)
+
+
+def question(text, *answers):
+    responses = tuple((Message("assistant", answer),) for answer in answers)
+    return Comparison((Message("user", text),), responses)
+
+
+@pytest.fixture(scope="module")
+def trees():
+    mixed = [
+        question("what does the narvel eat?", "figs", "", "figs", "it eats oats " * 40),
+        question("one answer?", "yes"),
+        question("a long one? " * 30, "no", "yes", "maybe"),
+        question("many?", *(f"answer {i}" for i in range(25))),
+    ]
+    return chat.tokenize(mixed, chat.load_tokenizer(FOLDER))
+
+
+@pytest.fixture(scope="module")
+def scores(model, trees, mesh):
+    return score(model, trees, mesh=mesh, rows=2, row_length=1024, logps=True)
+
+
+def test_every_response_is_scored_in_its_place(scores, trees):
+    assert [len(rewards) for rewards in scores.rewards] == [4, 1, 3, 25]
+    rewards = np.concatenate(scores.rewards)
+    assert np.isfinite(rewards).all()
+    assert scores.rewards[0][0] == pytest.approx(scores.rewards[0][2], rel=1e-6)  # the same answer
+    assert len(np.unique(rewards.round(5))) > 25
+    assert (np.concatenate(scores.logps) < 0).all()
+
+
+def test_short_rows_split_comparisons_and_lengthen_for_long_texts(scores, model, trees, mesh):
+    # No row of 64 holds the second and third comparison's texts, nor all 25 answers of the last.
+    short = score(model, trees, mesh=mesh, rows=2, row_length=64, logps=True)
+    for whole, cut in zip(scores.rewards, short.rewards, strict=True):
+        np.testing.assert_allclose(whole, cut, rtol=1e-5, atol=1e-5)
+    for whole, cut in zip(scores.logps, short.logps, strict=True):
+        np.testing.assert_allclose(whole, cut, rtol=1e-5)
+
+
+def test_scores_follow_their_comparison_in_any_order(scores, model, trees, mesh):
+    order = [2, 0, 3, 1]
+    shuffled = score(model, [trees[i] for i in order], mesh=mesh, rows=3, row_length=512)
+    assert shuffled.logps is None
+    for place, i in enumerate(order):
+        np.testing.assert_allclose(shuffled.rewards[place], scores.rewards[i], rtol=1e-5, atol=1e-5)
+
+
+def test_the_command_scores_a_file(tmp_path, scores, mesh, model):
+    rows = [
+        {
+            "id": "ranked",
+            "prompt": [{"role": "user", "content": "hi"}],
+            "responses": ["a", "b", ""],
+        },
+        {"id": "pair", "prompt": "raw text", "responses": [" and more", " or less"]},
+    ]
+    source, out = tmp_path / "in.jsonl", tmp_path / "deep" / "out.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)))
+    scoring.main(scoring.Config(source, out, FOLDER, row_length=64, rows=1))
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["id"] for row in written] == ["ranked", "pair"]
+    trees = chat.tokenize(sources.read(source), chat.load_tokenizer(FOLDER))
+    expected = score(model, trees, mesh=mesh, rows=2, row_length=256).rewards
+    for row, rewards in zip(written, expected, strict=True):
+        np.testing.assert_allclose(row["rewards"], rewards, rtol=1e-5, atol=1e-5)
+
+
+def test_a_bad_row_is_named_and_nothing_is_written(tmp_path):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"prompt": "a", "responses": ["b"]}\n{"prompt": "a", "responses": [3]}\n')
+    command = [sys.executable, "-m", "jaxrm.score", "--model", FOLDER, source, out]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "in.jsonl, row 2: field 'responses[0]': expected text" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
