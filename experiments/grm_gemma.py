@@ -16,9 +16,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 from jax.sharding import Mesh
@@ -160,11 +159,9 @@ def main(cfg: Config) -> None:
         for name, comparisons in held_out.items()
     }
 
-    def evaluate(model: RewardModel, of: Mapping[str, Split], progress: str = "") -> dict[str, Any]:
-        return splits.evaluate(
-            model, of, mesh=mesh, rows=cfg.rows, row_length=cfg.row_length, progress=progress
-        )
-
+    evaluate = functools.partial(
+        splits.evaluate, mesh=mesh, rows=cfg.rows, row_length=cfg.row_length
+    )
     sample = {name: split.head(cfg.eval_sample) for name, split in evaluation.items()}
     results = {"seeds": [cfg.seed], "data": {"train": tally}, "models": {}}
     for name, alpha in {"baseline": 0.0, "grm": cfg.alpha}.items():
@@ -177,7 +174,7 @@ def main(cfg: Config) -> None:
             seed=cfg.seed,
         )
         if "base" not in results:
-            results["base"] = evaluate(model, evaluation, "base")
+            results["base"] = evaluate(model, evaluation, progress="base")
         shape = PackShape.fit(trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg, alpha))
         loader = Loader(trees, shape, mesh=mesh, seed=cfg.seed, accumulate=cfg.accumulate)
         steps = cfg.steps or loader.steps(cfg.epochs)
@@ -199,11 +196,11 @@ def main(cfg: Config) -> None:
             seed=cfg.seed,
             log_every=cfg.log_every,
             checkpoint_every=cfg.checkpoint_every,
-            evaluate=lambda model: splits.curves(evaluate(model, sample)),
+            evaluate=lambda model: splits.curves(evaluate(model, sample, language=False)),
             eval_every=cfg.eval_every or max(1, steps // 10),
         )
         hub.save(model, run / name / "export", tokenizer)
-        results["models"][name] = evaluate(model, evaluation, name)
+        results["models"][name] = evaluate(model, evaluation, progress=name)
     if jax.process_index() == 0:
         report.write(run, results)
         print(f"{report.table(results)}\n\n{run / 'report.html'}")

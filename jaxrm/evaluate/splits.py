@@ -37,20 +37,24 @@ def evaluate(
     mesh: Mesh,
     rows: int,
     row_length: int,
+    language: bool = True,
     progress: str = "",
 ) -> dict[str, dict[str, Any]]:
     """Scores all splits in one pass.
+
+    Args:
+      language: also score with the language-model head, which costs more than the rewards do.
 
     Returns, by split:
       accuracy, n, standard_error: of the rewards' strict order (absent without a reward head);
       loss: the mean Bradley-Terry loss, in nats;
       rewards: histogram counts of best and other responses over shared `edges`;
       language: accuracy, n, standard_error of ordering by summed log-prob under the language-model
-        head: what is left of the model's ability to write.
+        head: what is left of the model's ability to write (absent if not asked for).
     """
     trees = [tree for split in splits.values() for tree in split.trees]
     scores = score(
-        model, trees, mesh=mesh, rows=rows, row_length=row_length, logps=True, progress=progress
+        model, trees, mesh=mesh, rows=rows, row_length=row_length, logps=language, progress=progress
     )
     ends = np.cumsum([len(split.trees) for split in splits.values()])
     found: dict[str, dict[str, Any]] = {}
@@ -59,8 +63,9 @@ def evaluate(
         found[name] = {}
         if scores.rewards is not None:
             found[name] |= _of_rewards(scores.rewards[here], split.comparisons)
-        language = accuracy(scores.logps[here], split.comparisons)
-        found[name]["language"] = dataclasses.asdict(language)
+        if scores.logps is not None:
+            likelier = accuracy(scores.logps[here], split.comparisons)
+            found[name]["language"] = dataclasses.asdict(likelier)
     return found
 
 

@@ -48,9 +48,10 @@ def initialise(declared: Tree, seed: int | jax.Array) -> Tree:
     """
     root = jax.random.key(seed)
 
-    def value(path: tuple[Any, ...], parameter: Parameter) -> jax.Array:
+    def value(path: tuple[jax.tree_util.DictKey, ...], parameter: Parameter) -> jax.Array:
         name = "/".join(key.key for key in path)
-        return parameter.init(jax.random.fold_in(root, zlib.crc32(name.encode())), parameter.shape)
+        key = jax.random.fold_in(root, zlib.crc32(name.encode()))
+        return parameter.init(key, parameter.shape)
 
     return jax.tree_util.tree_map_with_path(value, declared)
 

@@ -33,10 +33,13 @@ class Checkpoints:
     """The checkpoints of one run: `directory/<step>/`, the newest `keep` of them.
 
     A context manager: leaving it waits for the save under way. Call `restore` before the first
-    `save`, because it clears away what an interrupted run left behind.
+    `save`, because it clears away what an interrupted run left behind. `keep` is 2 at least: Orbax
+    deletes the oldest step before the newest has its manifest.
     """
 
     def __init__(self, directory: Path, keep: int = 3):
+        if keep < 2:
+            raise ValueError(f"keep must be at least 2, not {keep}")
         # Orbax logs some thirty lines for each save through absl's logger.
         logging.getLogger("absl").setLevel(logging.ERROR)
         self.directory = directory.absolute()

@@ -164,7 +164,8 @@ def test_sigterm_saves_and_exits_143_and_the_run_goes_on_from_there(uninterrupte
     assert_same_run(tmp_path, uninterrupted[0])
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 def test_killed_twice_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path, seed):
     moments = random.Random(seed)
     for earliest, latest in ((1, 25), (30, 55)):

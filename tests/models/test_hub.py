@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jaxrm.errors import ModelFileError
+from jaxrm.models import hub
+from jaxrm.models.heads import HeadConfig
+from jaxrm.models.transformer import Compute, split
+from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
+from tests.models.make_fixtures import FIXTURES
+from tests.models.support import CONFIG, small_model
+
+HEADS = {
+    "linear": HeadConfig(),
+    "linear, 3 outputs": HeadConfig(outputs=3),
+    "mlp": HeadConfig("mlp", hidden=8),
+    "deep mlp": HeadConfig("mlp", hidden=24, layers=2),
+    "linear with bias": HeadConfig("mlp", layers=0),
+}
+
+
+def _assert_same(ours, theirs):
+    jax.tree.map(np.testing.assert_array_equal, split(ours)[1], split(theirs)[1])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A language model's directory, to be copied and spoilt."""
+    directory = tmp_path_factory.mktemp("hub") / "model"
+    hub.save(small_model(CONFIG, None), directory)
+    return directory
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_a_saved_reward_model_loads_with_the_same_values(tmp_path, head):
+    config = dataclasses.replace(CONFIG, tie_embeddings=head.kind == "linear")
+    model = small_model(config, head)
+    hub.save(model, tmp_path / "model")
+    loaded = hub.load(tmp_path / "model", None)
+    _assert_same(loaded, model)
+    assert loaded.config == config
+    asked = hub.load(tmp_path / "model", dataclasses.replace(head, dropout=0.1))
+    assert asked.head_config.dropout == 0.1
+
+
+def test_a_linear_head_is_saved_for_sequence_classification(tmp_path):
+    hub.save(small_model(CONFIG, HeadConfig()), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == ["GemmaForSequenceClassification"]
+    assert config["num_labels"] == 1
+    assert config["id2label"] == {"0": "LABEL_0"}
+    assert config["problem_type"] == "regression"
+    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    assert tensors["score.weight"].shape == (1, 24)
+    assert tensors["model.layers.1.self_attn.q_proj.weight"].shape == (40, 24)
+    assert tensors["model.layers.0.self_attn.o_proj.weight"].shape == (24, 40)
+    assert "lm_head.weight" not in tensors
+    assert len(tensors) == 21
+
+
+def test_an_mlp_head_is_saved_in_the_layout_of_grm(tmp_path):
+    hub.save(small_model(CONFIG, HeadConfig("mlp", hidden=8, layers=2)), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["vhead_layer_type"] == "mlp"
+    assert (config["vhead_num_neurons"], config["vhead_num_layers"]) == (8, 2)
+    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    shapes = {name[7:]: array.shape for name, array in tensors.items() if name[:7] == "v_head."}
+    assert shapes == {
+        "summary.0.weight": (8, 24),
+        "summary.0.bias": (8,),
+        "summary.2.weight": (8, 8),
+        "summary.2.bias": (8,),
+        "summary.4.weight": (1, 8),
+        "summary.4.bias": (1,),
+    }
+
+
+def test_what_others_wrote_into_config_json_survives_a_change_of_head(tmp_path):
+    extra = {"max_position_embeddings": 99, "id2label": {"0": "bad", "1": "good"}}
+    config = dataclasses.replace(CONFIG, extra=extra)
+    hub.save(small_model(config, HeadConfig()), tmp_path / "linear")
+    model = hub.load(tmp_path / "linear", None)
+    assert model.config.extra["id2label"] == {"0": "LABEL_0"}
+    hub.save(small_model(model.config, HeadConfig("mlp", hidden=8)), tmp_path / "mlp")
+    written = json.loads((tmp_path / "mlp" / "config.json").read_text())
+    assert written["max_position_embeddings"] == 99
+    assert written["architectures"] == ["GemmaForCausalLM"]
+    assert not {"id2label", "num_labels", "problem_type"} & set(written)
+
+
+def test_a_fresh_head_is_seeded_and_announced(saved, caplog):
+    with caplog.at_level(logging.WARNING):
+        first = hub.load(saved, HeadConfig(), seed=5)
+    assert "no reward head: a fresh one is drawn from seed 5" in caplog.text
+    again, other = (hub.load(saved, HeadConfig(), seed=seed) for seed in (5, 6))
+    _assert_same(first, again)
+    weights = [model.reward_head.weight[...] for model in (first, other)]
+    assert (weights[0] != weights[1]).all()
+    assert jnp.abs(weights[0]).max() < 1
+
+
+def test_weights_go_straight_into_shards(saved):
+    mesh = make_mesh(MeshShape(2, 2, 2))
+    sharded = hub.load(saved, HeadConfig(), mesh=mesh, rules=ShardingRules())
+    query = sharded.layers.query[...]
+    assert {shard.data.shape for shard in query.addressable_shards} == {(2, 12, 2, 10)}
+    _assert_same(sharded, hub.load(saved, HeadConfig()))
+
+
+def test_a_sharded_model_is_saved_whole(saved, tmp_path):
+    sharded = hub.load(saved, HeadConfig(), mesh=make_mesh(MeshShape(2, 2, 2)))
+    hub.save(sharded, tmp_path / "sharded")
+    _assert_same(hub.load(tmp_path / "sharded", None), hub.load(saved, HeadConfig()))
+
+
+def test_bfloat16_weights_are_read_and_written(tmp_path):
+    model = small_model(CONFIG, HeadConfig())
+    hub.save(model, tmp_path / "narrow", dtype="bfloat16")
+    wide = hub.load(tmp_path / "narrow", None, compute=Compute(dtype="bfloat16"))
+    assert wide.layers.gate[...].dtype == jnp.float32
+    assert wide.compute.dtype == "bfloat16"
+    rounded = model.layers.gate[...].astype(jnp.bfloat16).astype(jnp.float32)
+    np.testing.assert_array_equal(wide.layers.gate[...], rounded)
+    np.testing.assert_array_equal(wide.reward_head.weight[...], model.reward_head.weight[...])
+    narrow = hub.load(tmp_path / "narrow", None, dtype="bfloat16")
+    assert narrow.embedding[...].dtype == jnp.bfloat16
+    assert narrow.reward_head.weight[...].dtype == jnp.float32
+    hub.save(narrow, tmp_path / "again")
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert config["dtype"] == config["torch_dtype"] == "bfloat16"
+    first, second = (
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("narrow", "again")
+    )
+    assert first == second
+
+
+def test_parameters_do_not_hang_on_the_file(copy):
+    model = hub.load(copy, HeadConfig())
+    before = np.array(model.embedding[...])
+    file = copy / "model.safetensors"
+    with file.open("r+b") as handle:
+        handle.write(b"\0" * file.stat().st_size)
+    np.testing.assert_array_equal(model.embedding[...], before)
+    assert (before != 0).all()
+
+
+def _shard(directory):
+    """Splits the directory's tensors over two files with an index, as large models come."""
+    tensors = safetensors.numpy.load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    files = {"a.safetensors": {}, "b.safetensors": {}}
+    weight_map = {}
+    for i, (name, array) in enumerate(tensors.items()):
+        weight_map[name] = sorted(files)[i % 2]
+        files[weight_map[name]][name] = array
+    for name, part in files.items():
+        safetensors.numpy.save_file(part, directory / name)
+    index = directory / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return index
+
+
+def test_several_files_with_an_index_are_one_model(copy, saved):
+    _shard(copy)
+    _assert_same(hub.load(copy, HeadConfig()), hub.load(saved, HeadConfig()))
+
+
+def test_a_missing_part_is_named(copy):
+    _shard(copy)
+    (copy / "b.safetensors").unlink()
+    with pytest.raises(ModelFileError, match="b.safetensors: cannot be read"):
+        hub.load(copy, HeadConfig())
+
+
+def test_an_index_that_lies_is_an_error(copy):
+    index = _shard(copy)
+    content = json.loads(index.read_text())
+    content["weight_map"]["model.norm.bias"] = "a.safetensors"
+    index.write_text(json.dumps(content))
+    with pytest.raises(ModelFileError, match=r"a.safetensors should hold model.norm.bias"):
+        hub.load(copy, HeadConfig())
+    index.write_text("{}")
+    with pytest.raises(ModelFileError, match="weight_map is missing"):
+        hub.load(copy, HeadConfig())
+
+
+def _change_tensors(directory, change):
+    file = directory / "model.safetensors"
+    tensors = safetensors.numpy.load_file(file)
+    change(tensors)
+    safetensors.numpy.save_file(tensors, file)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda t: t.pop("model.norm.weight"), "missing model.norm.weight"),
+        (
+            lambda t: t.update({"model.norm.bias": np.zeros(24, np.float32)}),
+            "unexpected model.norm.bias",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": np.zeros(25, np.float32)}),
+            r"of another shape than config.json says model.norm.weight \(25,\) for \(24,\)",
+        ),
+        (
+            lambda t: t.update({"model.layers.2.mlp.up_proj.weight": np.zeros(4, np.float32)}),
+            r"unexpected model.layers.2.mlp.up_proj.weight",
+        ),
+        (
+            lambda t: [t.pop(name) for name in list(t) if "layers.1" in name],
+            r"missing (model.layers.1[a-z._]*, ){5}model.layers.1[a-z._]* and 3 more",
+        ),
+        (
+            lambda t: t.update({"score.weight": np.zeros(24, np.float32)}),
+            r"score.weight has shape \(24,\)",
+        ),
+        (
+            lambda t: t.update({"v_head.summary.0.weight": np.zeros((8, 24), np.float32)}),
+            "holds the reward head .*asked for",
+        ),
+    ],
+)
+def test_names_and_shapes_are_strict(copy, change, problem):
+    _change_tensors(copy, change)
+    with pytest.raises(ModelFileError, match=problem):
+        hub.load(copy, HeadConfig())
+
+
+def test_a_tied_head_may_be_stored_twice_but_only_as_itself(copy, saved):
+    _change_tensors(copy, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"]}))
+    _assert_same(hub.load(copy, HeadConfig()), hub.load(saved, HeadConfig()))
+    _change_tensors(copy, lambda t: t.update({"lm_head.weight": t["lm_head.weight"] + 1}))
+    with pytest.raises(ModelFileError, match="unexpected lm_head.weight"):
+        hub.load(copy, HeadConfig())
+
+
+def test_a_half_copied_file_is_an_error(copy):
+    file = copy / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(ModelFileError, match="not a whole safetensors file"):
+        hub.load(copy, HeadConfig())
+
+
+def test_pickles_are_refused(copy):
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(ModelFileError, match=r"pickle \(pytorch_model.bin\)"):
+        hub.load(copy, HeadConfig())
+    (copy / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelFileError, match="holds no model.safetensors"):
+        hub.load(copy, HeadConfig())
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "does not exist"),
+        ("{", "cannot be read as JSON"),
+        ("[]", "not a JSON object"),
+        ('{"model_type": "perceptron"}', "model_type .*is not one of gemma"),
+    ],
+)
+def test_the_configuration_is_named_when_it_cannot_be_used(copy, content, problem):
+    (copy / "config.json").unlink()
+    if content is not None:
+        (copy / "config.json").write_text(content)
+    with pytest.raises(ModelFileError, match=f"config.json.*{problem}"):
+        hub.load(copy, HeadConfig())
+
+
+def test_a_language_model_has_no_head_to_take(saved):
+    with pytest.raises(ModelFileError, match="holds no reward head"):
+        hub.load(saved, None)
+
+
+def test_another_head_than_the_stored_one_is_an_error(tmp_path):
+    hub.save(small_model(CONFIG, HeadConfig()), tmp_path)
+    with pytest.raises(ModelFileError, match="holds the reward head .*linear.* but .*mlp"):
+        hub.load(tmp_path, HeadConfig("mlp"))
+
+
+class _Tokenizer:
+    def __init__(self, error: Exception | None = None):
+        self.error = error
+
+    def save_pretrained(self, directory: str) -> None:
+        if self.error is not None:
+            raise self.error
+        with open(f"{directory}/tokenizer.json", "w") as file:
+            file.write("{}")
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path):
+    first, second = (small_model(CONFIG, HeadConfig(), seed=seed) for seed in (0, 1))
+    hub.save(first, tmp_path / "model", _Tokenizer())
+    names = {"config.json", "model.safetensors", "tokenizer.json"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == names
+    with pytest.raises(OSError, match="disk full"):
+        hub.save(second, tmp_path / "model", _Tokenizer(OSError("disk full")))
+    _assert_same(hub.load(tmp_path / "model", None), first)
+    hub.save(second, tmp_path / "model")
+    _assert_same(hub.load(tmp_path / "model", None), second)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_only_a_model_directory_is_replaced(tmp_path):
+    model = small_model(CONFIG, HeadConfig())
+    (tmp_path / "thesis.tex").write_text("chapter 1")
+    with pytest.raises(ModelFileError, match="no model directory"):
+        hub.save(model, tmp_path)
+    with pytest.raises(ModelFileError, match="no model directory"):
+        hub.save(model, tmp_path / "thesis.tex")
+    assert (tmp_path / "thesis.tex").read_text() == "chapter 1"
+
+
+def test_a_computation_that_gemma_does_not_know_is_not_saved_as_gemma(tmp_path):
+    windowed = dataclasses.replace(CONFIG, windows=(4, None))
+    with pytest.raises(ModelFileError, match="cannot say windows"):
+        hub.save(small_model(windowed, HeadConfig()), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_what_transformers_saved_is_saved_back_unchanged(tmp_path):
+    hub.save(hub.load(FIXTURES / "gqa", None), tmp_path / "model")
+    ours, theirs = (
+        safetensors.numpy.load_file(directory / "model.safetensors")
+        for directory in (tmp_path / "model", FIXTURES / "gqa")
+    )
+    assert set(ours) == set(theirs)
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(ours[name], array)
+    written, original = (
+        json.loads((directory / "config.json").read_text())
+        for directory in (tmp_path / "model", FIXTURES / "gqa")
+    )
+    added = {"rope_theta", "rope_scaling", "torch_dtype", "num_labels", "problem_type"}
+    assert set(written) == set(original) | added
+    assert {name: written[name] for name in original} == original
