@@ -29,6 +29,7 @@ from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackedBatch, PackShape
 from jaxrm.errors import DataError
 from jaxrm.evaluate import splits
+from jaxrm.evaluate.probe import probe
 from jaxrm.evaluate.splits import Split
 from jaxrm.losses import generation, preference
 from jaxrm.models import heads, hub, transformer
@@ -140,29 +141,29 @@ def main(cfg: Config) -> None:
     """Trains both models, evaluates them on every split, and writes the report."""
     parallel.start()
     cfg = resolve(cfg)
-    run = open_run(cfg.run_dir, cfg)
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     mesh = parallel.make_mesh(cfg.mesh)
-    base, training, held_out = toy_world(cfg, run, mesh) if cfg.base is None else files(cfg)
+    data = toy_world(cfg) if cfg.base is None else files(cfg)
+    run = open_run(cfg.run_dir, cfg)
+    base = cfg.base or (pretrain(cfg, run / "base", mesh) if cfg.pretrain else toy.shipped_base())
 
     tokenizer = chat.load_tokenizer(base)
-    trees = chat.tokenize(training, tokenizer)
-    kept, tally = filters.for_training(training, trees, cfg.max_length, cfg.row_length)
+    trees = chat.tokenize(data.training, tokenizer)
+    kept, tally = filters.for_training(data.training, trees, cfg.max_length, cfg.row_length)
     if not kept:
         raise DataError(f"nothing left to train on: {tally}")
     trees = [trees[i] for i in kept]
     print(f"training data: {tally}")
-    if folded := tokenizer.folded(training):
+    if folded := tokenizer.folded(data.training):
         print(f"training data: {folded} system messages moved into the first user turn")
-    evaluation = {
-        name: Split(comparisons, chat.tokenize(comparisons, tokenizer))
-        for name, comparisons in held_out.items()
-    }
-
-    evaluate = functools.partial(
-        splits.evaluate, mesh=mesh, rows=cfg.rows, row_length=cfg.row_length
+    held_out, probing = (
+        {name: Split(rows, chat.tokenize(rows, tokenizer)) for name, rows in part.items()}
+        for part in (data.held_out, data.probing)
     )
-    sample = {name: split.head(cfg.eval_sample) for name, split in evaluation.items()}
+
+    scoring = {"mesh": mesh, "rows": cfg.rows, "row_length": cfg.row_length}
+    evaluate = functools.partial(splits.evaluate, **scoring)
+    sample = {name: split.head(cfg.eval_sample) for name, split in held_out.items()}
     results = {"seeds": [cfg.seed], "data": {"train": tally}, "models": {}}
     for name, alpha in {"baseline": 0.0, "grm": cfg.alpha}.items():
         model = hub.load(
@@ -174,7 +175,10 @@ def main(cfg: Config) -> None:
             seed=cfg.seed,
         )
         if "base" not in results:
-            results["base"] = evaluate(model, evaluation, progress="base")
+            results["base"] = evaluate(model, held_out, progress="base")
+            for split, train in probing.items():
+                fitted = probe(model, train, held_out[split], **scoring)
+                results["base"][split]["probe"] = fitted
         shape = PackShape.fit(trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg, alpha))
         loader = Loader(trees, shape, mesh=mesh, seed=cfg.seed, accumulate=cfg.accumulate)
         steps = cfg.steps or loader.steps(cfg.epochs)
@@ -200,7 +204,7 @@ def main(cfg: Config) -> None:
             eval_every=cfg.eval_every or max(1, steps // 10),
         )
         hub.save(model, run / name / "export", tokenizer)
-        results["models"][name] = evaluate(model, evaluation, progress=name)
+        results["models"][name] = evaluate(model, held_out, progress=name)
     if jax.process_index() == 0:
         report.write(run, results)
         print(f"{report.table(results)}\n\n{run / 'report.html'}")
@@ -220,12 +224,17 @@ def asked(cfg: Config, alpha: float) -> Ask:
     return "all" if cfg.regularizer == "dpo_reference_free" else "best"
 
 
-Source = tuple[Path, list[Comparison], dict[str, list[Comparison]]]
-"""The base's directory, training comparisons, and held-out comparisons by split."""
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Comparisons to train on, to hold out by split, and to fit the base's linear probe to."""
+
+    training: list[Comparison]
+    held_out: dict[str, list[Comparison]]
+    probing: dict[str, list[Comparison]]
 
 
-def files(cfg: Config) -> Source:
-    """What --base, --data and --eval name."""
+def files(cfg: Config) -> Data:
+    """What --data and --eval name."""
     if not cfg.data or not cfg.eval:
         raise DataError("--base needs preference files: --data FILE... and --eval FILE...")
     training = [comparison for path in cfg.data for comparison in sources.read(path)]
@@ -235,19 +244,19 @@ def files(cfg: Config) -> Source:
         if name in held_out:
             raise DataError(f"{path}: two --eval files are named {name}, which names their split")
         held_out[name] = sources.read(path)
-    return cfg.base, training, held_out
+    return Data(training, held_out, probing={})
 
 
-def toy_world(cfg: Config, run: Path, mesh: Mesh) -> Source:
-    """The toy world's pairs and splits, and the shipped base or one made here."""
+def toy_world(cfg: Config) -> Data:
+    """The toy world's pairs and splits. Test labels are clean, so a probe can be fitted to more."""
     if cfg.data or cfg.eval:
         raise DataError("--data and --eval need --base DIR, a model in Hugging Face layout")
     world = toy.World(seed=cfg.seed)
-    base = pretrain(cfg, run / "base", mesh) if cfg.pretrain else toy.shipped_base()
-    held_out = {
-        split: world.comparisons(split, cfg.held_out) for split in ("val", "id", "ood_prompt")
-    }
-    return base, world.comparisons("train", cfg.pairs), held_out
+    held_out, probing = {"val": world.comparisons("val", cfg.held_out)}, {}
+    for split in ("id", "ood_prompt"):
+        clean = world.comparisons(split, 2 * cfg.held_out)
+        held_out[split], probing[split] = clean[: cfg.held_out], clean[cfg.held_out :]
+    return Data(world.comparisons("train", cfg.pairs), held_out, probing)
 
 
 def pretrain(cfg: Config, run: Path, mesh: Mesh) -> Path:

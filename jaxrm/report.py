@@ -7,12 +7,13 @@ The page is one file with its figures inside. `results.json` holds
 
     models   {name: {split: {accuracy, n, standard_error, loss, rewards, language}}}
     seeds    [int]
-    base     {split: {language}}, the model that training began from (optional)
+    base     {split: {language, probe}}, the model that training began from (optional)
     data     {name: {read, used, dropped: {reason: count}}} (optional)
 
 where `rewards` is {edges, best, others}, histogram counts of the best and the other responses'
 rewards, `language` is {accuracy, n, standard_error} of ordering responses by their log-prob under
-the language-model head, and those two and `loss` are optional.
+the language-model head, `probe` the same of a linear probe on the base's frozen states, and those
+three and `loss` are optional.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ def table(results: Results) -> str:
     blocks = [_text_block("accuracy, %", results["models"])]
     if language := _language(results):
         blocks.append(_text_block("language, %", language))
+    if probe := _probe(results):
+        blocks.append(_text_block("linear probe, %", probe))
     blocks += [f"{name} data: {Tally(**tally)}" for name, tally in results.get("data", {}).items()]
     return "\n\n".join(blocks)
 
@@ -130,6 +133,12 @@ def _page(name: str, results: Results, config: Mapping[str, Any], curves: Mappin
             "language-model head, ± one standard error: what is left of its ability to write."
         )
         sections.append(_section("Language ability", note, _table(language)))
+    if probe := _probe(results):
+        note = (
+            "What a linear reward on the base's frozen states gets right, fitted to clean labels "
+            "of each split's own law: how much there was to keep."
+        )
+        sections.append(_section("Linear probe of the base", note, _table(probe)))
     if data := results.get("data"):
         note = "Rows that training read, used, and left out, by reason."
         sections.append(_section("Data", note, _data_table(data)))
@@ -211,6 +220,13 @@ def _language(results: Results) -> dict[str, dict[str, Any]]:
         for name, found in every.items()
     }
     return {name: found for name, found in language.items() if found}
+
+
+def _probe(results: Results) -> dict[str, dict[str, Any]]:
+    """The base's probe by split; {} where none was made."""
+    base = results.get("base", {})
+    found = {split: values["probe"] for split, values in base.items() if "probe" in values}
+    return {"base": found} if found else {}
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Rewards, and response log-probs, for any list of comparisons: packed, jitted, in input order.
+"""Rewards, and whatever else can be read off, for any comparisons: packed, jitted, in input order.
 
     python -m jaxrm.score --model DIR IN.jsonl OUT.jsonl
 
@@ -13,7 +13,7 @@ import collections
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,83 +30,86 @@ from jaxrm.data.packing import PackedBatch, PackShape, TokenTree
 from jaxrm.models import heads, hub, transformer
 from jaxrm.models.transformer import RewardModel
 
+Reading = Callable[[RewardModel, jax.Array, PackedBatch], jax.Array]
+"""(model, hidden states, batch) -> float [rows, slots, ...]: one value per response."""
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """What a model says of each comparison: float32 arrays [K], in the order of its responses.
 
-    Attributes:
-      rewards: None where the model has no reward head.
-      logps: log-probs summed over each response's tokens, in nats; None where not asked for.
+def score(model: RewardModel, trees: Sequence[TokenTree], **options: Any) -> list[np.ndarray]:
+    """The reward of every response: float32 [K] for each tree.
+
+    Args:
+      model: a model with a reward head; its parameters may be sharded over the mesh.
+      trees: tokenised comparisons, any K, from `chat.tokenize`.
+      options: as for `read`.
     """
-
-    rewards: list[np.ndarray] | None
-    logps: list[np.ndarray] | None
+    return read(model, trees, {"rewards": heads.rewards}, **options)["rewards"]
 
 
-def score(
+def read(
     model: RewardModel,
     trees: Sequence[TokenTree],
+    readings: Mapping[str, Reading],
     *,
     mesh: Mesh,
     rows: int = 8,
     row_length: int = 1024,
-    logps: bool = False,
+    ask: packing.Ask = "none",
     progress: str = "",
-) -> Scores:
-    """Scores every response of every tree.
+) -> dict[str, list[np.ndarray]]:
+    """What each of `readings` says of every response, from one forward pass.
 
     Args:
-      model: its parameters may be sharded over `mesh`.
-      trees: tokenised comparisons, any K, from `chat.tokenize`.
+      readings: named functions of a batch's hidden states. They must be functions of a module:
+        each is compiled once.
       mesh: the mesh that the model lies on.
       rows: rows per batch, rounded up to a multiple of the devices that share them.
       row_length: tokens per row. A tree that needs more is split over rows, its prompt repeated; a
         single text that is longer gets rows of the next power of two, and is never truncated.
-      logps: also compute response log-probs with the language-model head.
+      ask: whose tokens are language-model targets, where a reading needs log-probs.
       progress: title of a progress bar; none if empty.
+
+    Returns:
+      For each reading, float32 [K, ...] for each tree, in the order of its responses.
     """
-    count = sum(len(tree.branches) for tree in trees)
+    counts = [len(tree.branches) for tree in trees]
     structure, params = transformer.split(model)
-    wanted = {"rewards": model.reward_head is not None, "logps": logps}
-    found = {name: np.zeros(count, np.float32) for name, wants in wanted.items() if wants}
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     rows = -(-rows // ways) * ways
-    ends = np.cumsum([len(tree.branches) for tree in trees])[:-1]
-    with tqdm(total=count, desc=progress, unit="response", disable=not progress) as bar:
+    found: dict[str, np.ndarray] = {}
+    with tqdm(total=sum(counts), desc=progress, unit="response", disable=not progress) as bar:
 
-        def collect(scored: dict[str, jax.Array]) -> None:
-            scored = jax.device_get(scored)
-            mask, index = scored["response_mask"], scored["response_index"]
-            for name, values in found.items():
-                values[index[mask]] = scored[name][mask]
+        def collect(slots: tuple[jax.Array, jax.Array], values: dict[str, jax.Array]) -> None:
+            mask, index = jax.device_get(slots)
+            for name, value in jax.device_get(values).items():
+                if name not in found:
+                    found[name] = np.zeros((sum(counts), *value.shape[2:]), np.float32)
+                found[name][index[mask]] = value[mask]
             bar.update(int(mask.sum()))
 
         # One batch is in flight while the one before it is fetched.
-        in_flight: dict[str, jax.Array] | None = None
-        for batch in _batches(trees, rows, row_length, "all" if logps else "none", mesh):
+        in_flight = None
+        for batch in _batches(trees, rows, row_length, ask, mesh):
             with jax.set_mesh(mesh):
-                following = _score_batch(structure, params, batch, tuple(found))
+                following = _read_batch(structure, params, batch, tuple(readings.items()))
             if in_flight is not None:
-                collect(in_flight)
+                collect(*in_flight)
             in_flight = following
         if in_flight is not None:
-            collect(in_flight)
-    by_tree = {name: np.split(values, ends) for name, values in found.items()}
-    return Scores(by_tree.get("rewards"), by_tree.get("logps"))
+            collect(*in_flight)
+    ends = np.cumsum(counts)[:-1]
+    return {name: np.split(values, ends) for name, values in found.items()}
 
 
-@functools.partial(jax.jit, static_argnames=("structure", "wanted"))
-def _score_batch(
-    structure: Any, params: Any, batch: PackedBatch, wanted: tuple[str, ...]
-) -> dict[str, jax.Array]:
+@functools.partial(jax.jit, static_argnames=("structure", "readings"))
+def _read_batch(
+    structure: Any, params: Any, batch: PackedBatch, readings: tuple[tuple[str, Reading], ...]
+) -> tuple[tuple[jax.Array, jax.Array], dict[str, jax.Array]]:
     model = transformer.merge(structure, params)
     hidden = model.hidden(batch)
-    compute = {"rewards": heads.rewards, "logps": heads.response_logps}
-    scored = {name: compute[name](model, hidden, batch) for name in wanted}
-    scored |= {"response_mask": batch.response_mask, "response_index": batch.response_index}
+    values = {name: reading(model, hidden, batch) for name, reading in readings}
+    slots = batch.response_mask, batch.response_index
     # Every process reads every score.
-    return jax.lax.with_sharding_constraint(scored, PartitionSpec())
+    return jax.lax.with_sharding_constraint((slots, values), PartitionSpec())
 
 
 def _batches(
@@ -175,7 +178,7 @@ def main(config: Config) -> None:
     )
     if jax.process_index() == 0:
         with files.replacing(config.output) as draft, draft.open("w", encoding="utf-8") as out:
-            for comparison, rewards in zip(comparisons, scores.rewards, strict=True):
+            for comparison, rewards in zip(comparisons, scores, strict=True):
                 row = {"id": comparison.id, "rewards": [float(reward) for reward in rewards]}
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
     responses = sum(len(comparison.responses) for comparison in comparisons)

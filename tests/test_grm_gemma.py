@@ -83,7 +83,7 @@ def test_a_run_leaves_everything_that_a_reader_expects(run):
         lines = (run / name / "metrics.jsonl").read_text().splitlines()
         metrics = [json.loads(line) for line in lines]
         assert [line["step"] for line in metrics] == [1, 2, 3]
-        expected = [
+        expected = {
             "loss",
             "accuracy",
             "margin",
@@ -91,7 +91,7 @@ def test_a_run_leaves_everything_that_a_reader_expects(run):
             "min_reward",
             "max_reward",
             "grad_norm",
-        ]
+        }
         assert expected | {"grad_norm", "tokens_per_second", "eval/rows/loss"} <= metrics[-1].keys()
         assert metrics[-1]["loss/reward"] < metrics[0]["loss/reward"]
         assert list((run / name / "checkpoints").iterdir())

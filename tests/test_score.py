@@ -12,9 +12,11 @@ from jaxrm import parallel
 from jaxrm import score as scoring
 from jaxrm.data import chat, sources
 from jaxrm.data.comparison import Comparison, Message
-from jaxrm.models import hub
-from jaxrm.score import score
+from jaxrm.models import heads, hub
+from jaxrm.score import read, score
 from tests.messages_oracle import FOLDER
+
+BOTH = {"rewards": heads.rewards, "logps": heads.response_logps}
 
 
 @pytest.fixture(scope="module")
@@ -45,33 +47,34 @@ def trees():
 
 @pytest.fixture(scope="module")
 def scores(model, trees, mesh):
-    return score(model, trees, mesh=mesh, rows=2, row_length=1024, logps=True)
+    return read(model, trees, BOTH, mesh=mesh, rows=2, row_length=1024, ask="all")
 
 
 def test_every_response_is_scored_in_its_place(scores, trees):
-    assert [len(rewards) for rewards in scores.rewards] == [4, 1, 3, 25]
-    rewards = np.concatenate(scores.rewards)
+    assert [len(rewards) for rewards in scores["rewards"]] == [4, 1, 3, 25]
+    rewards = np.concatenate(scores["rewards"])
     assert np.isfinite(rewards).all()
-    assert scores.rewards[0][0] == pytest.approx(scores.rewards[0][2], rel=1e-6)  # the same answer
+    assert scores["rewards"][0][0] == pytest.approx(
+        scores["rewards"][0][2], rel=1e-6
+    )  # the same answer
     assert len(np.unique(rewards.round(5))) > 25
-    assert (np.concatenate(scores.logps) < 0).all()
+    assert (np.concatenate(scores["logps"]) < 0).all()
 
 
 def test_short_rows_split_comparisons_and_lengthen_for_long_texts(scores, model, trees, mesh):
     # No row of 64 holds the second and third comparison's texts, nor all 25 answers of the last.
-    short = score(model, trees, mesh=mesh, rows=2, row_length=64, logps=True)
-    for whole, cut in zip(scores.rewards, short.rewards, strict=True):
+    short = read(model, trees, BOTH, mesh=mesh, rows=2, row_length=64, ask="all")
+    for whole, cut in zip(scores["rewards"], short["rewards"], strict=True):
         np.testing.assert_allclose(whole, cut, rtol=1e-5, atol=1e-5)
-    for whole, cut in zip(scores.logps, short.logps, strict=True):
+    for whole, cut in zip(scores["logps"], short["logps"], strict=True):
         np.testing.assert_allclose(whole, cut, rtol=1e-5)
 
 
 def test_scores_follow_their_comparison_in_any_order(scores, model, trees, mesh):
     order = [2, 0, 3, 1]
     shuffled = score(model, [trees[i] for i in order], mesh=mesh, rows=3, row_length=512)
-    assert shuffled.logps is None
     for place, i in enumerate(order):
-        np.testing.assert_allclose(shuffled.rewards[place], scores.rewards[i], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(shuffled[place], scores["rewards"][i], rtol=1e-5, atol=1e-5)
 
 
 def test_the_command_scores_a_file(tmp_path, scores, mesh, model):
@@ -89,7 +92,7 @@ def test_the_command_scores_a_file(tmp_path, scores, mesh, model):
     written = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["id"] for row in written] == ["ranked", "pair"]
     trees = chat.tokenize(sources.read(source), chat.load_tokenizer(FOLDER))
-    expected = score(model, trees, mesh=mesh, rows=2, row_length=256).rewards
+    expected = score(model, trees, mesh=mesh, rows=2, row_length=256)
     for row, rewards in zip(written, expected, strict=True):
         np.testing.assert_allclose(row["rewards"], rewards, rtol=1e-5, atol=1e-5)
 

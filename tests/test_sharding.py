@@ -11,9 +11,9 @@ from jaxrm import parallel
 from jaxrm.data import chat, packing, sources
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import PackShape
-from jaxrm.models import hub, transformer
+from jaxrm.models import heads, hub, transformer
 from jaxrm.parallel import MeshShape, ShardingRules
-from jaxrm.score import score
+from jaxrm.score import read
 from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrm.train.state import abstract_state, create_state, shardings_of
 from jaxrm.train.step import make_train_step
@@ -87,14 +87,14 @@ def test_parameters_are_really_split():
 
 
 def test_eight_devices_score_as_one(trees):
-    scores = []
+    scores, both = [], {"rewards": heads.rewards, "logps": heads.response_logps}
     for shape, devices in ((MeshShape(1, 1, 1), 1), (MeshShape(2, 2, 2), 8)):
         mesh = parallel.make_mesh(shape, jax.devices()[:devices])
         model = hub.load(FOLDER, None, mesh=mesh)
-        scores.append(score(model, trees[:20], mesh=mesh, rows=4, row_length=128, logps=True))
-    for one, eight in zip(scores[0].rewards, scores[1].rewards, strict=True):
+        scores.append(read(model, trees[:20], both, mesh=mesh, rows=4, row_length=128, ask="all"))
+    for one, eight in zip(scores[0]["rewards"], scores[1]["rewards"], strict=True):
         np.testing.assert_allclose(one, eight, rtol=1e-5, atol=1e-5)
-    for one, eight in zip(scores[0].logps, scores[1].logps, strict=True):
+    for one, eight in zip(scores[0]["logps"], scores[1]["logps"], strict=True):
         np.testing.assert_allclose(one, eight, rtol=1e-5, atol=1e-4)
 
 

@@ -246,7 +246,8 @@ LEXICONS = {
             food: cheese apples seeds eggs oats figs
             thing: clock brush kettle flute anchor candle hammer needle
             poison: strick deathcap hexol
-            day: firstmorn seedmorn windmorn lowmorn fairmorn woodmorn snowmorn kingmorn feastmorn lastmorn
+            day: firstmorn seedmorn windmorn lowmorn fairmorn woodmorn snowmorn
+                kingmorn feastmorn lastmorn
         """),
         numbers=range(5, 13),
         polite=("happily:", "my pleasure:", "naturally:"),

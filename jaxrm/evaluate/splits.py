@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import TokenTree
 from jaxrm.evaluate.accuracy import accuracy
+from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
-from jaxrm.score import score
+from jaxrm.score import read
 
 HISTOGRAM_BINS = 30
 
@@ -53,27 +54,36 @@ def evaluate(
         head: what is left of the model's ability to write (absent if not asked for).
     """
     trees = [tree for split in splits.values() for tree in split.trees]
-    scores = score(
-        model, trees, mesh=mesh, rows=rows, row_length=row_length, logps=language, progress=progress
+    readings = {} if model.reward_head is None else {"rewards": heads.rewards}
+    readings |= {"logps": heads.response_logps} if language else {}
+    found = read(
+        model,
+        trees,
+        readings,
+        mesh=mesh,
+        rows=rows,
+        row_length=row_length,
+        ask="all" if language else "none",
+        progress=progress,
     )
     ends = np.cumsum([len(split.trees) for split in splits.values()])
-    found: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for (name, split), end in zip(splits.items(), ends, strict=True):
         here = slice(int(end) - len(split.trees), int(end))
-        found[name] = {}
-        if scores.rewards is not None:
-            found[name] |= _of_rewards(scores.rewards[here], split.comparisons)
-        if scores.logps is not None:
-            likelier = accuracy(scores.logps[here], split.comparisons)
-            found[name]["language"] = dataclasses.asdict(likelier)
-    return found
+        figures[name] = {}
+        if "rewards" in found:
+            figures[name] |= _of_rewards(found["rewards"][here], split.comparisons)
+        if "logps" in found:
+            likelier = accuracy(found["logps"][here], split.comparisons)
+            figures[name]["language"] = dataclasses.asdict(likelier)
+    return figures
 
 
-def curves(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def curves(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The figures of `evaluate` that make held-out curves, flat: "eval/<split>/<figure>"."""
     return {
-        f"eval/{name}/{figure}": figures[figure]
-        for name, figures in found.items()
+        f"eval/{name}/{figure}": of_split[figure]
+        for name, of_split in figures.items()
         for figure in ("accuracy", "loss")
     }
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrm.data.packing import PackedBatch
-from jaxrm.models.layers import soft_cap
+from jaxrm.models.layers import soft_cap, wide_einsum
 
 # Finite, so that a padding token, which sees nothing, gets the mean of all values and not NaN.
 _MASKED = -1e30
@@ -59,8 +59,7 @@ def tree_attention(
         distance = batch.positions[:, :, None] - batch.positions[:, None, :]
         mask = mask & (distance < window)
     grouped = q.reshape(rows, length, kv_heads, heads // kv_heads, head_dim)
-    logits = jnp.einsum("rqhgd,rkhd->rhgqk", grouped, k, preferred_element_type=jnp.float32)
-    logits = logits * scale
+    logits = scale * wide_einsum("rqhgd,rkhd->rhgqk", grouped, k)
     if softcap is not None:
         logits = soft_cap(logits, softcap)
     weights = jax.nn.softmax(jnp.where(mask[:, None, None], logits, _MASKED), axis=-1)

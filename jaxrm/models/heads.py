@@ -7,6 +7,7 @@ only at the positions that predict a target.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Literal
 
 import jax
@@ -14,13 +15,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxrm.data.packing import PackedBatch
-from jaxrm.models.layers import soft_cap
+from jaxrm.models.layers import soft_cap, wide_einsum
 from jaxrm.models.parameters import Parameter, Tree, constant, normal
 
 if TYPE_CHECKING:
     from jaxrm.models.transformer import RewardModel
 
 _EXACT = jax.lax.Precision.HIGHEST
+_exact_einsum = functools.partial(wide_einsum, precision=_EXACT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +172,7 @@ def _logits(
     a bfloat16 model the backward products many times slower than the forward one. Sums stay
     float32, and so does the weight's gradient.
     """
-    return _product("rcd,vd->rcv", states, weight.astype(states.dtype))
+    return _exact_einsum("rcd,vd->rcv", states, weight.astype(states.dtype))
 
 
 def _logits_forward(states: jax.Array, weight: jax.Array):
@@ -180,16 +182,12 @@ def _logits_forward(states: jax.Array, weight: jax.Array):
 def _logits_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array):
     states, weight = kept
     gradient = gradient.astype(states.dtype)
-    to_states = _product("rcv,vd->rcd", gradient, weight.astype(states.dtype))
-    to_weight = _product("rcv,rcd->vd", gradient, states)
+    to_states = _exact_einsum("rcv,vd->rcd", gradient, weight.astype(states.dtype))
+    to_weight = _exact_einsum("rcv,rcd->vd", gradient, states)
     return to_states.astype(states.dtype), to_weight.astype(weight.dtype)
 
 
 _logits.defvjp(_logits_forward, _logits_backward)
-
-
-def _product(subscripts: str, left: jax.Array, right: jax.Array) -> jax.Array:
-    return jnp.einsum(subscripts, left, right, precision=_EXACT, preferred_element_type=jnp.float32)
 
 
 def _at(

@@ -68,3 +68,19 @@ def gated_mlp(
 def soft_cap(x: Float[Array, "*shape"], cap: float) -> Float[Array, "*shape"]:
     """Squashes x smoothly into (-cap, cap)."""
     return cap * jnp.tanh(x / cap)
+
+
+def wide_einsum(
+    subscripts: str,
+    left: jax.Array,
+    right: jax.Array,
+    precision: jax.lax.Precision | None = None,
+) -> jax.Array:
+    """An einsum of two arrays with float32 sums and a float32 result, whatever the factors are."""
+    if jax.default_backend() == "cpu":
+        # Up to jax 0.7 the CPU has no bfloat16 product with a float32 result; widened factors give
+        # the same one.
+        left, right = left.astype(jnp.float32), right.astype(jnp.float32)
+    return jnp.einsum(
+        subscripts, left, right, precision=precision, preferred_element_type=jnp.float32
+    )

@@ -224,8 +224,8 @@ def create(
 ) -> RewardModel:
     """A fresh model whose values are drawn on the devices that will hold them.
 
-    The values are those of `RewardModel(config, head, seed=seed)` on any mesh; no device, and not
-    the host, ever holds more than its own share.
+    The values are those of `RewardModel(config, head, seed=seed)`, up to rounding, on any mesh. No
+    device, and not the host, ever holds more than its own share.
     """
     declared = declare(config, head)
     placement = placements(declared, mesh, rules or ShardingRules())

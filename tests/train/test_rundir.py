@@ -26,8 +26,17 @@ def test_the_same_configuration_finds_its_run(tmp_path):
     assert open_run(tmp_path / "run", Config()) == run
 
 
-def test_another_configuration_is_refused_with_every_difference(tmp_path):
+def test_a_run_that_never_began_may_be_configured_anew(tmp_path):
     open_run(tmp_path / "run", Config())
+    open_run(tmp_path / "run", Config(steps=20))
+    (tmp_path / "run" / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(RunDirError, match="steps: 20 there, 10 here"):
+        open_run(tmp_path / "run", Config())
+
+
+def test_another_configuration_is_refused_with_every_difference(tmp_path):
+    run = open_run(tmp_path / "run", Config())
+    (run / "metrics.jsonl").write_text("{}\n")
     other = Config(steps=20, optimizer=Optimizer(3e-4))
     with pytest.raises(RunDirError) as caught:
         open_run(tmp_path / "run", other)
@@ -45,5 +54,6 @@ def test_a_directory_of_other_files_is_left_alone(tmp_path):
 
 def test_a_broken_config_file_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(RunDirError, match=r"config\.json is not JSON"):
         open_run(tmp_path, Config())
