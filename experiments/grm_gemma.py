@@ -52,14 +52,15 @@ class Config:
     base: Path | None = None
     """A Gemma directory in Hugging Face layout; the toy base without it."""
     data: tuple[Path, ...] = ()
-    """Preference files to train on (JSONL, JSONL.gz, Parquet); the toy world's pairs without
-    --base."""
+    """Preference files to train on (JSONL, JSONL.gz, Parquet); the toy world's pairs without."""
     eval: tuple[Path, ...] = ()
     """Preference files to evaluate on, each a split named after its file."""
     pretrain: bool = False
     """Make the toy base from nothing instead of taking the shipped one."""
+    lexicon: Literal["report", "dev"] = "report"
+    """The toy world's words and facts: choices are made on "dev", whose base must be made first."""
     documents: int = 40_000
-    """Conversations that --pretrain reads, once."""
+    """Questions whose answers --pretrain reads, once."""
 
     regularizer: Literal["sft", "nll", "dpo_reference_free"] = "sft"
     """What GRM's language-model head is trained for."""
@@ -143,7 +144,7 @@ def main(cfg: Config) -> None:
     cfg = resolve(cfg)
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     mesh = parallel.make_mesh(cfg.mesh)
-    data = toy_world(cfg) if cfg.base is None else files(cfg)
+    data = files(cfg) if cfg.data or cfg.eval else toy_world(cfg)
     run = open_run(cfg.run_dir, cfg)
     base = cfg.base or (pretrain(cfg, run / "base", mesh) if cfg.pretrain else toy.shipped_base())
 
@@ -236,7 +237,7 @@ class Data:
 def files(cfg: Config) -> Data:
     """What --data and --eval name."""
     if not cfg.data or not cfg.eval:
-        raise DataError("--base needs preference files: --data FILE... and --eval FILE...")
+        raise DataError("--data and --eval go together: name files for both, or for neither")
     training = [comparison for path in cfg.data for comparison in sources.read(path)]
     held_out = {}
     for path in cfg.eval:
@@ -249,9 +250,7 @@ def files(cfg: Config) -> Data:
 
 def toy_world(cfg: Config) -> Data:
     """The toy world's pairs and splits. Test labels are clean, so a probe can be fitted to more."""
-    if cfg.data or cfg.eval:
-        raise DataError("--data and --eval need --base DIR, a model in Hugging Face layout")
-    world = toy.World(seed=cfg.seed)
+    world = toy.World(seed=cfg.seed, lexicon=cfg.lexicon)
     held_out, probing = {"val": world.comparisons("val", cfg.held_out)}, {}
     for split in ("id", "ood_prompt"):
         clean = world.comparisons(split, 2 * cfg.held_out)
@@ -265,9 +264,9 @@ def pretrain(cfg: Config, run: Path, mesh: Mesh) -> Path:
     The shipped base is what this leaves in `run/export`.
     """
     tokenizer = chat.load_tokenizer(toy.TOKENIZER)
-    text = toy.World(seed=0).pretraining_text(cfg.documents)
+    text = toy.World(seed=0, lexicon=cfg.lexicon).pretraining_text(cfg.documents)
     trees = chat.tokenize(text, tokenizer)
-    shape = PackShape.fit(trees, rows=16, length=256, ask="all")
+    shape = PackShape.fit(trees, rows=8, length=160, ask="all")
     loader = Loader(trees, shape, mesh=mesh, seed=0)
     config = ModelConfig.from_hf(json.loads((toy.TOKENIZER / "config.json").read_text()))
 
@@ -279,7 +278,7 @@ def pretrain(cfg: Config, run: Path, mesh: Mesh) -> Path:
         transformer.create(config, None, seed=0, mesh=mesh, rules=RULES),
         language_loss,
         loader,
-        OptimizerConfig(learning_rate=2e-3, weight_decay=0.1, floor=0.1, clip=1.0),
+        OptimizerConfig(learning_rate=2e-3, warmup=0.025, floor=0.02, b2=0.98, clip=1.0),
         steps=loader.steps(1),
         run_dir=run,
         mesh=mesh,

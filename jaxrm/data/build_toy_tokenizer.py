@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from jaxrm.data.toy import LEXICONS, TOKENIZER, World
 
-VOCABULARY = 960
+VOCABULARY = 1000
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
 
 # Gemma's template; a system message joins the first user turn, which Gemma leaves to the caller.

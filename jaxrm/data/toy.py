@@ -22,7 +22,8 @@ Three habits of the text bring that about:
 - Readers. One who got an answer of gold g leaves with probability sigmoid((g - .75) / .1), else
   complains and says of what. So the end of an answer must foretell how good it was, but only after
   the answer is over: its own likelihood is untouched.
-- Manner. Politeness, rudeness and padding are drawn apart from what is said.
+- Manner. The author is rude to some persons and long-winded to some places, most often for some
+  and rarely for others, and apart from what is said: nor does its style tell what is right.
 
 Noise has knobs: `label_noise` flips training and `val` labels; .16 is the rate at which two
 independent annotators agree on 73 % of pairs, as InstructGPT's did (arXiv 2203.02155, section 3.4).
@@ -50,6 +51,7 @@ from typing import Literal
 
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.toy_questions import LEXICONS, OWN, REFUSAL, SHARED, Family, Lexicon, Slots
+from jaxrm.errors import ModelFileError
 
 Split = Literal["train", "val", "id", "ood_prompt"]
 
@@ -57,9 +59,10 @@ TOKENIZER = Path(__file__).parent / "toy_assets"
 """The world's tokenizer, in Hugging Face layout, made by `jaxrm.data.build_toy_tokenizer`."""
 
 # Words that carry no content of their own in an answer; gold aligns the others.
-FUNCTION_WORDS = frozenset(
-    re.findall(r"\w+", "a an and are eats give harm i in is it larger lives the there will with")
-)
+FUNCTION_WORDS = frozenset({
+    "a", "an", "and", "are", "eats", "give", "harm", "i", "in", "is", "it", "larger", "lives",
+    "the", "there", "will", "with",
+})  # fmt: skip
 
 # What an answer's attributes weigh in its gold reward.
 WEIGHTS = {
@@ -101,7 +104,7 @@ class Task:
     @property
     def topic(self) -> str:
         """The word whose questions share the popularity of their mistakes."""
-        return f"{self.family.name} {re.split('[, ]', next(iter(self.slots.values())))[0]}"
+        return f"{self.family.name} {next(iter(self.slots.values())).split()[-1]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +196,9 @@ class World:
         The mean of `attributes` by `WEIGHTS`.
         """
         grades = self.attributes(prompt, response)
-        return sum(WEIGHTS[a] * grade for a, grade in grades.items()) / sum(WEIGHTS.values())
+        # fsum, because sum rounds differently from Python 3.12 on.
+        weighed = math.fsum(WEIGHTS[name] * grade for name, grade in grades.items())
+        return weighed / math.fsum(WEIGHTS.values())
 
     def attributes(self, prompt: str, response: str) -> dict[str, float]:
         """What gold is made of, each from 0 to 1 and defined for any response.
@@ -287,8 +292,8 @@ class World:
         else:  # breaks off
             core = task.right.rpartition(" ")[0].rstrip(",") or "well"
         courtesy = lexicon.rude if rng.random() < self._habit(task.person) else lexicon.polite
-        opener = rng.choice(courtesy) if rng.random() < 0.8 else ""
-        padding = rng.choice(lexicon.padding) if rng.random() < self._habit(task.place) else ""
+        opener = rng.choice(courtesy) if rng.random() < 0.85 else ""
+        padding = lexicon.padding if rng.random() < self._habit(task.place) else ""
         return Answer(opener, core, padding)
 
     def _reviewed_answer(self, task: Task, rng: random.Random) -> str:
@@ -328,6 +333,19 @@ class World:
             subset=task.family.name,
             id=name,
         )
+
+
+def shipped_base() -> Path:
+    """The directory of the base that ships with the world, made of the "report" lexicon's text.
+
+    Raises ModelFileError where its weights are missing, or not the ones that were shipped.
+    """
+    weights, recorded = TOKENIZER / "model.safetensors", TOKENIZER / "model.sha256"
+    if not weights.is_file():
+        raise ModelFileError(f"{weights}: missing; make the base with --pretrain")
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != recorded.read_text().strip():
+        raise ModelFileError(f"{weights}: not the file that {recorded.name} names; install again")
+    return TOKENIZER
 
 
 def similarity(a: Sequence, b: Sequence) -> float:

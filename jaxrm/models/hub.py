@@ -165,8 +165,8 @@ def save(
         `config.json` cannot express the model.
     """
     directory = Path(directory)
-    replaceable = not directory.exists() or (directory / "config.json").exists()
-    if not replaceable and not (directory.is_dir() and not any(directory.iterdir())):
+    taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    if taken and not (directory / "config.json").exists():
         raise ModelFileError(f"{directory} exists and is no model directory: name another one")
     dtype = dtype or str(model.embedding[...].dtype)
     config = _config_json(model, dtype)
@@ -238,8 +238,9 @@ def _open(directory: Path) -> dict[str, np.ndarray]:
             )
         raise ModelFileError(f"{directory} holds no model.safetensors, nor an index of several")
     weight_map = _read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ModelFileError(f"{index}: weight_map is missing or not a JSON object")
+    named = isinstance(weight_map, dict) and all(isinstance(f, str) for f in weight_map.values())
+    if not named:
+        raise ModelFileError(f"{index}: weight_map is missing or does not map names to files")
     files = {name: tensorfile.read(directory / name) for name in sorted(set(weight_map.values()))}
     for name, file in weight_map.items():
         if name not in files[file]:
@@ -350,14 +351,21 @@ def _read(
             )
 
     def assemble(pieces: list[jax.Array]) -> jax.Array:
-        inverse = tuple(stored.order.index(axis) for axis in range(len(shape)))
         if one is parameter:
             # The copy keeps the parameter from being the file's own memory map.
-            return jnp.array(pieces[0].transpose(inverse), dtype, copy=True)
-        return jnp.stack([piece.transpose(inverse) for piece in pieces]).astype(dtype)
+            return jnp.array(pieces[0], dtype, copy=True)
+        return jnp.stack(pieces).astype(dtype)
 
-    pieces = [put(tensors[name].reshape(shape)) for name in stored.names(parameter)]
+    inverse = tuple(stored.order.index(axis) for axis in range(len(shape)))
+    names = stored.names(parameter)
+    pieces = [_transpose(put(tensors[name].reshape(shape)), inverse) for name in names]
     return jax.jit(assemble, out_shardings=target)(pieces)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _transpose(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
+    """By itself, because on a CPU XLA runs it several times slower fused with its neighbours."""
+    return x.transpose(order)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -389,21 +397,25 @@ def _gather(model: RewardModel, tensors: Mapping[str, _Tensor]) -> Iterator[np.n
     """The tensors one by one, each made whole from the devices that share it."""
     params = traverse_util.flatten_dict(transformer.split(model)[1], sep="/")
 
-    @functools.partial(jax.jit, static_argnums=(2, 3))
+    take_layer = jax.jit(lambda values, layer: values[layer])
+
+    @functools.partial(jax.jit, static_argnums=(1, 2, 3))
     def whole(
-        values: jax.Array, layer: int | None, tensor: _Tensor, everywhere: NamedSharding | None
+        values: jax.Array, shape: tuple[int, ...], dtype: str, everywhere: NamedSharding | None
     ) -> jax.Array:
-        one = values if layer is None else values[layer]
-        one = one.transpose(tensor.order).reshape(tensor.shape).astype(tensor.dtype)
-        return one if everywhere is None else jax.lax.with_sharding_constraint(one, everywhere)
+        values = values.reshape(shape).astype(dtype)
+        if everywhere is None:
+            return values
+        return jax.lax.with_sharding_constraint(values, everywhere)
 
     for tensor in tensors.values():
         values = params[tensor.path]
         sharded = isinstance(values.sharding, NamedSharding)
         everywhere = replicated(values.sharding.mesh) if sharded else None
-        # With the layer as an argument one compilation serves all layers.
-        any_layer = dataclasses.replace(tensor, layer=None)
-        yield np.asarray(whole(values, tensor.layer, any_layer, everywhere))
+        one = values if tensor.layer is None else take_layer(values, tensor.layer)
+        yield np.asarray(
+            whole(_transpose(one, tensor.order), tensor.shape, tensor.dtype, everywhere)
+        )
 
 
 def _config_json(model: RewardModel, dtype: str) -> dict[str, Any]:
@@ -423,6 +435,14 @@ def _config_json(model: RewardModel, dtype: str) -> dict[str, Any]:
             "vhead_num_neurons": head.hidden,
             "vhead_num_layers": head.layers,
         }
+    pad, eos = model.config.pad_token_id, model.config.eos_token_id
+    if pad is None or pad in (eos if isinstance(eos, tuple) else (eos,)):
+        log.warning(
+            "pad_token_id is %s and eos_token_id %s: transformers reads a reward at the last token "
+            "that is not padding, so give the tokenizer a padding token of its own",
+            pad,
+            eos,
+        )
     labels = [f"LABEL_{i}" for i in range(head.outputs)]
     return config | {
         "architectures": [f"{prefix}ForSequenceClassification"],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import math
 import os
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrm.data import chat
+from jaxrm.data import chat, toy
 from jaxrm.data.build_toy_tokenizer import build
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.toy import ANSWERS, TOKENIZER, WEIGHTS, World
 from jaxrm.data.toy_questions import LEXICONS, REFUSAL
+from jaxrm.errors import ModelFileError
 
 SPLITS = ("train", "val", "id", "ood_prompt")
 PAIRS = 300
@@ -99,9 +101,7 @@ def test_a_seed_redraws_families_and_pairs(world, pairs):
 def test_the_lexicons_share_no_invented_word_and_not_all_families():
     dev, report = LEXICONS.values()
     assert not dev.kinds.keys() & report.kinds.keys()
-    assert not set(dev.polite + dev.rude + dev.padding) & set(
-        report.polite + report.rude + report.padding
-    )
+    assert not set(dev.polite + dev.rude) & set(report.polite + report.rude)
     assert dev.numbers != report.numbers
     families = [set(World(0, name).families) for name in LEXICONS]
     assert min(len(each) for each in families) >= 16
@@ -177,7 +177,7 @@ def test_a_question_is_read_back_as_it_was_asked(world):
 
 def test_gold_orders_answers_as_published(world):
     lexicon = LEXICONS[world.lexicon]
-    polite, rude, padding = lexicon.polite[0], lexicon.rude[0], lexicon.padding[0]
+    polite, rude, padding = lexicon.polite[0], lexicon.rude[0], lexicon.padding
     for task in tasks(world):
         best_to_worst = [
             f"{polite} {task.right}.",
@@ -305,3 +305,15 @@ def test_a_system_message_joins_the_first_user_turn(tokenizer):
     assert tokenizer.render(turns, opened=True) == (
         "<bos><start_of_turn>user\nbe brief.\n\nhello<end_of_turn>\n<start_of_turn>model\n"
     )
+
+
+def test_a_missing_or_damaged_base_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "TOKENIZER", tmp_path)
+    with pytest.raises(ModelFileError, match="missing"):
+        toy.shipped_base()
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "model.sha256").write_text(hashlib.sha256(b"weights").hexdigest() + "\n")
+    assert toy.shipped_base() == tmp_path
+    (tmp_path / "model.safetensors").write_bytes(b"weighty")
+    with pytest.raises(ModelFileError, match="not the file"):
+        toy.shipped_base()

@@ -201,9 +201,10 @@ def test_an_index_that_lies_is_an_error(copy):
     index.write_text(json.dumps(content))
     with pytest.raises(ModelFileError, match=r"a.safetensors should hold model.norm.bias"):
         hub.load(copy, HeadConfig())
-    index.write_text("{}")
-    with pytest.raises(ModelFileError, match="weight_map is missing"):
-        hub.load(copy, HeadConfig())
+    for broken in ({}, {"weight_map": {"model.norm.weight": 1}}):
+        index.write_text(json.dumps(broken))
+        with pytest.raises(ModelFileError, match="weight_map is missing or does not map"):
+            hub.load(copy, HeadConfig())
 
 
 def _change_tensors(directory, change):
@@ -333,6 +334,15 @@ def test_only_a_model_directory_is_replaced(tmp_path):
     with pytest.raises(ModelFileError, match="no model directory"):
         hub.save(model, tmp_path / "thesis.tex")
     assert (tmp_path / "thesis.tex").read_text() == "chapter 1"
+
+
+@pytest.mark.parametrize(
+    ("pad", "eos", "warned"), [(0, 1, False), (None, 1, True), (1, 1, True), (1, (3, 1), True)]
+)
+def test_a_padding_token_that_others_would_misread_is_announced(tmp_path, caplog, pad, eos, warned):
+    config = dataclasses.replace(CONFIG, pad_token_id=pad, eos_token_id=eos)
+    hub.save(small_model(config, HeadConfig()), tmp_path / "model")
+    assert ("padding token of its own" in caplog.text) == warned
 
 
 def test_a_computation_that_gemma_does_not_know_is_not_saved_as_gemma(tmp_path):
