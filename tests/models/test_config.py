@@ -40,6 +40,7 @@ def test_rope_theta_is_read_from_both_dialects(rope):
 
 def test_both_dialects_are_written_and_nothing_of_the_original_is_lost():
     raw = GEMMA | {"max_position_embeddings": 123, "something": {"of": "others"}}
+    raw["rope_parameters"] = {"rope_theta": raw.pop("rope_theta"), "rope_type": "default"}
     written = ModelConfig.from_hf(raw).to_hf("bfloat16")
     assert written["rope_theta"] == 500.0
     assert written["rope_parameters"] == {"rope_theta": 500.0, "rope_type": "default"}
