@@ -19,7 +19,8 @@ def run(main: Callable[[C], object], config: type[C], description: str | None) -
 
     Exits with status 1 and one message on a JaxrmError; any other exception keeps its traceback.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    # Orbax installs a handler of its own when it is imported.
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", force=True)
     logging.getLogger("jaxrm").setLevel(logging.INFO)
     try:
         main(tyro.cli(config, description=description))

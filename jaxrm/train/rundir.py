@@ -25,6 +25,7 @@ def open_run(directory: Path, config: Any) -> Path:
         difference), or files that no run wrote.
     """
     wanted = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    wanted.pop("run_dir", None)  # where a run lies, or how its path was written, is not what it is
     path = directory / "config.json"
     others = directory.exists() and any(entry != path for entry in directory.iterdir())
     if others and not path.exists():

@@ -15,6 +15,7 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    run_dir: str = "run"
     steps: int = 10
     data: tuple[str, ...] = ("a.jsonl",)
     optimizer: Optimizer = Optimizer()
@@ -24,6 +25,8 @@ def test_the_same_configuration_finds_its_run(tmp_path):
     run = open_run(tmp_path / "run", Config())
     (run / "metrics.jsonl").write_text("{}\n")
     assert open_run(tmp_path / "run", Config()) == run
+    moved = run.rename(tmp_path / "moved")
+    assert open_run(moved, Config(run_dir="moved")) == moved
 
 
 def test_a_run_that_never_began_may_be_configured_anew(tmp_path):
