@@ -351,14 +351,12 @@ def _read(
             )
 
     def assemble(pieces: list[jax.Array]) -> jax.Array:
-        if one is parameter:
-            # The copy keeps the parameter from being the file's own memory map.
-            return jnp.array(pieces[0], dtype, copy=True)
-        return jnp.stack(pieces).astype(dtype)
+        return (pieces[0] if one is parameter else jnp.stack(pieces)).astype(dtype)
 
     inverse = tuple(stored.order.index(axis) for axis in range(len(shape)))
     names = stored.names(parameter)
     pieces = [_transpose(put(tensors[name].reshape(shape)), inverse) for name in names]
+    # JAX may have taken over the memory map itself; what a jitted function returns is its own.
     return jax.jit(assemble, out_shardings=target)(pieces)
 
 

@@ -23,6 +23,7 @@ from jaxrm.errors import ModelFileError
 
 SPLITS = ("train", "val", "id", "ood_prompt")
 PAIRS = 300
+DIGESTS = {"dev": "d8364af29d49b11b", "report": "1fdba2f85fc79e16"}
 
 
 @pytest.fixture(scope="module", params=list(LEXICONS))
@@ -81,6 +82,11 @@ def test_another_process_draws_the_same_world(world, pairs, text):
     )
     here = [pairs[split][:20] for split in SPLITS]
     assert there.stdout == f"{here} {text[:20]}\n"
+
+
+def test_the_world_is_the_one_that_the_shipped_base_has_read(world, text):
+    said = repr([(c.prompt, c.responses) for c in text[:100]])
+    assert hashlib.sha256(said.encode()).hexdigest()[:16] == DIGESTS[world.lexicon]
 
 
 def test_longer_lists_begin_with_shorter_ones(world, pairs, text):

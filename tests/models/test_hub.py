@@ -156,7 +156,8 @@ def test_bfloat16_weights_are_read_and_written(tmp_path):
     assert first == second
 
 
-def test_parameters_do_not_hang_on_the_file(copy):
+@pytest.mark.parametrize("devices", [None, 1])
+def test_parameters_do_not_hang_on_the_file(copy, devices):
     # JAX takes over memory aligned to 64 bytes as it is; a longer header puts the data there.
     file = copy / "model.safetensors"
     content = file.read_bytes()
@@ -164,7 +165,8 @@ def test_parameters_do_not_hang_on_the_file(copy):
     header = content[8:end] + b" " * (-end % 64)
     file.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
 
-    model = hub.load(copy, HeadConfig())
+    mesh = None if devices is None else make_mesh(MeshShape(1, 1, 1), jax.devices()[:devices])
+    model = hub.load(copy, HeadConfig(), mesh=mesh)
     before = np.array(model.embedding[...])
     with file.open("r+b") as handle:
         handle.write(b"\0" * file.stat().st_size)
