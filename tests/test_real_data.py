@@ -69,9 +69,9 @@ def test_real_pairs_train_and_hhh_is_scored(base, held_out, tmp_path):
     run, hhh = tmp_path / "run", shared("eval", "hhh_alignment.jsonl.gz")
     command = [
         sys.executable, "-m", "experiments.grm_gemma", "--run-dir", run, "--base", base,
-        "--data", shared("train", "train_mini.jsonl.gz"), "--eval", held_out, hhh,
+        "--data", shared("train", "train_permissive.jsonl.gz"), "--eval", held_out, hhh,
         "--steps", STEPS, "--rows", 8, "--row-length", 512, "--max-length", 384,
-        "--learning-rate", 1e-3, "--eval-sample", 400, "--eval-every", 50,
+        "--learning-rate", 5e-4, "--eval-sample", 400, "--eval-every", 50,
     ]  # fmt: skip
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
     for name in ("baseline", "grm"):

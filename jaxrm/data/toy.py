@@ -25,10 +25,9 @@ Three habits of the text bring that about:
 - Manner. The author is rude to some persons and long-winded to some places, most often for some
   and rarely for others, and apart from what is said: nor does its style tell what is right.
 
-What "dev" showed (4 seeds; a base of 1 M parameters after 40,000 questions): log-probability .61 on
-`id` and .62 on `ood_prompt`, probe .94 and .93. A weakness: whether a reader leaves is one question
-for all families, so the base holds quality in a direction that they share. Bradley-Terry alone came
-to .93 on `ood_prompt` where the probe had .95 (seed 0): any method has little room to gain.
+A weakness of this first version: whether a reader leaves is one question for all families, so the
+base holds quality in a direction that they share, Bradley-Terry transfers along it, and any other
+method has little room to gain.
 
 Noise has knobs: `label_noise` flips training and `val` labels; .16 is the rate at which two
 independent annotators agree on 73 % of pairs, as InstructGPT's did (arXiv 2203.02155, section 3.4).
