@@ -35,7 +35,7 @@ def forests(draw):
 
 
 @given(forests(), st.integers(0, 3), st.integers(0, 3))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_an_epoch_plans_every_tree_once_and_within_capacity(trees, seed, epoch):
     shape = PackShape.fit(trees, rows=2, length=70, ask="all")
     sizes = packing.measure(trees, ask="all", preferences=True)
