@@ -218,7 +218,7 @@ def test_order_is_kept_where_raw_text_and_conversations_mix(tokenizer):
 words = st.text(st.sampled_from("hi\nl <é☃"), max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(words, min_size=1, max_size=4), words, st.booleans())
 def test_every_branch_is_the_whole_rendering(tokenizer, chatml, answers, question, folds):
     pick = tokenizer if folds else chatml

@@ -204,7 +204,7 @@ def test_gold_orders_answers_as_published(world):
 
 
 @given(response=st.text() | st.sampled_from(["", "\n", "!" * 9999, "7 " * 3000, "a\x00b"]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_gold_is_defined_for_any_string(response):
     world = World(0, "dev")
     prompt = asked(world.comparisons("id", 1)[0])
@@ -299,7 +299,7 @@ def test_special_tokens_are_gemma_s(tokenizer):
 
 
 @given(st.text())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_round_trips(text):
     hf = loaded().hf
     assert hf.decode(hf(text, add_special_tokens=False)["input_ids"]) == text
