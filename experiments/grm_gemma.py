@@ -213,6 +213,10 @@ def main(cfg: Config) -> None:
 
 def resolve(cfg: Config) -> Config:
     """The configuration with every None that depends on the base's size filled in."""
+    if cfg.base is not None and cfg.pretrain:
+        raise DataError("--pretrain makes a base and --base names one: choose one of them")
+    if cfg.base is None and cfg.lexicon != "report" and not cfg.pretrain:
+        raise DataError("the shipped base has read the report lexicon: add --pretrain or --base")
     scale = TOY if cfg.base is None else PAPER
     unset = {name: value for name, value in scale.items() if getattr(cfg, name) is None}
     return dataclasses.replace(cfg, **unset)

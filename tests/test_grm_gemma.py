@@ -196,6 +196,8 @@ def test_an_mlp_head_is_read_back_with_its_shape(tmp_path):
     [
         ({"data": ()}, "--data and --eval go together"),
         ({"eval": ()}, "--data and --eval go together"),
+        ({"pretrain": True}, "choose one of them"),
+        ({"base": None, "lexicon": "dev"}, "add --pretrain or --base"),
         ({"eval": (ROWS, ROWS)}, "two --eval files are named rows"),
         ({"max_length": 5}, "nothing left to train on: read 4, used 0, dropped 4: 4 over-length"),
     ],
