@@ -89,6 +89,8 @@ def curves(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    # First, because it is what refuses comparisons without ranks by their file and row.
+    strict = accuracy(rewards, comparisons)
     losses, best, others = [], [], []
     for values, comparison in zip(rewards, comparisons, strict=True):
         ranks = np.asarray(comparison.ranks)
@@ -105,7 +107,7 @@ def _of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]
         "others": np.histogram(np.concatenate(others), edges)[0],
     }
     return {
-        **dataclasses.asdict(accuracy(rewards, comparisons)),
+        **dataclasses.asdict(strict),
         "loss": float(np.mean(losses)),
         "rewards": {part: values.tolist() for part, values in histogram.items()},
     }

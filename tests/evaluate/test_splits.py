@@ -7,6 +7,7 @@ import pytest
 from jaxrm import parallel
 from jaxrm.data import chat, sources
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.errors import DataError
 from jaxrm.evaluate import splits
 from jaxrm.evaluate.probe import probe
 from jaxrm.evaluate.splits import Split
@@ -62,6 +63,14 @@ def test_comparisons_without_an_order_are_not_counted(model, tokenizer, options)
     found = splits.evaluate(model, {"all": split}, **options)["all"]
     assert found["n"] == 4
     assert np.isfinite(found["loss"])
+
+
+def test_a_comparison_without_ranks_is_named(model, tokenizer, options):
+    row = sources.read(FOLDER / "rows.jsonl")[0]
+    unranked = Comparison(row.prompt, row.responses, where="eval.jsonl, row 7")
+    split = Split([unranked], chat.tokenize([unranked], tokenizer))
+    with pytest.raises(DataError, match="eval.jsonl, row 7: field 'ranks'"):
+        splits.evaluate(model, {"all": split}, **options)
 
 
 def planted(tokenizer, seed, count, *, marked):
