@@ -23,10 +23,10 @@ import jax
 from jax.sharding import Mesh
 
 from jaxrm import cli, parallel, report
-from jaxrm.data import chat, filters, sources, toy
+from jaxrm.data import chat, filters, planning, sources, toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.loader import Loader
-from jaxrm.data.packing import Ask, PackedBatch, PackShape
+from jaxrm.data.packing import Ask, PackedBatch
 from jaxrm.errors import DataError
 from jaxrm.evaluate import splits
 from jaxrm.evaluate.probe import probe
@@ -180,7 +180,9 @@ def main(cfg: Config) -> None:
             for split, train in probing.items():
                 fitted = probe(model, train, held_out[split], **scoring)
                 results["base"][split]["probe"] = fitted
-        shape = PackShape.fit(trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg, alpha))
+        shape = planning.fit_shape(
+            trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg, alpha)
+        )
         loader = Loader(trees, shape, mesh=mesh, seed=cfg.seed, accumulate=cfg.accumulate)
         steps = cfg.steps or loader.steps(cfg.epochs)
         model = fit(
@@ -270,7 +272,7 @@ def pretrain(cfg: Config, run: Path, mesh: Mesh) -> Path:
     tokenizer = chat.load_tokenizer(toy.TOKENIZER)
     text = toy.World(seed=0, lexicon=cfg.lexicon).pretraining_text(cfg.documents)
     trees = chat.tokenize(text, tokenizer)
-    shape = PackShape.fit(trees, rows=8, length=160, ask="all")
+    shape = planning.fit_shape(trees, rows=8, length=160, ask="all")
     loader = Loader(trees, shape, mesh=mesh, seed=0)
     config = ModelConfig.from_hf(json.loads((toy.TOKENIZER / "config.json").read_text()))
 

@@ -24,9 +24,9 @@ from jax.sharding import Mesh, PartitionSpec
 from tqdm import tqdm
 
 from jaxrm import cli, files, parallel
-from jaxrm.data import chat, packing, sources
+from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.loader import pack_local, prefetch
-from jaxrm.data.packing import PackedBatch, PackShape, TokenTree
+from jaxrm.data.packing import PackedBatch, TokenTree
 from jaxrm.models import heads, hub, transformer
 from jaxrm.models.transformer import RewardModel
 
@@ -128,9 +128,9 @@ def _batches(
     for length, bucket in sorted(buckets.items()):
         parts = [part for part, _ in bucket]
         part_offsets = np.array([offset for _, offset in bucket])
-        shape = PackShape.fit(parts, rows=rows, length=length, ask=ask, preferences=False)
+        shape = planning.fit_shape(parts, rows=rows, length=length, ask=ask, preferences=False)
         sizes = packing.measure(parts, ask=ask, preferences=False)
-        plan = packing.plan_rows(sizes, shape.capacity, np.arange(len(parts)))
+        plan = planning.plan_rows(sizes, shape.capacity, np.arange(len(parts)))
 
         def load(first: int, parts=parts, plan=plan, shape=shape, offsets=part_offsets):
             local = pack_local(parts, plan, first, shape, offsets)

@@ -13,8 +13,7 @@ import pytest
 
 from experiments import grm_gemma
 from experiments.grm_gemma import Config
-from jaxrm.data import chat, packing, sources
-from jaxrm.data.packing import PackShape
+from jaxrm.data import chat, packing, planning, sources
 from jaxrm.errors import DataError, RunDirError
 from jaxrm.losses import generation, preference
 from jaxrm.models import heads, hub, transformer
@@ -65,7 +64,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def batch():
     trees = chat.tokenize(sources.read(ROWS), chat.load_tokenizer(FOLDER))
-    shape = PackShape.fit(trees, rows=1, length=256, ask="all")
+    shape = planning.fit_shape(trees, rows=1, length=256, ask="all")
     packed = packing.pack(trees, [range(len(trees))], shape)
     return jax.tree.map(jnp.asarray, packed)
 
@@ -165,7 +164,7 @@ def test_a_ranking_writes_its_best_response_once(batch):
     tokens = np.arange(10, 14, dtype=np.int32)
     branches = tuple(packing.Branch(tokens + k, np.ones(4, bool)) for k in range(4))
     ranking = packing.TokenTree(tokens, branches, ranks=(2, 0, 1, 3))
-    shape = PackShape.fit([ranking], rows=1, length=32, ask="best")
+    shape = planning.fit_shape([ranking], rows=1, length=32, ask="best")
     packed = jax.tree.map(jnp.asarray, packing.pack([ranking], [[0]], shape))
     found = terms(hub.load(FOLDER, None), packed, 0.5)
     assert found["text"].weights.sum() == 1

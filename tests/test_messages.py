@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxrm.data import chat, packing, sources
-from jaxrm.data.packing import PackShape
+from jaxrm.data import chat, packing, planning, sources
 from jaxrm.losses import generation, preference
 from jaxrm.models import heads, hub, transformer
 from jaxrm.models.transformer import RewardModel
@@ -26,9 +25,9 @@ def trees():
 @pytest.fixture(scope="module")
 def batch(trees):
     # Two rows, so that conversations share a row and do not.
-    shape = PackShape.fit(trees, rows=2, length=160, ask="all")
+    shape = planning.fit_shape(trees, rows=2, length=160, ask="all")
     sizes = packing.measure(trees, ask="all", preferences=True)
-    plan = packing.plan_rows(sizes, shape.capacity, np.arange(len(trees)))
+    plan = planning.plan_rows(sizes, shape.capacity, np.arange(len(trees)))
     assert len(plan) == 2
     return jax.tree.map(jnp.asarray, packing.pack(trees, plan, shape))
 
@@ -133,9 +132,9 @@ def test_scores_do_not_depend_on_packing(model, trees, rows, length, reverse, al
     values = np.load(FOLDER / "values.npz")
     given = unpacked(trees) if alone else trees
     order = np.arange(len(given))[:: -1 if reverse else 1]
-    shape = PackShape.fit(given, rows=rows, length=length, ask="all")
+    shape = planning.fit_shape(given, rows=rows, length=length, ask="all")
     sizes = packing.measure(given, ask="all", preferences=True)
-    plan = packing.plan_rows(sizes, shape.capacity, order)
+    plan = planning.plan_rows(sizes, shape.capacity, order)
     seen = 0
     for start in range(0, len(plan), rows):
         batch = packing.pack(given, plan[start : start + rows], shape)
@@ -152,9 +151,9 @@ def test_gradients_do_not_depend_on_packing(model, trees):
     structure, params = transformer.split(model)
     gradients = []
     for length, order in ((640, [0, 1, 2, 3]), (160, [3, 1, 0, 2])):
-        shape = PackShape.fit(trees, rows=4, length=length, ask="best")
+        shape = planning.fit_shape(trees, rows=4, length=length, ask="best")
         sizes = packing.measure(trees, ask="best", preferences=True)
-        plan = packing.plan_rows(sizes, shape.capacity, np.array(order))
+        plan = planning.plan_rows(sizes, shape.capacity, np.array(order))
         batch = jax.tree.map(jnp.asarray, packing.pack(trees, plan, shape))
         gradients.append(loss_and_gradient(params, structure, batch)[1])
     for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):

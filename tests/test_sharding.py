@@ -8,9 +8,8 @@ import pytest
 
 from experiments import grm_gemma
 from jaxrm import parallel
-from jaxrm.data import chat, packing, sources
+from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.loader import Loader
-from jaxrm.data.packing import PackShape
 from jaxrm.models import heads, hub, transformer
 from jaxrm.parallel import MeshShape, ShardingRules
 from jaxrm.score import read
@@ -36,7 +35,7 @@ def trees():
 
 def train(mesh, trees, steps):
     cfg = grm_gemma.resolve(grm_gemma.Config(alpha=0.3))
-    shape = PackShape.fit(trees, rows=4, length=128, ask="best")
+    shape = planning.fit_shape(trees, rows=4, length=128, ask="best")
     loader = Loader(trees, shape, mesh=mesh, seed=0)
     model = hub.load(FOLDER, None, mesh=mesh)
     structure, params = transformer.split(model)

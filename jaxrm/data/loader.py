@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrm import parallel
-from jaxrm.data import packing
+from jaxrm.data import packing, planning
 from jaxrm.data.packing import PackedBatch, PackShape, TokenTree
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Loader:
 
     def _plan(self, epoch: int) -> list[list[int]]:
         while len(self._plans) <= epoch:
-            plan = packing.plan_epoch(self._sizes, self.shape, self.seed, len(self._plans))
+            plan = planning.plan_epoch(self._sizes, self.shape, self.seed, len(self._plans))
             self._plans.append(plan)
         return self._plans[epoch]
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jaxrm import parallel
+from jaxrm.data import planning
 from jaxrm.data.loader import Loader, prefetch
-from jaxrm.data.packing import PackShape
 from jaxrm.errors import MeshError
 from tests.data.test_packing import tree
 
@@ -23,7 +23,7 @@ def trees():
 
 
 def loader(trees, mesh, **options):
-    shape = PackShape.fit(trees, rows=2, length=40, ask="best")
+    shape = planning.fit_shape(trees, rows=2, length=40, ask="best")
     return Loader(trees, shape, mesh=mesh, **{"seed": 0, **options})
 
 

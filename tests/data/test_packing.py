@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrm.data import packing
+from jaxrm.data import packing, planning
 from jaxrm.data.packing import Branch, PackShape, TokenTree
 
 
@@ -37,20 +37,20 @@ def forests(draw):
 @given(forests(), st.integers(0, 3), st.integers(0, 3))
 @settings(max_examples=50)
 def test_an_epoch_plans_every_tree_once_and_within_capacity(trees, seed, epoch):
-    shape = PackShape.fit(trees, rows=2, length=70, ask="all")
+    shape = planning.fit_shape(trees, rows=2, length=70, ask="all")
     sizes = packing.measure(trees, ask="all", preferences=True)
-    plan = packing.plan_epoch(sizes, shape, seed, epoch)
+    plan = planning.plan_epoch(sizes, shape, seed, epoch)
     assert sorted(i for row in plan for i in row) == list(range(len(trees)))
     for row in plan:
         assert (sizes[row].sum(0) <= shape.capacity).all()
-    assert plan == packing.plan_epoch(sizes, shape, seed, epoch)
+    assert plan == planning.plan_epoch(sizes, shape, seed, epoch)
 
 
 def test_seed_and_epoch_change_the_order():
     trees = [tree(n % 7, 3, 4, ranks=(0, 1)) for n in range(60)]
-    shape = PackShape.fit(trees, rows=2, length=40)
+    shape = planning.fit_shape(trees, rows=2, length=40)
     sizes = packing.measure(trees, ask="none", preferences=True)
-    plans = [packing.plan_epoch(sizes, shape, *at) for at in [(0, 0), (0, 1), (1, 0)]]
+    plans = [planning.plan_epoch(sizes, shape, *at) for at in [(0, 0), (0, 1), (1, 0)]]
     assert plans[0] != plans[1]
     assert plans[0] != plans[2]
 
@@ -59,16 +59,16 @@ def test_rows_are_full_of_tokens_not_of_padding():
     rng = np.random.default_rng(0)
     lengths = np.clip(np.exp(rng.normal(3.5, 0.7, (2000, 3))), 1, 200).astype(int)
     trees = [tree(*row, ranks=(0, 1)) for row in lengths]
-    shape = PackShape.fit(trees, rows=1, length=1024, ask="all")
+    shape = planning.fit_shape(trees, rows=1, length=1024, ask="all")
     sizes = packing.measure(trees, ask="all", preferences=True)
-    plan = packing.plan_epoch(sizes, shape, 0, 0)
+    plan = planning.plan_epoch(sizes, shape, 0, 0)
     assert sizes[:, 0].sum() / (1024 * len(plan)) > 0.95
 
 
 def test_a_pair_is_written_as_the_layout_says():
     pair = tree(3, 2, 4, targets=2, ranks=(1, 0), scores=(0.5, 2.0), margin=1.5)
     other = tree(2, 1, 1, ranks=(0, 1))
-    shape = PackShape.fit([pair, other], rows=1, length=16, ask="all")
+    shape = planning.fit_shape([pair, other], rows=1, length=16, ask="all")
     batch = packing.pack([other, pair], [[1, 0]], dataclasses.replace(shape, length=16))
 
     ids = [10, 11, 12, 13, 14, 15, 16, 17, 18]
@@ -102,7 +102,7 @@ def test_a_pair_is_written_as_the_layout_says():
 
 def test_only_the_best_response_is_asked_for_and_only_once():
     tied = tree(3, 2, 2, 2, ranks=(1, 0, 0))
-    shape = PackShape.fit([tied], rows=1, length=16, ask="best")
+    shape = planning.fit_shape([tied], rows=1, length=16, ask="best")
     batch = packing.pack([tied], [[0]], shape)
     np.testing.assert_array_equal(batch.logp_mask[0], [False, True, False])
     np.testing.assert_array_equal(batch.target_slot[0], [1, 1])
@@ -112,7 +112,7 @@ def test_only_the_best_response_is_asked_for_and_only_once():
 
 def test_pairs_of_a_ranking_weigh_one_comparison_in_total():
     ranked = tree(3, 1, 1, 1, 1, ranks=(2, 0, 3, 1))
-    shape = PackShape.fit([ranked], rows=1, length=16)
+    shape = planning.fit_shape([ranked], rows=1, length=16)
     batch = packing.pack([ranked], [[0]], shape)
     assert batch.pair_mask.sum() == 6
     np.testing.assert_allclose(batch.pair_weight.sum(), 1.0)
@@ -123,7 +123,7 @@ def test_pairs_of_a_ranking_weigh_one_comparison_in_total():
 
 def test_ties_make_no_pair_and_unranked_trees_make_none():
     tied, unranked = tree(2, 1, 1, 1, ranks=(0, 0, 1)), tree(2, 1, 1)
-    shape = PackShape.fit([tied, unranked], rows=1, length=16)
+    shape = planning.fit_shape([tied, unranked], rows=1, length=16)
     batch = packing.pack([tied, unranked], [[0, 1]], shape)
     np.testing.assert_array_equal(batch.chosen_slot[0][batch.pair_mask[0]], [0, 1])
     np.testing.assert_array_equal(batch.rejected_slot[0][batch.pair_mask[0]], [2, 2])
@@ -131,7 +131,7 @@ def test_ties_make_no_pair_and_unranked_trees_make_none():
 
 def test_scoring_makes_no_preferences():
     big = tree(3, *[1] * 405)
-    shape = PackShape.fit([big], rows=1, length=512, preferences=False)
+    shape = planning.fit_shape([big], rows=1, length=512, preferences=False)
     batch = packing.pack([big], [[0]], shape)
     assert batch.chosen_slot.shape == (1, 0)
     assert batch.group_slots.shape == (1, 0, 0)
@@ -140,7 +140,7 @@ def test_scoring_makes_no_preferences():
 
 def test_nothing_predicts_the_first_token_where_there_is_no_prompt():
     bare = tree(0, 3, 2, ranks=(0, 1))
-    shape = PackShape.fit([bare], rows=1, length=8, ask="all")
+    shape = planning.fit_shape([bare], rows=1, length=8, ask="all")
     batch = packing.pack([bare], [[0]], shape)
     np.testing.assert_array_equal(batch.predictor[0], [0, 1, 3])
     np.testing.assert_array_equal(batch.target[0], [11, 12, 14])
@@ -150,7 +150,7 @@ def test_nothing_predicts_the_first_token_where_there_is_no_prompt():
 def test_unlabelled_attributes_are_masked_zeros():
     rated = tree(2, 1, 1, attributes=((1.0, float("nan")), (float("nan"), 3.0)))
     plain = tree(2, 1, 1)
-    shape = PackShape.fit([rated, plain], rows=1, length=8)
+    shape = planning.fit_shape([rated, plain], rows=1, length=8)
     batch = packing.pack([rated, plain], [[0, 1]], shape)
     np.testing.assert_array_equal(batch.attributes[0], [[1, 0], [0, 3], [0, 0], [0, 0]])
     np.testing.assert_array_equal(batch.attributes_mask[0, :2], [[True, False], [False, True]])
@@ -159,7 +159,7 @@ def test_unlabelled_attributes_are_masked_zeros():
 
 def test_missing_rows_are_empty_and_nothing_is_nan():
     trees = [tree(2, 1, 1, ranks=(0, 1))]
-    shape = PackShape.fit(trees, rows=3, length=8, ask="all")
+    shape = planning.fit_shape(trees, rows=3, length=8, ask="all")
     batch = packing.pack(trees, [[0]], shape)
     assert (batch.comparison[1:] == -1).all()
     for name in ("response_mask", "pair_mask", "group_mask", "target_mask"):
@@ -181,7 +181,7 @@ def test_a_tree_larger_than_a_row_is_refused():
     trees = [tree(30, 3, 3, ranks=(0, 1))]
     sizes = packing.measure(trees, ask="none", preferences=True)
     with pytest.raises(ValueError, match="tree 0 needs"):
-        packing.plan_rows(sizes, np.array([20, 9, 9, 9, 9]), np.arange(1))
+        planning.plan_rows(sizes, np.array([20, 9, 9, 9, 9]), np.arange(1))
     shape = PackShape(rows=1, length=20, slots=2, pairs=1, groups=1, group_size=2)
     with pytest.raises(ValueError, match="row 0 needs"):
         packing.pack(trees, [[0]], shape)

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrm.data import planning
 from jaxrm.data.packing import (
     Branch,
     PackShape,
     TokenTree,
     measure,
     pack,
-    plan_rows,
 )
 from jaxrm.models import heads
 from jaxrm.models.config import ModelConfig
@@ -52,7 +52,7 @@ def random_tree(rng: np.random.Generator, prompt: int, branches: tuple[int, ...]
 def packed(trees: list[TokenTree], shape: PackShape):
     """The trees in as few rows as they need, the rest of the batch empty."""
     sizes = measure(trees, ask=shape.ask, preferences=False)
-    rows = plan_rows(sizes, shape.capacity, np.arange(len(trees)))
+    rows = planning.plan_rows(sizes, shape.capacity, np.arange(len(trees)))
     return pack(trees, rows, shape)
 
 
