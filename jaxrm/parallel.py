@@ -50,6 +50,7 @@ class ShardingRules:
     kv_heads: MeshAxes = "tensor"
     head_dim: MeshAxes = None
     mlp: MeshAxes = "tensor"
+    rank: MeshAxes = None
     head_hidden: MeshAxes = None
     outputs: MeshAxes = None
 

@@ -21,6 +21,7 @@ class ModelConfig:
       embedding_scale: factor on the token embeddings.
       norm_offset: RMS norms multiply by ``norm_offset + weight``.
       query_scale: factor on query-key products.
+      post_norms: norms also after attention and after the MLP, before each is added.
       windows: per layer, how many positions back a token sees (None: all). Empty: all, everywhere.
       attention_softcap, logit_softcap: ``cap * tanh(x / cap)`` on attention or vocabulary logits.
       initializer_range: standard deviation of fresh weight matrices.
@@ -42,6 +43,7 @@ class ModelConfig:
     tie_embeddings: bool = False
     embedding_scale: float = 1.0
     norm_offset: float = 0.0
+    post_norms: bool = False
     windows: tuple[int | None, ...] = ()
     attention_softcap: float | None = None
     logit_softcap: float | None = None
@@ -79,7 +81,7 @@ class ModelConfig:
         if family not in _FAMILIES:
             raise fields.error("model_type", f"is not one of {', '.join(_FAMILIES)}")
         try:
-            return _FAMILIES[family](fields)
+            return _FAMILIES[family].read(fields)
         except ValueError as error:
             raise ModelFileError(f"{where}: {error}") from error
 
@@ -115,6 +117,7 @@ class ModelConfig:
             "rope_parameters": {"rope_theta": self.rope_theta, "rope_type": "default"},
             "torch_dtype": dtype,
             "dtype": dtype,
+            **_FAMILIES[self.model_type].write(self),
         }
         read_back = ModelConfig.from_hf(written)
         if read_back != self:
@@ -150,6 +153,10 @@ class _Fields:
         if type(value) not in (int, float) or not 0 < value < math.inf:
             raise self.error(name, "must be a positive number")
         return float(value)
+
+    def cap(self, name: str, default: float) -> float | None:
+        """A bound, where null means none."""
+        return None if self.raw.get(name, default) is None else self.number(name, default)
 
     def flag(self, name: str, default: bool) -> bool:
         value = self.raw.get(name, default)
@@ -213,7 +220,7 @@ class _Fields:
 
 
 # Fields with which some decoder or training recipe changes what a plain one computes, and the
-# values with which they do not. A family removes from the list what it implements.
+# values with which they do not. A family leaves out what it implements.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False, None),
     "attention_dropout": (0.0, None),
@@ -235,20 +242,73 @@ def _gemma(fields: _Fields) -> ModelConfig:
     """Gemma 1 (arXiv 2403.08295)."""
     fields.refuse(_NEUTRAL)
     common = fields.common()
+    return ModelConfig(**common, **_gemmas(fields), query_scale=common["head_dim"] ** -0.5)
+
+
+def _gemma2(fields: _Fields) -> ModelConfig:
+    """Gemma 2 (arXiv 2408.00118): soft-caps, every other layer local, norms on both sides."""
+    own = ("attn_logit_softcapping", "final_logit_softcapping", "layer_types")
+    own += ("query_pre_attn_scalar", "sliding_window")
+    fields.refuse({name: values for name, values in _NEUTRAL.items() if name not in own})
+    common = fields.common()
+    layers, kinds = common["num_layers"], fields.raw.get("layer_types")
+    if kinds is None:  # the first releases say nothing and mean this
+        kinds = [("sliding_attention", "full_attention")[i % 2] for i in range(layers)]
+    known = isinstance(kinds, list) and set(kinds) <= {"sliding_attention", "full_attention"}
+    if not known or len(kinds) != layers:
+        problem = f"must name sliding_attention or full_attention for each of {layers} layers"
+        raise fields.error("layer_types", problem)
+    windows: tuple[int | None, ...] = ()
+    if "sliding_attention" in kinds:
+        window = fields.count("sliding_window")
+        windows = tuple(window if kind == "sliding_attention" else None for kind in kinds)
+    return ModelConfig(
+        **common,
+        **_gemmas(fields),
+        query_scale=fields.number("query_pre_attn_scalar", 256.0) ** -0.5,
+        post_norms=True,
+        windows=windows,
+        attention_softcap=fields.cap("attn_logit_softcapping", 50.0),
+        logit_softcap=fields.cap("final_logit_softcapping", 30.0),
+    )
+
+
+def _gemmas(fields: _Fields) -> dict[str, Any]:
+    """What both Gemmas have in common."""
     # The first releases say "gelu" and mean the tanh form; `hidden_activation` came to correct that
-    # and transformers 5 dropped it again.
+    # and transformers 5 dropped it again for Gemma 1.
     said = {fields.raw.get(name) for name in ("hidden_act", "hidden_activation")} - {None}
     said = {"gelu_pytorch_tanh" if name == "gelu" else name for name in said}
     if len(said) > 1:
         raise fields.error("hidden_activation", "contradicts hidden_act")
-    return ModelConfig(
-        **common,
-        activation=said.pop() if said else "gelu_pytorch_tanh",
-        tie_embeddings=fields.flag("tie_word_embeddings", True),
-        embedding_scale=math.sqrt(common["hidden_size"]),
-        norm_offset=1.0,
-        query_scale=common["head_dim"] ** -0.5,
-    )
+    return {
+        "activation": said.pop() if said else "gelu_pytorch_tanh",
+        "tie_embeddings": fields.flag("tie_word_embeddings", True),
+        "embedding_scale": math.sqrt(fields.count("hidden_size")),
+        "norm_offset": 1.0,
+    }
 
 
-_FAMILIES: dict[str, Callable[[_Fields], ModelConfig]] = {"gemma": _gemma}
+def _write_gemma2(config: ModelConfig) -> dict[str, Any]:
+    local = [window is not None for window in config.windows or (None,) * config.num_layers]
+    window = max((window for window in config.windows if window is not None), default=4096)
+    return {
+        "hidden_activation": config.activation,
+        # The square is rounded off, so that 144 comes back as 144.
+        "query_pre_attn_scalar": float(f"{config.query_scale**-2:.12g}"),
+        "layer_types": [("full_attention", "sliding_attention")[is_local] for is_local in local],
+        "sliding_window": window,
+        "attn_logit_softcapping": config.attention_softcap,
+        "final_logit_softcapping": config.logit_softcap,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Family:
+    """How a family's ``config.json`` is read, and what it says beyond the common words."""
+
+    read: Callable[[_Fields], ModelConfig]
+    write: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}
+
+
+_FAMILIES = {"gemma": _Family(_gemma), "gemma2": _Family(_gemma2, _write_gemma2)}

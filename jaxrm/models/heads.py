@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxrm.data.packing import PackedBatch
-from jaxrm.models.layers import soft_cap, wide_einsum
+from jaxrm.models.layers import dropout, soft_cap, wide_einsum
 from jaxrm.models.parameters import Parameter, Tree, constant, normal
 
 if TYPE_CHECKING:
@@ -95,10 +95,8 @@ def outputs(
     if model.reward_head is None:
         raise ValueError("this model has no reward head")
     x = _at(hidden, batch.response_end).astype(jnp.float32)
-    dropout = model.head_config.dropout
-    if rng is not None and dropout:
-        kept = jax.random.bernoulli(rng, 1.0 - dropout, x.shape)
-        x = jnp.where(kept, x / (1.0 - dropout), 0.0)
+    if rng is not None:
+        x = dropout(x, model.head_config.dropout, rng)
     weights = model.reward_head.arrays()
     if model.head_config.kind == "linear":
         x = jnp.matmul(x, weights["weight"], precision=_EXACT)

@@ -10,8 +10,6 @@ import dataclasses
 import functools
 import json
 import logging
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,14 +26,22 @@ from jaxrm.files import replacing
 from jaxrm.models import heads, tensorfile, transformer
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.heads import HeadConfig
-from jaxrm.models.parameters import Parameter, Tree, initialise, shapes
+from jaxrm.models.layout import (
+    CLASS_PREFIX,
+    EMBEDDING,
+    LM_HEAD,
+    Stored,
+    Tensors,
+    one_layer,
+    stored_head,
+    stored_layout,
+)
+from jaxrm.models.lora import LoraConfig
+from jaxrm.models.parameters import Parameter, initialise, shapes
 from jaxrm.models.transformer import Compute, RewardModel
 from jaxrm.parallel import ShardingRules, replicated, shard_spec
 
 log = logging.getLogger(__name__)
-
-Tensors = Mapping[str, np.ndarray]
-"""Memory-mapped tensors by their names in the files."""
 
 
 class Tokenizer(Protocol):
@@ -45,59 +51,10 @@ class Tokenizer(Protocol):
         """Writes the tokenizer's files."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Stored:
-    """Where files keep one of our parameters.
-
-    `name` has {} for the layer's number. `dims` gives each stored dimension as the axes of ours
-    (not counting the layers) that it runs over: torch's linear layers are [out, in], with the
-    heads flattened.
-    """
-
-    name: str
-    dims: tuple[tuple[int, ...], ...]
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """Our axes in the order in which the file runs through them."""
-        return sum(self.dims, ())
-
-    def names(self, parameter: Parameter) -> list[str]:
-        """The stored tensors that make up the parameter."""
-        if parameter.axes[0] != "layers":
-            return [self.name]
-        return [self.name.format(layer) for layer in range(parameter.shape[0])]
-
-    def shape(self, parameter: Parameter) -> tuple[int, ...]:
-        """The shape of each of them."""
-        ours = _one_layer(parameter).shape
-        return tuple(math.prod(ours[axis] for axis in dim) for dim in self.dims)
-
-
-_VECTOR, _SAME, _TRANSPOSED = ((0,),), ((0,), (1,)), ((1,), (0,))
-_INTO_HEADS, _OUT_OF_HEADS = ((1, 2), (0,)), ((2,), (0, 1))
-
-_TRUNK = {
-    "embedding": _Stored("model.embed_tokens.weight", _SAME),
-    "layers/attention_norm": _Stored("model.layers.{}.input_layernorm.weight", _VECTOR),
-    "layers/query": _Stored("model.layers.{}.self_attn.q_proj.weight", _INTO_HEADS),
-    "layers/key": _Stored("model.layers.{}.self_attn.k_proj.weight", _INTO_HEADS),
-    "layers/value": _Stored("model.layers.{}.self_attn.v_proj.weight", _INTO_HEADS),
-    "layers/output": _Stored("model.layers.{}.self_attn.o_proj.weight", _OUT_OF_HEADS),
-    "layers/mlp_norm": _Stored("model.layers.{}.post_attention_layernorm.weight", _VECTOR),
-    "layers/gate": _Stored("model.layers.{}.mlp.gate_proj.weight", _TRANSPOSED),
-    "layers/up": _Stored("model.layers.{}.mlp.up_proj.weight", _TRANSPOSED),
-    "layers/down": _Stored("model.layers.{}.mlp.down_proj.weight", _TRANSPOSED),
-    "final_norm": _Stored("model.norm.weight", _VECTOR),
-    "lm_head": _Stored("lm_head.weight", _SAME),
-}
-
-_CLASS_PREFIX = {"gemma": "Gemma"}
-
-
 def load(
     directory: str | Path,
     head: HeadConfig | None,
+    lora: LoraConfig | None = None,
     *,
     compute: Compute | None = None,
     mesh: Mesh | None = None,
@@ -112,8 +69,9 @@ def load(
 
     Args:
       head: the reward head; None takes the one in the directory.
+      lora: low-rank updates to train beside the weights, fresh from `seed`.
       mesh, rules: where parameters live; each device reads its own part of the files.
-      dtype: of the parameters, apart from the reward head, which is float32.
+      dtype: of the parameters, apart from the reward head and LoRA, which are float32.
 
     Raises:
       ModelFileError: something is missing, extra, misshapen, truncated, in a pickle, of an
@@ -123,11 +81,13 @@ def load(
     config_file = directory / "config.json"
     config = ModelConfig.from_hf(_read_json(config_file), str(config_file))
     tensors = _open(directory)
-    stored_head = _stored_head(tensors)
-    head = _choose_head(directory, config, head, stored_head)
-    declared = transformer.declare(config, head)
-    fresh = {} if stored_head else {"reward_head": declared.pop("reward_head")}
-    layout = _layout(declared, head)
+    found_head = stored_head(tensors)
+    head = _choose_head(directory, config, head, found_head)
+    declared = transformer.declare(config, head, lora)
+    fresh = {} if found_head else {"reward_head": declared.pop("reward_head")}
+    if lora is not None:
+        fresh["lora"] = declared.pop("lora")
+    layout = stored_layout(declared, head)
     _check(directory, tensors, layout)
 
     read = functools.partial(_read, tensors, mesh=mesh, rules=rules)
@@ -138,11 +98,12 @@ def load(
         },
         sep="/",
     )
-    if fresh:
+    if not found_head:
         log.warning("%s holds no reward head: a fresh one is drawn from seed %d", directory, seed)
+    if fresh:
         placement = transformer.placements(fresh, mesh, rules)
         params |= jax.jit(functools.partial(initialise, fresh), out_shardings=placement)(seed)
-    return RewardModel(config, head, compute=compute or Compute(), params=params)
+    return RewardModel(config, head, lora, compute=compute or Compute(), params=params)
 
 
 def save(
@@ -154,8 +115,9 @@ def save(
     """Writes the model as a directory that `load` and Hugging Face's classes read.
 
     A linear head makes a `...ForSequenceClassification`, an MLP head GRM's layout, no head a
-    `...ForCausalLM`. The directory appears whole or not at all, in the place of a model directory
-    that may be there. In a run of several processes each must call this; the first one writes.
+    `...ForCausalLM`. LoRA is merged into the weights. The directory appears whole or not at all, in
+    the place of a model directory that may be there. In a run of several processes each must call
+    this; the first one writes.
 
     Args:
       dtype: of the stored trunk, by default the parameters' own. A reward head stays float32.
@@ -164,7 +126,7 @@ def save(
       ModelFileError: there is something else than a model directory at `directory`, or its
         `config.json` cannot express the model.
     """
-    directory = Path(directory)
+    directory, model = Path(directory), model.merged()
     taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
     if taken and not (directory / "config.json").exists():
         raise ModelFileError(f"{directory} exists and is no model directory: name another one")
@@ -186,28 +148,6 @@ def save(
             pass
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"saved {directory}")
-
-
-def _one_layer(parameter: Parameter) -> Parameter:
-    """The parameter without its layer axis."""
-    if parameter.axes[0] != "layers":
-        return parameter
-    return dataclasses.replace(parameter, shape=parameter.shape[1:], axes=parameter.axes[1:])
-
-
-def _layout(declared: Tree, head: HeadConfig | None) -> dict[str, tuple[_Stored, Parameter]]:
-    """For every declared parameter, by path, where the files keep it."""
-    names = dict(_TRUNK)
-    if head is not None and head.kind == "linear":
-        names["reward_head/weight"] = _Stored("score.weight", _TRANSPOSED)
-    elif head is not None:
-        for i in range(head.layers + 1):
-            # A torch Sequential counts the activations between its linear layers.
-            name = f"v_head.summary.{2 * i}" if head.layers else "v_head.summary"
-            names[f"reward_head/weight_{i}"] = _Stored(f"{name}.weight", _TRANSPOSED)
-            names[f"reward_head/bias_{i}"] = _Stored(f"{name}.bias", _VECTOR)
-    flat = traverse_util.flatten_dict(declared, sep="/")
-    return {path: (names[path], parameter) for path, parameter in flat.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -248,26 +188,6 @@ def _open(directory: Path) -> dict[str, np.ndarray]:
     return {name: tensor for tensors in files.values() for name, tensor in tensors.items()}
 
 
-def _stored_head(tensors: Tensors) -> HeadConfig | None:
-    """The reward head that the directory holds."""
-
-    def outputs(name: str) -> int:
-        if tensors[name].ndim != 2:
-            raise ModelFileError(f"{name} has shape {tensors[name].shape}, not [outputs, inputs]")
-        return tensors[name].shape[0]
-
-    if "score.weight" in tensors:
-        return HeadConfig("linear", outputs=outputs("score.weight"))
-    if "v_head.summary.weight" in tensors:
-        return HeadConfig("mlp", layers=0, outputs=outputs("v_head.summary.weight"))
-    found = [re.fullmatch(r"v_head\.summary\.(\d+)\.weight", name) for name in tensors]
-    sizes = {int(match[1]): outputs(match[0]) for match in found if match}
-    if not sizes:
-        return None
-    first, last = sizes[min(sizes)], sizes[max(sizes)]
-    return HeadConfig("mlp", hidden=first, layers=len(sizes) - 1, outputs=last)
-
-
 def _choose_head(
     directory: Path, config: ModelConfig, asked: HeadConfig | None, stored: HeadConfig | None
 ) -> HeadConfig:
@@ -288,7 +208,7 @@ def _choose_head(
 
 
 def _check(
-    directory: Path, tensors: Tensors, layout: Mapping[str, tuple[_Stored, Parameter]]
+    directory: Path, tensors: Tensors, layout: Mapping[str, tuple[Stored, Parameter]]
 ) -> None:
     """Raises ModelFileError unless the tensors are exactly those that the layout names."""
     expected = {
@@ -297,9 +217,9 @@ def _check(
         for name in stored.names(parameter)
     }
     extra = set(tensors) - set(expected)
-    tied = [tensors.get(_TRUNK[path].name) for path in ("embedding", "lm_head")]
+    tied = [tensors.get(name) for name in (EMBEDDING, LM_HEAD)]
     if "lm_head" not in layout and all(tensor is not None for tensor in tied) and _equal(*tied):
-        extra.discard(_TRUNK["lm_head"].name)
+        extra.discard(LM_HEAD)
     misshapen = [
         f"{name} {tensors[name].shape} for {shape}"
         for name, shape in expected.items()
@@ -327,7 +247,7 @@ def _equal(left: np.ndarray, right: np.ndarray) -> bool:
 
 def _read(
     tensors: Tensors,
-    stored: _Stored,
+    stored: Stored,
     parameter: Parameter,
     dtype: str,
     *,
@@ -335,7 +255,7 @@ def _read(
     rules: ShardingRules,
 ) -> jax.Array:
     """One parameter: its tensors put on the devices in pieces, stacked and transposed there."""
-    one = _one_layer(parameter)
+    one = one_layer(parameter)
     shape = tuple(one.shape[axis] for axis in stored.order)
     if mesh is None:
         target = None
@@ -381,7 +301,9 @@ def _tensors_to_write(model: RewardModel, dtype: str) -> dict[str, _Tensor]:
     """By name, and wider types first, which keeps every tensor of the file aligned."""
     head = model.head_config
     tensors: dict[str, _Tensor] = {}
-    for path, (stored, parameter) in _layout(transformer.declare(model.config, head), head).items():
+    for path, (stored, parameter) in stored_layout(
+        transformer.declare(model.config, head), head
+    ).items():
         stacked = parameter.axes[0] == "layers"
         kind = "float32" if path.startswith("reward_head") else dtype
         for i, name in enumerate(stored.names(parameter)):
@@ -418,7 +340,7 @@ def _gather(model: RewardModel, tensors: Mapping[str, _Tensor]) -> Iterator[np.n
 
 def _config_json(model: RewardModel, dtype: str) -> dict[str, Any]:
     """The model's `config.json`, with what tells a reader which head to expect."""
-    head, prefix = model.head_config, _CLASS_PREFIX[model.config.model_type]
+    head, prefix = model.head_config, CLASS_PREFIX[model.config.model_type]
     config = model.config.to_hf(dtype)
     for name in ("id2label", "label2id", "num_labels", "problem_type"):
         config.pop(name, None)

@@ -54,15 +54,16 @@ def rope(
     return rotated.astype(x.dtype)
 
 
-def gated_mlp(
-    x: Float[Array, "tokens d"],
-    gate: Float[Array, "d hidden"],
-    up: Float[Array, "d hidden"],
-    down: Float[Array, "hidden d"],
-    activation: Callable[[jax.Array], jax.Array],
-) -> Float[Array, "tokens d"]:
-    """(activation(x gate) * x up) down (arXiv 2002.05202)."""
-    return (activation(x @ gate) * (x @ up)) @ down
+def project(x: Float[Array, "tokens ..."], weight: Float[Array, ...]) -> Float[Array, "tokens ..."]:
+    """The product over all axes of x but the first, which are the first of the weight's."""
+    return jnp.tensordot(x, weight, axes=x.ndim - 1)
+
+
+def dropout(x: Float[Array, "*shape"], rate: float, rng: jax.Array) -> Float[Array, "*shape"]:
+    """Each value 0 with probability `rate`, else scaled up so that the mean stays."""
+    if not rate:
+        return x
+    return jnp.where(jax.random.bernoulli(rng, 1.0 - rate, x.shape), x / (1.0 - rate), 0.0)
 
 
 def soft_cap(x: Float[Array, "*shape"], cap: float) -> Float[Array, "*shape"]:

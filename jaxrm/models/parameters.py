@@ -35,6 +35,11 @@ def normal(deviation: float) -> Initialiser:
     return lambda key, shape: deviation * jax.random.normal(key, shape, jnp.float32)
 
 
+def uniform(bound: float) -> Initialiser:
+    """Independent values, uniform between -bound and bound."""
+    return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+
 def constant(value: float) -> Initialiser:
     """The same value everywhere."""
     return lambda key, shape: jnp.full(shape, value, jnp.float32)

@@ -21,7 +21,8 @@ from jaxrm.data.packing import PackedBatch
 from jaxrm.models import heads
 from jaxrm.models.attention import tree_attention, tree_mask
 from jaxrm.models.config import ModelConfig
-from jaxrm.models.layers import ACTIVATIONS, gated_mlp, rms_norm, rope, rope_angles
+from jaxrm.models.layers import ACTIVATIONS, project, rms_norm, rope, rope_angles
+from jaxrm.models.lora import LoraConfig, apply_update, declare_update, merge_update
 from jaxrm.models.parameters import Parameter, Tree, constant, initialise, normal, shapes
 from jaxrm.parallel import ShardingRules, constrain_rows, shardings
 
@@ -49,7 +50,9 @@ class Compute:
     logp_chunk: int = 256
 
 
-def declare(config: ModelConfig, head: heads.HeadConfig | None) -> Tree:
+def declare(
+    config: ModelConfig, head: heads.HeadConfig | None, lora: LoraConfig | None = None
+) -> Tree:
     """Every parameter of a model, as nested dicts of `Parameter`."""
     layers, embed, hidden = config.num_layers, config.hidden_size, config.intermediate_size
     queries, keys = (config.num_heads, config.head_dim), (config.num_kv_heads, config.head_dim)
@@ -75,10 +78,15 @@ def declare(config: ModelConfig, head: heads.HeadConfig | None) -> Tree:
         },
         "final_norm": Parameter((embed,), ("embed",), identity),
     }
+    if config.post_norms:
+        for name in ("attention_post_norm", "mlp_post_norm"):
+            declared["layers"][name] = stacked((embed,), ("embed",), identity)
     if not config.tie_embeddings:
         declared["lm_head"] = Parameter((config.vocab_size, embed), ("vocab", "embed"), matrix)
     if head is not None:
         declared["reward_head"] = heads.declare(head, embed)
+    if lora is not None:
+        declared["lora"] = declare_update(lora, declared["layers"])
     return declared
 
 
@@ -103,12 +111,14 @@ class RewardModel(nnx.Module):
       final_norm: [embed].
       lm_head: [vocab, embed], or None where the embedding serves.
       reward_head: a `Group` as `jaxrm.models.heads` declares it, or None for a language model.
+      lora: a `Group` as `jaxrm.models.lora` declares it, or None.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         head: heads.HeadConfig | None,
+        lora: LoraConfig | None = None,
         *,
         compute: Compute = Compute(),
         seed: int = 0,
@@ -119,21 +129,29 @@ class RewardModel(nnx.Module):
         Raises:
           ValueError: `params` is not what the configuration declares.
         """
-        declared = declare(config, head)
+        declared = declare(config, head, lora)
         if params is None:
             params = jax.jit(functools.partial(initialise, declared))(seed)
         if shapes(params) != shapes(declared):
             raise ValueError("params are not those that the configuration declares")
         held = jax.tree.map(lambda p, value: nnx.Param(value, axes=p.axes), declared, params)
-        self.config, self.head_config, self.compute = config, head, compute
+        self.config, self.compute = config, compute
+        self.head_config, self.lora_config = head, lora
         self.embedding = held["embedding"]
         self.layers = Group(held["layers"])
         self.final_norm = held["final_norm"]
         self.lm_head = held.get("lm_head")
         self.reward_head = None if head is None else Group(held["reward_head"])
+        self.lora = None if lora is None else Group(held["lora"])
 
-    def hidden(self, batch: PackedBatch) -> Float[Array, "rows length d"]:
-        """Hidden states after the final norm, in the compute dtype; padding's are meaningless."""
+    def hidden(
+        self, batch: PackedBatch, rng: jax.Array | None = None
+    ) -> Float[Array, "rows length d"]:
+        """Hidden states after the final norm, in the compute dtype; padding's are meaningless.
+
+        Args:
+          rng: key for LoRA's dropout, in training; without it nothing is dropped.
+        """
         config, dtype = self.config, jnp.dtype(self.compute.dtype)
         # jnp.take answers an id beyond the vocabulary with NaN, where indexing would clamp it.
         x = jnp.take(self.embedding[...], batch.tokens, axis=0).astype(dtype)
@@ -141,8 +159,15 @@ class RewardModel(nnx.Module):
         mask = tree_mask(batch)
         angles = rope_angles(batch.positions, config.head_dim, config.rope_theta)
 
-        def layer(x: jax.Array, scanned: tuple[Tree, jax.Array | None]) -> tuple[jax.Array, None]:
-            weights, window = scanned
+        def layer(x: jax.Array, scanned: tuple[Any, ...]) -> tuple[jax.Array, None]:
+            weights, updates, window, key = scanned
+
+            def projected(name: str, x: jax.Array) -> jax.Array:
+                result = project(x, weights[name].astype(x.dtype))
+                if self.lora is None:
+                    return result
+                return result + apply_update(self.lora_config, updates, name, x, key)
+
             attend = functools.partial(
                 tree_attention,
                 batch=batch,
@@ -151,42 +176,67 @@ class RewardModel(nnx.Module):
                 softcap=config.attention_softcap,
                 mask=mask,
             )
-            return constrain_rows(_layer(config, weights, x, angles, attend)), None
+            return constrain_rows(_layer(config, weights, projected, x, angles, attend)), None
 
-        scanned = (self.layers.arrays(), _windows(config))
+        updates = None if self.lora is None else self.lora.arrays()
+        keys = None if rng is None else jax.random.split(rng, config.num_layers)
+        scanned = (self.layers.arrays(), updates, _windows(config), keys)
         x, _ = jax.lax.scan(_remat(layer, self.compute.remat), x, scanned)
         flat = _norm(config, x.reshape(-1, config.hidden_size), self.final_norm[...])
         return flat.reshape(x.shape)
+
+    def without_lora(self) -> RewardModel:
+        """The same arrays with LoRA off: the model that training began from, but for its head."""
+        params = split(self)[1]
+        params.pop("lora", None)
+        return RewardModel(self.config, self.head_config, compute=self.compute, params=params)
+
+    def merged(self) -> RewardModel:
+        """A model without LoRA that computes the same, up to rounding."""
+        if self.lora is None:
+            return self
+        params = split(self)[1]
+        merge_layers = jax.jit(functools.partial(merge_update, self.lora_config))
+        params["layers"] = merge_layers(params.pop("lora"), params["layers"])
+        return RewardModel(self.config, self.head_config, compute=self.compute, params=params)
 
 
 def _layer(
     config: ModelConfig,
     weights: dict[str, jax.Array],
+    projected: Callable[[str, jax.Array], jax.Array],
     x: Float[Array, "rows length d"],
     angles: tuple[jax.Array, jax.Array],
     attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
 ) -> Float[Array, "rows length d"]:
-    """One pre-norm decoder layer; weights are cast to x's dtype at their use."""
+    """One decoder layer.
+
+    Args:
+      weights: the layer's norms.
+      projected: (name, input) -> the product with that weight of the layer.
+      attend: (query, key, value) -> attention's result.
+    """
     rows, length, embed = x.shape
     flat = x.reshape(rows * length, embed)
 
-    def weight(name: str) -> jax.Array:
-        return weights[name].astype(x.dtype)
-
-    def project(normed: jax.Array, name: str) -> jax.Array:
-        projected = jnp.einsum("td,dhk->thk", normed, weight(name))
-        return projected.reshape(rows, length, *projected.shape[1:])
+    def in_rows(flat: jax.Array) -> jax.Array:
+        return flat.reshape(rows, length, *flat.shape[1:])
 
     normed = _norm(config, flat, weights["attention_norm"])
-    query, key, value = (project(normed, name) for name in ("query", "key", "value"))
+    query, key, value = (in_rows(projected(name, normed)) for name in ("query", "key", "value"))
     mixed = attend(rope(query, angles), rope(key, angles), value)
-    mixed = mixed.reshape(rows * length, config.num_heads, config.head_dim)
-    flat = flat + jnp.einsum("thk,hkd->td", mixed, weight("output"))
+    change = projected("output", mixed.reshape(rows * length, *mixed.shape[2:]))
+    if config.post_norms:
+        change = _norm(config, change, weights["attention_post_norm"])
+    flat = flat + change
 
     normed = _norm(config, flat, weights["mlp_norm"])
     activation = ACTIVATIONS[config.activation]
-    flat = flat + gated_mlp(normed, weight("gate"), weight("up"), weight("down"), activation)
-    return flat.reshape(x.shape)
+    # A gated MLP (arXiv 2002.05202).
+    change = projected("down", activation(projected("gate", normed)) * projected("up", normed))
+    if config.post_norms:
+        change = _norm(config, change, weights["mlp_post_norm"])
+    return (flat + change).reshape(x.shape)
 
 
 def _norm(
@@ -216,6 +266,7 @@ def _remat(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
 def create(
     config: ModelConfig,
     head: heads.HeadConfig | None,
+    lora: LoraConfig | None = None,
     *,
     compute: Compute = Compute(),
     seed: int = 0,
@@ -224,13 +275,13 @@ def create(
 ) -> RewardModel:
     """A fresh model whose values are drawn on the devices that will hold them.
 
-    The values are those of `RewardModel(config, head, seed=seed)`, up to rounding, on any mesh. No
-    device, and not the host, ever holds more than its own share.
+    The values are those of `RewardModel(config, head, lora, seed=seed)`, up to rounding, on any
+    mesh. No device, and not the host, ever holds more than its own share.
     """
-    declared = declare(config, head)
+    declared = declare(config, head, lora)
     placement = placements(declared, mesh, rules or ShardingRules())
     params = jax.jit(functools.partial(initialise, declared), out_shardings=placement)(seed)
-    return RewardModel(config, head, compute=compute, params=params)
+    return RewardModel(config, head, lora, compute=compute, params=params)
 
 
 def placements(declared: Tree, mesh: Mesh | None, rules: ShardingRules) -> Tree | None:

@@ -114,3 +114,56 @@ def test_a_computation_that_the_family_cannot_express_is_not_written(change):
 def test_windows_are_one_per_layer():
     with pytest.raises(ValueError, match="3 windows for 2 layers"):
         dataclasses.replace(CONFIG, windows=(1, 2, 3))
+
+
+GEMMA2 = GEMMA | {
+    "model_type": "gemma2",
+    "num_hidden_layers": 3,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 144,
+    "sliding_window": 7,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+}
+
+
+def test_gemma2_is_read_with_every_other_layer_local():
+    config = ModelConfig.from_hf(GEMMA2)
+    assert config.windows == (7, None, 7)
+    assert config.query_scale == pytest.approx(1 / 12)
+    assert (config.attention_softcap, config.logit_softcap) == (50.0, 30.0)
+    assert config.post_norms
+    assert config.norm_offset == 1.0
+
+
+def test_gemma2_takes_its_layers_from_layer_types_where_they_are_said():
+    kinds = ["full_attention", "full_attention", "sliding_attention"]
+    config = ModelConfig.from_hf(GEMMA2 | {"layer_types": kinds, "attn_logit_softcapping": None})
+    assert config.windows == (None, None, 7)
+    assert config.attention_softcap is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"windows": ()}, {"windows": (None, 5, None)}, {"logit_softcap": None}],
+)
+def test_gemma2_is_written_so_that_it_reads_back(change):
+    config = dataclasses.replace(ModelConfig.from_hf(GEMMA2), **change)
+    written = config.to_hf()
+    assert written["query_pre_attn_scalar"] == 144
+    assert ModelConfig.from_hf(written) == config
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("layer_types", ["full_attention"]),
+        ("layer_types", ["full_attention", "chunked_attention", "full_attention"]),
+        ("sliding_window", None),
+        ("final_logit_softcapping", -1.0),
+        ("use_bidirectional_attention", True),
+    ],
+)
+def test_what_is_wrong_in_gemma2_is_named(field, value):
+    with pytest.raises(ModelFileError, match=f"some/config.json.*{field}"):
+        ModelConfig.from_hf(GEMMA2 | {field: value}, "some/config.json")

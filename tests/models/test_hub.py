@@ -12,12 +12,14 @@ import pytest
 import safetensors.numpy
 
 from jaxrm.errors import ModelFileError
-from jaxrm.models import hub
+from jaxrm.models import hub, tensorfile
+from jaxrm.models.config import ModelConfig
 from jaxrm.models.heads import HeadConfig
-from jaxrm.models.transformer import Compute, split
+from jaxrm.models.lora import LoraConfig
+from jaxrm.models.transformer import Compute, RewardModel, split
 from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
 from tests.models.make_fixtures import FIXTURES
-from tests.models.support import CONFIG, small_model
+from tests.models.support import CONFIG, GEMMA, small_model
 
 HEADS = {
     "linear": HeadConfig(),
@@ -60,6 +62,42 @@ def test_a_saved_reward_model_loads_with_the_same_values(tmp_path, head):
     assert loaded.config == config
     asked = hub.load(tmp_path / "model", dataclasses.replace(head, dropout=0.1))
     assert asked.head_config.dropout == 0.1
+
+
+def test_gemma2_is_saved_and_loaded_whole(tmp_path):
+    raw = GEMMA | {"model_type": "gemma2", "sliding_window": 5, "query_pre_attn_scalar": 12}
+    model = small_model(ModelConfig.from_hf(raw), HeadConfig())
+    hub.save(model, tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["architectures"] == ["Gemma2ForSequenceClassification"]
+    assert config["layer_types"] == ["sliding_attention", "full_attention"]
+    loaded = hub.load(tmp_path / "model", None)
+    _assert_same(loaded, model)
+    assert loaded.config == model.config
+
+
+def test_updates_are_fresh_on_load_and_merged_on_save(saved, tmp_path):
+    lora = LoraConfig(rank=2, alpha=3.0, targets=("value", "down"))
+    model = hub.load(saved, HeadConfig(), lora, seed=4, dtype="bfloat16")
+    params = split(model)[1]
+    assert params["layers"]["value"].dtype == "bfloat16"
+    assert params["lora"]["value_a"].dtype == params["reward_head"]["weight"].dtype == "float32"
+    again = hub.load(saved, HeadConfig(), lora, seed=4, dtype="bfloat16")
+    _assert_same(again, model)
+
+    params = split(hub.load(saved, HeadConfig(), lora))[1]
+    change = np.full((2, 2, 24), 0.1, np.float32)
+    params["lora"]["down_b"] = jnp.asarray(change)
+    trained = RewardModel(CONFIG, HeadConfig(), lora, params=params)
+    hub.save(trained, tmp_path / "merged")
+    found = tensorfile.read(tmp_path / "merged" / "model.safetensors")
+    before = tensorfile.read(saved / "model.safetensors")
+    for layer in range(2):
+        name = f"model.layers.{layer}.mlp.{{}}_proj.weight"
+        by_hand = 1.5 * (np.asarray(params["lora"]["down_a"][layer]) @ change[layer]).T
+        expected = before[name.format("down")] + by_hand
+        np.testing.assert_allclose(found[name.format("down")], expected, atol=1e-6)
+        np.testing.assert_array_equal(found[name.format("up")], before[name.format("up")])
 
 
 def test_a_linear_head_is_saved_for_sequence_classification(tmp_path):

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrm.models.layers import ACTIVATIONS, gated_mlp, rms_norm, rope, rope_angles, soft_cap
+from jaxrm.models.layers import ACTIVATIONS, dropout, project, rms_norm, rope, rope_angles, soft_cap
 
 
 def test_rms_norm_by_hand():
@@ -55,11 +56,20 @@ def test_activations_are_those_that_their_names_say(name, at_one):
     assert float(ACTIVATIONS[name](jnp.float32(1.0))) == pytest.approx(at_one, abs=1e-6)
 
 
-def test_gated_mlp_by_hand():
-    x = jnp.array([[1.0, 2.0]])
-    gate, up, down = jnp.array([[1.0], [1.0]]), jnp.array([[2.0], [0.0]]), jnp.array([[5.0, -1.0]])
-    found = gated_mlp(x, gate, up, down, activation=jnp.square)
-    np.testing.assert_allclose(found, [[90.0, -18.0]])
+def test_projections_contract_all_axes_but_the_first():
+    x = jnp.arange(12.0).reshape(2, 2, 3)
+    weight = jnp.arange(24.0).reshape(2, 3, 4)
+    expected = x.reshape(2, 6) @ weight.reshape(6, 4)
+    np.testing.assert_allclose(project(x, weight), expected)
+    np.testing.assert_allclose(project(x[:, 0], weight[0]), x[:, 0] @ weight[0])
+
+
+def test_dropout_keeps_the_mean_and_without_a_rate_everything():
+    x = jnp.full((200, 200), 3.0)
+    dropped = dropout(x, 0.25, jax.random.key(0))
+    assert set(np.unique(dropped)) == {0.0, 4.0}
+    assert float(dropped.mean()) == pytest.approx(3.0, abs=0.05)
+    assert dropout(x, 0.0, jax.random.key(0)) is x
 
 
 def test_soft_cap_is_the_identity_near_zero_and_bounded_far_out():

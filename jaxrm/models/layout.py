@@ -1,0 +1,127 @@
+"""Where Hugging Face's files keep each of our parameters: names, and the order of axes.
+
+This is the one table of names. `hub` reads and writes model directories by it, `adapter` the
+low-rank updates beside them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from flax import traverse_util
+
+from jaxrm.errors import ModelFileError
+from jaxrm.models.heads import HeadConfig
+from jaxrm.models.parameters import Parameter, Tree
+
+Tensors = Mapping[str, np.ndarray]
+"""Memory-mapped tensors by their names in the files."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """Where files keep one of our parameters.
+
+    `name` has {} for the layer's number. `dims` gives each stored dimension as the axes of ours
+    (not counting the layers) that it runs over: torch's linear layers are [out, in], with the
+    heads flattened.
+    """
+
+    name: str
+    dims: tuple[tuple[int, ...], ...]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Our axes in the order in which the file runs through them."""
+        return sum(self.dims, ())
+
+    def names(self, parameter: Parameter) -> list[str]:
+        """The stored tensors that make up the parameter."""
+        if parameter.axes[0] != "layers":
+            return [self.name]
+        return [self.name.format(layer) for layer in range(parameter.shape[0])]
+
+    def shape(self, parameter: Parameter) -> tuple[int, ...]:
+        """The shape of each of them."""
+        ours = one_layer(parameter).shape
+        return tuple(math.prod(ours[axis] for axis in dim) for dim in self.dims)
+
+
+_VECTOR, _SAME, _TRANSPOSED = ((0,),), ((0,), (1,)), ((1,), (0,))
+_INTO_HEADS, _OUT_OF_HEADS = ((1, 2), (0,)), ((2,), (0, 1))
+
+_NAMES = {
+    "embedding": Stored("model.embed_tokens.weight", _SAME),
+    "layers/attention_norm": Stored("model.layers.{}.input_layernorm.weight", _VECTOR),
+    "layers/query": Stored("model.layers.{}.self_attn.q_proj.weight", _INTO_HEADS),
+    "layers/key": Stored("model.layers.{}.self_attn.k_proj.weight", _INTO_HEADS),
+    "layers/value": Stored("model.layers.{}.self_attn.v_proj.weight", _INTO_HEADS),
+    "layers/output": Stored("model.layers.{}.self_attn.o_proj.weight", _OUT_OF_HEADS),
+    "layers/mlp_norm": Stored("model.layers.{}.post_attention_layernorm.weight", _VECTOR),
+    "layers/gate": Stored("model.layers.{}.mlp.gate_proj.weight", _TRANSPOSED),
+    "layers/up": Stored("model.layers.{}.mlp.up_proj.weight", _TRANSPOSED),
+    "layers/down": Stored("model.layers.{}.mlp.down_proj.weight", _TRANSPOSED),
+    "final_norm": Stored("model.norm.weight", _VECTOR),
+    "lm_head": Stored("lm_head.weight", _SAME),
+}
+
+# With norms on both sides, the name that others use for the norm before the MLP means the one after
+# attention.
+_POST_NORMS = {
+    "layers/attention_post_norm": Stored(
+        "model.layers.{}.post_attention_layernorm.weight", _VECTOR
+    ),
+    "layers/mlp_norm": Stored("model.layers.{}.pre_feedforward_layernorm.weight", _VECTOR),
+    "layers/mlp_post_norm": Stored("model.layers.{}.post_feedforward_layernorm.weight", _VECTOR),
+}
+
+CLASS_PREFIX = {"gemma": "Gemma", "gemma2": "Gemma2"}
+"""By model_type, what the names of Hugging Face's classes begin with."""
+
+EMBEDDING, LM_HEAD = _NAMES["embedding"].name, _NAMES["lm_head"].name
+
+
+def stored_layout(declared: Tree, head: HeadConfig | None) -> dict[str, tuple[Stored, Parameter]]:
+    """For every declared parameter, by path, where the files keep it."""
+    flat = traverse_util.flatten_dict(declared, sep="/")
+    names = _NAMES | (_POST_NORMS if "layers/mlp_post_norm" in flat else {})
+    if head is not None and head.kind == "linear":
+        names["reward_head/weight"] = Stored("score.weight", _TRANSPOSED)
+    elif head is not None:
+        for i in range(head.layers + 1):
+            # A torch Sequential counts the activations between its linear layers.
+            name = f"v_head.summary.{2 * i}" if head.layers else "v_head.summary"
+            names[f"reward_head/weight_{i}"] = Stored(f"{name}.weight", _TRANSPOSED)
+            names[f"reward_head/bias_{i}"] = Stored(f"{name}.bias", _VECTOR)
+    return {path: (names[path], parameter) for path, parameter in flat.items()}
+
+
+def stored_head(tensors: Tensors) -> HeadConfig | None:
+    """The reward head that the directory holds."""
+
+    def outputs(name: str) -> int:
+        if tensors[name].ndim != 2:
+            raise ModelFileError(f"{name} has shape {tensors[name].shape}, not [outputs, inputs]")
+        return tensors[name].shape[0]
+
+    if "score.weight" in tensors:
+        return HeadConfig("linear", outputs=outputs("score.weight"))
+    if "v_head.summary.weight" in tensors:
+        return HeadConfig("mlp", layers=0, outputs=outputs("v_head.summary.weight"))
+    found = [re.fullmatch(r"v_head\.summary\.(\d+)\.weight", name) for name in tensors]
+    sizes = {int(match[1]): outputs(match[0]) for match in found if match}
+    if not sizes:
+        return None
+    first, last = sizes[min(sizes)], sizes[max(sizes)]
+    return HeadConfig("mlp", hidden=first, layers=len(sizes) - 1, outputs=last)
+
+
+def one_layer(parameter: Parameter) -> Parameter:
+    """The parameter without its layer axis."""
+    if parameter.axes[0] != "layers":
+        return parameter
+    return dataclasses.replace(parameter, shape=parameter.shape[1:], axes=parameter.axes[1:])
