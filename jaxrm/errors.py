@@ -29,7 +29,11 @@ class RunDirError(JaxrmError):
 
 
 class CheckpointError(JaxrmError):
-    """Checkpoints exist but none of them is intact."""
+    """Checkpoints exist but none of them is intact, or the one that is needed is damaged."""
+
+
+class MetricError(JaxrmError):
+    """The metric by which steps are to be compared is not among an evaluation's, or no number."""
 
 
 class AccumulationError(JaxrmError):

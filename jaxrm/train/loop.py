@@ -20,12 +20,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from jaxrm.errors import RunDirError
 from jaxrm.models.transformer import axes, merge, split
 from jaxrm.parallel import ShardingRules
-from jaxrm.train.checkpoint import Checkpoints
+from jaxrm.train.best import Best
+from jaxrm.train.checkpoint import Checkpoints, Progress
 from jaxrm.train.metrics import MetricsLog
 from jaxrm.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from jaxrm.train.state import (
+    Params,
     Trainable,
     TrainState,
     abstract_state,
@@ -67,8 +70,12 @@ def fit(
     checkpoint_every: int = 500,
     evaluate: Callable[[nnx.Module], Mapping[str, float]] | None = None,
     eval_every: int = 0,
+    keep: int = 3,
+    best: Best | None = None,
 ) -> nnx.Module:
     """Train `model` for `steps` steps and return it; what it was given is consumed (donated).
+
+    With `best`, the model of the best evaluated step is returned in place of the last step's.
 
     Leaves `run_dir/metrics.jsonl` (see MetricsLog) and `run_dir/checkpoints/`. Called again with
     the same arguments it resumes from the newest intact checkpoint, and ends with the same
@@ -86,12 +93,20 @@ def fit(
       log_every: steps between lines of metrics; the last step is always logged.
       checkpoint_every: steps between checkpoints; the last step is always saved.
       evaluate: called with the model every `eval_every` steps and after the last (0: never).
+      keep: the newest checkpoints that are kept; older ones are deleted.
+      best: which of the steps that `evaluate` was called at is best. It is saved when it is found,
+        and kept beside the newest.
 
     Raises:
+      ValueError: `best` is given, but no evaluation to tell it by.
+      RunDirError: the run was begun with another `best`.
+      MetricError: an evaluation does not return the metric of `best`, or not as a finite number.
       SystemExit: 143, after SIGTERM. The running step is finished and saved first.
       FloatingPointError: when the loss or the gradient of a logged or saved step is not finite.
-      CheckpointError: when checkpoints exist and none is intact.
+      CheckpointError: when checkpoints exist and none is intact, or the best step's is not.
     """
+    if best is not None and (evaluate is None or not eval_every):
+        raise ValueError("the best step is told by evaluations: give evaluate and eval_every")
     structure, params = split(model)
     optimizer = make_optimizer(optimizer_config, steps)
     schedule = make_schedule(optimizer_config, steps)
@@ -105,22 +120,31 @@ def fit(
 
     with contextlib.ExitStack() as stack:
         terminated = stack.enter_context(_catch_sigterm())
-        checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints"))
+        checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints", keep))
         stack.enter_context(jax.set_mesh(mesh))
+
+        def restore(step: int, frozen: Params) -> TrainState:
+            return TrainState(**checkpoints.restore(step, abstract.saved()), frozen=frozen)
 
         # Start-up order: this run's newest intact checkpoint; without one, step 0 and the weights
         # that the model came with, pretrained or fresh. Frozen weights come with it in any case.
-        restored = checkpoints.restore(abstract.saved())
-        if restored is None:
-            state, done = create_state(params, optimizer, abstract, seed=seed), 0
+        progress = checkpoints.latest() or Progress(0, best)
+        if progress.best != best:
+            raise RunDirError(
+                f"{run_dir} was begun with {progress.best} and cannot go on with {best}: repeat "
+                "that command to resume it, or choose another directory"
+            )
+        done, leader = progress.step, progress.leader
+        if not done:
+            state = create_state(params, optimizer, abstract, seed=seed)
         else:
-            saved, done = restored
-            state = TrainState(**saved, frozen=place(params, abstract.frozen))
+            wanted = leader.step if leader is not None and done >= steps else done
+            state = restore(wanted, place(params, abstract.frozen))
             log.info("%s: resumed at step %d of %d", run_dir, done, steps)
         if done >= steps:
             return trained(state)
         # Nothing here may hold the given weights while the step updates them in place.
-        del model, params, restored
+        del model, params
 
         batches = loader.batches(done)
         first = next(batches)
@@ -155,16 +179,24 @@ def fit(
                 line.update(throughput.measure())
                 bar.set_postfix({name: f"{line[name]:.4g}" for name in _SHOWN if name in line})
                 if evaluating:
-                    line.update(evaluate(trained(state)))
+                    figures = evaluate(trained(state))
+                    line.update(figures)
+                    if best is not None:
+                        leader = best.leader(leader, step, figures)
+                        saving = saving or leader.step == step
                     throughput.restart()
                 if primary:
                     metrics_log.write(line)
             # After the line: a checkpoint must not be newer than the metrics beside it, or a run
             # killed between the two would resume without ever writing that line.
             if saving:
-                checkpoints.save(step, state.saved(), position=step)
+                checkpoints.save(state.saved(), Progress(step, best, leader))
             if stopping:
                 break
+        if leader is not None and leader.step != step and not stopping:
+            # The last state goes before the best one comes: there may be no room for both.
+            jax.tree.map(lambda leaf: leaf.delete(), state.saved())
+            state = restore(leader.step, state.frozen)
     if stopping or terminated.is_set():
         log.warning("%s: stopped by SIGTERM after step %d of %d, saved", run_dir, step, steps)
         raise SystemExit(TERMINATED)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import random
@@ -16,15 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrm.errors import CheckpointError
+from jaxrm.errors import CheckpointError, MetricError, RunDirError
 from jaxrm.models.transformer import axes, split
 from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
+from jaxrm.train.best import Best
 from jaxrm.train.checkpoint import Checkpoints
 from jaxrm.train.loop import fit
 from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrm.train.state import abstract_state
 from jaxrm.train.terms import Term
-from tests.train.toy_problem import Toy, ToyLoader, loss_fn, window
+from tests.train.toy_problem import FEATURES, HIDDEN, Toy, ToyLoader, loss_fn, window
 from tests.train.toy_run import STEPS, train
 
 SINGLE = make_mesh(MeshShape(1, 1, 1), jax.devices()[:1])
@@ -42,8 +44,12 @@ def timeless(run_dir):
     ]
 
 
+def steps(run_dir):
+    return {int(path.name) for path in (run_dir / "checkpoints").iterdir()}
+
+
 def saved_state(run_dir, mesh=CUBE):
-    """Everything in a run's newest checkpoint, and its step."""
+    """Everything in a run's newest checkpoint: its state, and its progress."""
     model, config = Toy(), OptimizerConfig(learning_rate=1e-2)
     abstract = abstract_state(
         split(model)[1],
@@ -54,15 +60,20 @@ def saved_state(run_dir, mesh=CUBE):
         rules=ShardingRules(),
     )
     with Checkpoints(run_dir / "checkpoints") as checkpoints:
-        state, position = checkpoints.restore(abstract.saved())
-    return jax.device_get(state), position
+        progress = checkpoints.latest()
+        state = checkpoints.restore(progress.step, abstract.saved())
+    return jax.device_get(state), progress
 
 
-def assert_same_run(run_dir, other):
-    assert timeless(run_dir) == timeless(other)
-    (state, position), (other_state, other_position) = saved_state(run_dir), saved_state(other)
-    assert position == other_position == STEPS
+def assert_same_run(run_dir, model, other):
+    """The run in `run_dir`, which returned `model`, left and returned what `other` did."""
+    other_dir, other_model = other
+    assert timeless(run_dir) == timeless(other_dir)
+    (state, progress), (other_state, other_progress) = saved_state(run_dir), saved_state(other_dir)
+    assert progress == other_progress
+    assert progress.step == STEPS
     jax.tree.map(np.testing.assert_array_equal, state, other_state)
+    jax.tree.map(np.testing.assert_array_equal, split(model)[1], split(other_model)[1])
 
 
 @pytest.fixture(scope="module")
@@ -75,18 +86,27 @@ def test_a_run_learns_and_leaves_one_line_per_logged_step(uninterrupted):
     seen = lines(uninterrupted[0])
     assert [line["step"] for line in seen] == list(range(1, STEPS + 1))
     assert seen[-1]["loss"] < 0.5 * seen[0]["loss"]
-    assert [line["step"] for line in seen if "eval/bias" in line] == [20, 40, 60]
+    assert [line["step"] for line in seen if "eval/bias" in line] == [*range(4, 61, 4)]
     assert all(line["tokens_per_second"] > 0 for line in seen)
     assert seen[0]["learning_rate"] == pytest.approx(1e-2 / 2)
     assert seen[6]["tokens"] == (window(6).comparison >= 0).sum()
 
 
-def test_the_trained_model_is_the_last_checkpoint(uninterrupted):
+def test_the_trained_model_is_that_of_the_best_step_which_is_kept_beside_the_newest(uninterrupted):
     run_dir, model = uninterrupted
-    state, position = saved_state(run_dir)
-    assert position == state["step"] == STEPS
-    np.testing.assert_array_equal(model.up[...], state["trainable"]["up"])
+    evaluated = {line["step"]: line["eval/bias"] for line in lines(run_dir) if "eval/bias" in line}
+    best = max(evaluated, key=evaluated.get)
+    assert 30 < best < 54, "neither the first, nor the last, nor one of the newest"
+    assert steps(run_dir) == {best, 54, 57, 60}
+    assert model.reward_head.bias[...] == evaluated[best]
     np.testing.assert_array_equal(model.norm[...], Toy().norm[...])
+
+
+def test_without_best_the_trained_model_is_that_of_the_last_step(tmp_path):
+    evaluated = []
+    bias = lambda model: evaluated.append(model.reward_head.bias[...].item()) or {}  # noqa: E731
+    model = quick(tmp_path, evaluate=bias, eval_every=2)
+    assert model.reward_head.bias[...] == evaluated[1] != evaluated[0]
 
 
 def test_a_finished_run_returns_at_once(uninterrupted, caplog):
@@ -117,11 +137,11 @@ def test_a_damaged_newest_step_costs_only_the_steps_since_the_one_before(
     content[len(content) // 2] ^= 1
     spoiled.write_bytes(content)
     with jax.log_compiles(), caplog.at_level(logging.INFO):
-        train(run_dir)
+        model = train(run_dir)
     assert f"checkpoint {STEPS} is damaged" in caplog.text
     assert f"resumed at step {STEPS - 3} of {STEPS}" in caplog.text
     assert compiled(caplog).count("step") == 1
-    assert_same_run(run_dir, uninterrupted[0])
+    assert_same_run(run_dir, model, uninterrupted)
 
 
 def test_without_an_intact_step_a_run_does_not_start_over(uninterrupted, tmp_path):
@@ -132,6 +152,16 @@ def test_without_an_intact_step_a_run_does_not_start_over(uninterrupted, tmp_pat
     with pytest.raises(CheckpointError, match="no checkpoint .* is intact"):
         train(run_dir)
     assert (run_dir / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_damaged_best_step_is_an_error_and_not_the_second_best(uninterrupted, tmp_path):
+    run_dir = shutil.copytree(uninterrupted[0], tmp_path / "toy")
+    best = min(steps(run_dir))
+    (run_dir / "checkpoints" / str(best) / "state" / "_METADATA").unlink()
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=f"checkpoint {best} .* is damaged"):
+            train(run_dir)
+    assert steps(run_dir) == steps(uninterrupted[0])
 
 
 def start(run_dir):
@@ -158,10 +188,9 @@ def test_sigterm_saves_and_exits_143_and_the_run_goes_on_from_there(uninterrupte
     assert process.wait(timeout=60) == 143
     reached = lines(tmp_path)[-1]["step"]
     assert 13 <= reached < STEPS
-    assert saved_state(tmp_path)[1] == reached
+    assert saved_state(tmp_path)[1].step == reached
     assert f"stopped by SIGTERM after step {reached} of {STEPS}" in process.stderr.read()
-    train(tmp_path)
-    assert_same_run(tmp_path, uninterrupted[0])
+    assert_same_run(tmp_path, train(tmp_path), uninterrupted)
 
 
 @pytest.mark.slow
@@ -174,8 +203,7 @@ def test_killed_twice_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, t
         time.sleep(moments.uniform(0.0, 0.1))
         process.kill()
         assert process.wait() == -signal.SIGKILL
-    train(tmp_path)
-    assert_same_run(tmp_path, uninterrupted[0])
+    assert_same_run(tmp_path, train(tmp_path), uninterrupted)
 
 
 def quick(run_dir, loss=loss_fn, **options):
@@ -236,6 +264,64 @@ def test_the_last_step_is_always_logged_evaluated_and_saved(tmp_path):
 
 
 def test_a_run_saved_on_eight_devices_comes_back_on_one(uninterrupted):
-    state, position = saved_state(uninterrupted[0], SINGLE)
-    assert position == STEPS
+    state, progress = saved_state(uninterrupted[0], SINGLE)
+    assert progress.step == STEPS
     jax.tree.map(np.testing.assert_array_equal, state, saved_state(uninterrupted[0])[0])
+
+
+def test_as_many_checkpoints_are_kept_as_asked_for(tmp_path):
+    quick(tmp_path, keep=1)
+    assert steps(tmp_path) == {4}
+
+
+def test_the_last_state_has_left_the_devices_when_the_best_one_arrives(tmp_path, monkeypatch):
+    def weights():
+        """Arrays on the devices with the shape of a weight, or of its moments."""
+        gc.collect()
+        return sum(array.shape == (FEATURES, HIDDEN) for array in jax.live_arrays())
+
+    def restore_and_count(checkpoints, step, abstract):
+        found.append((step, weights()))
+        return restore(checkpoints, step, abstract)
+
+    restore, found, values = Checkpoints.restore, [], iter([1.0, 0.5])
+    monkeypatch.setattr(Checkpoints, "restore", restore_and_count)
+    before = weights()
+    evaluate = lambda model: {"e": next(values)}  # noqa: E731
+    quick(tmp_path, evaluate=evaluate, eval_every=2, best=Best("e", "max"))
+    assert found == [(2, before)]
+
+
+def test_a_best_step_that_is_damaged_while_its_run_goes_on_is_an_error(tmp_path):
+    values, best = iter([1.0, 0.5]), tmp_path / "checkpoints" / "2"
+
+    def evaluate(model):
+        value = next(values)
+        if value == 0.5:
+            while not (best / "manifest.json").exists():
+                time.sleep(0.01)
+            (best / "state" / "_METADATA").unlink()
+        return {"e": value}
+
+    with pytest.raises(CheckpointError, match="checkpoint 2 .* is damaged"):
+        quick(tmp_path, evaluate=evaluate, eval_every=2, best=Best("e", "max"))
+
+
+def test_a_metric_that_no_evaluation_returns_stops_the_run_at_the_first(tmp_path):
+    evaluate = lambda model: {"eval/val/accuracy": 0.5}  # noqa: E731
+    with pytest.raises(MetricError, match="step 1 returns no 'accuracy'.*'eval/val/accuracy'"):
+        quick(tmp_path, evaluate=evaluate, eval_every=1, best=Best("accuracy", "max"))
+
+
+def test_best_without_evaluations_is_refused_before_anything_is_written(tmp_path):
+    for options in ({"eval_every": 2}, {"evaluate": lambda model: {"e": 1.0}}):
+        with pytest.raises(ValueError, match="give evaluate and eval_every"):
+            quick(tmp_path / "run", best=Best("e", "max"), **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("other", [None, Best("eval/bias", "min")])
+def test_a_run_does_not_go_on_under_another_metric(uninterrupted, monkeypatch, other):
+    monkeypatch.setattr("tests.train.toy_run.BEST", other)
+    with pytest.raises(RunDirError, match="was begun with .*'eval/bias', mode='max'.* go on with"):
+        train(uninterrupted[0])

@@ -9,11 +9,14 @@ from pathlib import Path
 import jax
 
 from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
+from jaxrm.train.best import Best
 from jaxrm.train.loop import fit
 from jaxrm.train.optimizer import OptimizerConfig
 from tests.train.toy_problem import Toy, ToyLoader, loss_fn
 
 STEPS = 60
+BEST = Best("eval/bias", "max")
+"""Falls, then rises, and falls again after about step 45."""
 
 
 class PacedLoader(ToyLoader):
@@ -40,7 +43,8 @@ def train(run_dir: Path, loader_type: type[ToyLoader] = ToyLoader) -> Toy:
         log_every=1,
         checkpoint_every=3,
         evaluate=lambda model: {"eval/bias": float(model.reward_head.bias[...])},
-        eval_every=20,
+        eval_every=4,
+        best=BEST,
     )
 
 
