@@ -1,14 +1,14 @@
 """GRM on Gemma (arXiv 2406.10216): a reward head regularised by keeping the model able to write.
 
     python -m experiments.grm_gemma                               # the toy world, on a laptop
-    python -m experiments.grm_gemma --base DIR --data FILE --eval FILE FILE    # the real thing
+    python -m experiments.grm_gemma --preset gemma-2b-it-lora --base DIR --data SOURCE --eval SOURCE
 
-Trains two reward models from the same base, on the same pairs in the same order, with the same
-head: a Bradley-Terry `baseline` (alpha 0) and `grm`, whose loss keeps a share alpha for text
-generation with the language-model head. Then it scores both on every split, in and out of
-distribution, and reports their accuracy beside what is left of their language ability. Without
---base, the base is a small Gemma that ships with the toy world; --pretrain makes it from nothing
-first.
+Trains reward models from the same base, on the same pairs in the same order, with the same head: a
+Bradley-Terry `baseline`, and `grm`, whose loss keeps a share alpha for text generation with the
+language-model head (and, if asked for, the paper's other baselines). Then it scores all on every
+split, in and out of distribution, and reports their accuracy beside what is left of their language
+ability. Without --base, the base is a small Gemma that ships with the toy world; --pretrain makes
+it from nothing first.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -23,38 +24,56 @@ import jax
 from jax.sharding import Mesh
 
 from jaxrm import cli, parallel, report
-from jaxrm.data import chat, filters, planning, sources, toy
+from jaxrm.data import chat, planning, sources, toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackedBatch
+from jaxrm.data.sources import Source
+from jaxrm.data.training import training_set
 from jaxrm.errors import DataError
 from jaxrm.evaluate import splits
 from jaxrm.evaluate.probe import probe
 from jaxrm.evaluate.splits import Split
 from jaxrm.losses import generation, preference
-from jaxrm.models import heads, hub, transformer
+from jaxrm.models import adapter, heads, hub, transformer
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.heads import HeadConfig
+from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import Compute, RewardModel
+from jaxrm.reference import fingerprint, reference_logps
+from jaxrm.train.best import Best
 from jaxrm.train.loop import fit
 from jaxrm.train.optimizer import OptimizerConfig
 from jaxrm.train.rundir import open_run
 from jaxrm.train.terms import Term, Terms, reward_monitors
 
+Name = Literal["baseline", "margin", "label_smoothed", "grm"]
+Preset = Literal[
+    "toy",
+    "gemma-2b-it-lora",
+    "gemma-2b-it-full",
+    "mistral-7b-instruct-lora",
+    "llama-3-8b-instruct-full",
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """GRM and its Bradley-Terry baseline from one base. None means: as TOY or PAPER below has
-    it."""
+    """Reward models from one base, compared. The defaults are the toy's; --preset gives others."""
 
+    preset: Preset = "toy"
+    """What the other options start from: see PRESETS."""
     run_dir: Path = Path("runs/grm_gemma")
     """Where everything goes; the same command with the same directory resumes."""
     base: Path | None = None
     """A Gemma directory in Hugging Face layout; the toy base without it."""
-    data: tuple[Path, ...] = ()
-    """Preference files to train on (JSONL, JSONL.gz, Parquet); the toy world's pairs without."""
-    eval: tuple[Path, ...] = ()
-    """Preference files to evaluate on, each a split named after its file."""
+    chat_template: Path | None = None
+    """A file with the chat template, for a base that brings none."""
+    data: tuple[str, ...] = ()
+    """What to train on: files, directories, names on the Hub or in TFDS (see jaxrm.data.sources);
+    the toy world's pairs without."""
+    eval: tuple[str, ...] = ()
+    """What to evaluate on, likewise; each is a split under its own name."""
     pretrain: bool = False
     """Make the toy base from nothing instead of taking the shipped one."""
     lexicon: Literal["report", "dev"] = "report"
@@ -62,16 +81,25 @@ class Config:
     documents: int = 40_000
     """Questions whose answers --pretrain reads, once."""
 
-    regularizer: Literal["sft", "nll", "dpo_reference_free"] = "sft"
+    models: tuple[Name, ...] = ("baseline", "grm")
+    """What to train: Bradley-Terry alone, the same with the data's margins or with smoothed labels,
+    and GRM."""
+    regularizer: Literal["sft", "nll", "dpo", "dpo_reference_free"] = "sft"
     """What GRM's language-model head is trained for."""
-    alpha: float | None = None
-    """The regulariser's share of GRM's loss; the baseline's is 0."""
+    alpha: float = 0.1
+    """The regulariser's share of GRM's loss."""
     beta: float = 0.1
     """The regulariser's inverse temperature."""
+    smoothing: float = 0.1
+    """The share of labels that `label_smoothed` believes to be wrong."""
+    reference_cache: Path | None = None
+    """Where log-probs of DPO's reference are kept between runs; in the run directory without it."""
     head: HeadConfig = HeadConfig()
-    """The reward head of both models; the paper's is --head.kind mlp."""
-    train: Literal["all", "head"] = "all"
-    """Which parameters train: all of them, or the reward head on a frozen trunk."""
+    """The reward head of all models."""
+    train: Literal["all", "lora", "head"] = "all"
+    """Which parameters train: all of them, low-rank updates and the head, or the head alone."""
+    lora: LoraConfig = LoraConfig()
+    """The low-rank updates of --train lora."""
 
     seed: int = 0
     steps: int | None = None
@@ -81,56 +109,105 @@ class Config:
     """Training pairs of the toy world."""
     held_out: int = 2000
     """Comparisons per split of the toy world."""
-    max_length: int | None = None
+    max_length: int = 128
     """Longest prompt + response that is trained on, in tokens; longer ones are dropped and
     counted."""
-    rows: int | None = None
+    truncate_prompt: bool = False
+    """Cut the oldest tokens of a prompt that is too long instead; a response is never cut."""
+    group_prompts: bool = False
+    """All comparisons of one prompt in the same optimizer step."""
+    rows: int = 8
     """Rows per micro-batch, over all devices."""
-    row_length: int | None = None
+    row_length: int = 160
     """Tokens per row."""
     accumulate: int = 1
     """Micro-batches per optimizer step."""
-    learning_rate: float | None = None
+    learning_rate: float = 1e-4
     warmup: float = 0.03
     weight_decay: float = 0.0
     clip: float = 5.0
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the trunk computes in; parameters, heads and losses are float32."""
+    """What the trunk computes in, and is kept in where it is frozen; heads, losses and all that
+    trains are float32."""
     remat: Literal["none", "dots", "full"] = "none"
     mesh: parallel.MeshShape = parallel.MeshShape()
     log_every: int = 10
     checkpoint_every: int = 100
+    keep: int = 3
+    """How many of the newest checkpoints stay."""
+    select: Literal["last", "best"] = "last"
+    """Which step's model counts: the last, or the one most accurate on the split `val`."""
     eval_every: int = 0
     """Steps between points of the held-out curves; 0: ten points over the run."""
     eval_sample: int = 200
     """Comparisons per split for the held-out curves; the final evaluation takes all."""
 
 
-# What suits the size of the base: the toy's values were chosen on its `dev` lexicon by `val` alone,
-# the others are the paper's for full fine-tuning (learning rate, alpha) at lengths that one device
-# holds.
-TOY = {"alpha": 0.1, "learning_rate": 1e-4, "max_length": 128, "rows": 8, "row_length": 160}
-PAPER = {"alpha": 0.01, "learning_rate": 5e-6, "max_length": 1024, "rows": 8, "row_length": 2048}
+# The reference recipe (its scripts for gemma-2b-it): LoRA on the attention of a bfloat16 trunk, and
+# full fine-tuning. Batches there count pairs, 24 and 256; here a step holds as many as fit into
+# rows x row_length x accumulate tokens, which is those at some 700 tokens a pair.
+_LORA = dataclasses.replace(
+    Config(),
+    preset="gemma-2b-it-lora",
+    alpha=0.01,
+    head=HeadConfig("mlp", dropout=0.1),
+    train="lora",
+    epochs=2,
+    max_length=1024,
+    rows=8,
+    row_length=2048,
+    learning_rate=1e-5,
+    dtype="bfloat16",
+    remat="full",
+)
+_FULL = dataclasses.replace(
+    _LORA,
+    preset="gemma-2b-it-full",
+    train="all",
+    epochs=1,
+    max_length=3000,
+    row_length=6144,
+    accumulate=4,
+    learning_rate=5e-6,
+)
+# The toy's values were chosen on its `dev` lexicon by `val` alone. The last two families cannot be
+# read yet; the recipe's scripts hold no values of their own for them.
+PRESETS: dict[Preset, Config] = {
+    "toy": Config(),
+    "gemma-2b-it-lora": _LORA,
+    "gemma-2b-it-full": _FULL,
+    "mistral-7b-instruct-lora": dataclasses.replace(_LORA, preset="mistral-7b-instruct-lora"),
+    "llama-3-8b-instruct-full": dataclasses.replace(_FULL, preset="llama-3-8b-instruct-full"),
+}
 
 RULES = parallel.ShardingRules()
 """Which logical axis of a parameter lies over which axis of the mesh."""
 
 
 def loss_fn(
-    model: RewardModel, batch: PackedBatch, rng: jax.Array, *, alpha: float, cfg: Config
+    model: RewardModel, batch: PackedBatch, rng: jax.Array, *, name: Name, cfg: Config
 ) -> Terms:
-    """(1 - alpha) Bradley-Terry + alpha text generation; with alpha 0, Bradley-Terry alone."""
-    hidden = model.hidden(batch)
-    rewards = heads.rewards(model, hidden, batch, rng)
-    reward = preference.bradley_terry(*batch.pairs(rewards))
+    """(1 - alpha) Bradley-Terry + alpha text generation for `grm`, a preference loss else.
+
+    Equal to the official recipe's losses (tests/test_grm_losses.py), but for choices of our own:
+    the white space that a template writes after a turn is read for the reward and is no language-
+    model target; in a response of several turns only the assistant's are targets; and a text has
+    one BOS, where the recipe's Gemma runs have two. The head's dropout acts in training alone; the
+    recipe's scorer leaves it on.
+    """
+    alpha = cfg.alpha if name == "grm" else 0.0
+    for_lora, for_head = jax.random.split(rng)
+    hidden = model.hidden(batch, for_lora)
+    rewards = heads.rewards(model, hidden, batch, for_head)
     per_pair = batch.pair_weight * batch.pair_mask
-    terms = {"reward": Term(1 - alpha, reward, per_pair), **reward_monitors(rewards, batch)}
+    reward = Term(1 - alpha, reward_loss(rewards, batch, name, cfg), per_pair)
+    terms = {"reward": reward, **reward_monitors(rewards, batch)}
     if alpha == 0:
         return terms
     logps = heads.response_logps(model, hidden, batch)
-    if cfg.regularizer == "dpo_reference_free":
-        contrast = generation.dpo_reference_free(*batch.pairs(logps), cfg.beta)
+    if cfg.regularizer in ("dpo", "dpo_reference_free"):
+        contrast = contrastive_loss(logps, batch, cfg)
         return terms | {"text": Term(alpha, contrast, per_pair)}
     # The best response counts once per comparison, not once per pair that it wins.
     best = batch.best(logps)
@@ -138,56 +215,98 @@ def loss_fn(
     return terms | {"text": Term(alpha, text, batch.best_mask)}
 
 
+def reward_loss(rewards: jax.Array, batch: PackedBatch, name: Name, cfg: Config) -> jax.Array:
+    """Float32 [rows, pairs]: the preference loss of each model."""
+    chosen, rejected = batch.pairs(rewards)
+    if name == "label_smoothed":
+        return preference.label_smoothed(chosen, rejected, cfg.smoothing)
+    return preference.bradley_terry(chosen, rejected, batch.margin if name == "margin" else 0.0)
+
+
+def contrastive_loss(logps: jax.Array, batch: PackedBatch, cfg: Config) -> jax.Array:
+    """Float32 [rows, pairs]: DPO, with the reference's log-probs that the batch brings or none."""
+    if cfg.regularizer == "dpo_reference_free":
+        return generation.dpo_reference_free(*batch.pairs(logps), cfg.beta)
+    reference = batch.pairs(batch.reference_logps)
+    return generation.dpo(*batch.pairs(logps), *reference, cfg.beta)
+
+
 def main(cfg: Config) -> None:
-    """Trains both models, evaluates them on every split, and writes the report."""
+    """Trains the models, evaluates them on every split, and writes the report."""
     parallel.start()
-    cfg = resolve(cfg)
+    check(cfg)
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     mesh = parallel.make_mesh(cfg.mesh)
-    data = files(cfg) if cfg.data or cfg.eval else toy_world(cfg)
+    data = named_data(cfg) if cfg.data else toy_world(cfg)
     run = open_run(cfg.run_dir, cfg)
     base = cfg.base or (pretrain(cfg, run / "base", mesh) if cfg.pretrain else toy.shipped_base())
 
-    tokenizer = chat.load_tokenizer(base)
-    trees = chat.tokenize(data.training, tokenizer)
-    kept, tally = filters.for_training(data.training, trees, cfg.max_length, cfg.row_length)
-    if not kept:
-        raise DataError(f"nothing left to train on: {tally}")
-    trees = [trees[i] for i in kept]
-    print(f"training data: {tally}")
-    if folded := tokenizer.folded(data.training):
-        print(f"training data: {folded} system messages moved into the first user turn")
+    tokenizer = chat.load_tokenizer(base, cfg.chat_template)
+    training = training_set(
+        data.training,
+        tokenizer,
+        max_length=cfg.max_length,
+        row_length=cfg.row_length,
+        truncate_prompt=cfg.truncate_prompt,
+    )
+    print(f"training data: {training.tally}")
+    if "margin" in cfg.models and not any(tree.margin for tree in training.trees):
+        raise DataError("no comparison has a margin: `margin` would be the baseline again")
     held_out, probing = (
         {name: Split(rows, chat.tokenize(rows, tokenizer)) for name, rows in part.items()}
         for part in (data.held_out, data.probing)
     )
+    if cfg.select == "best" and "val" not in held_out:
+        raise DataError("--select best needs a split named val, and no other will do: name it so")
 
     scoring = {"mesh": mesh, "rows": cfg.rows, "row_length": cfg.row_length}
     evaluate = functools.partial(splits.evaluate, **scoring)
     sample = {name: split.head(cfg.eval_sample) for name, split in held_out.items()}
-    results = {"seeds": [cfg.seed], "data": {"train": tally}, "models": {}}
-    for name, alpha in {"baseline": 0.0, "grm": cfg.alpha}.items():
+    results = {"seeds": [cfg.seed], "data": {"train": training.tally}, "models": {}}
+    for name in cfg.models:
         model = hub.load(
             base,
             cfg.head,
+            cfg.lora if cfg.train == "lora" else None,
             compute=Compute(cfg.dtype, cfg.remat),
             mesh=mesh,
             rules=RULES,
             seed=cfg.seed,
+            dtype="float32" if cfg.train == "all" else cfg.dtype,
         )
         if "base" not in results:
             results["base"] = evaluate(model, held_out, progress="base")
             for split, train in probing.items():
                 fitted = probe(model, train, held_out[split], **scoring)
                 results["base"][split]["probe"] = fitted
+        trees = training.trees
+        if name == "grm" and cfg.regularizer == "dpo":
+            trees = trees.with_references(
+                reference_logps(
+                    model.without_lora(),
+                    trees,
+                    cache=cfg.reference_cache or run / "reference",
+                    model_key=fingerprint(base),
+                    progress="reference",
+                    **scoring,
+                )
+            )
         shape = planning.fit_shape(
-            trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg, alpha)
+            trees, rows=cfg.rows, length=cfg.row_length, ask=asked(name, cfg)
         )
-        loader = Loader(trees, shape, mesh=mesh, seed=cfg.seed, accumulate=cfg.accumulate)
+        loader = Loader(
+            trees,
+            shape,
+            mesh=mesh,
+            seed=cfg.seed,
+            accumulate=cfg.accumulate,
+            weights=training.weights,
+            prompts=training.prompts if cfg.group_prompts else None,
+        )
         steps = cfg.steps or loader.steps(cfg.epochs)
         model = fit(
             model,
-            functools.partial(loss_fn, alpha=alpha, cfg=cfg),
+            functools.partial(loss_fn, name=name, cfg=cfg),
             loader,
             OptimizerConfig(
                 learning_rate=cfg.learning_rate,
@@ -199,59 +318,65 @@ def main(cfg: Config) -> None:
             run_dir=run / name,
             mesh=mesh,
             rules=RULES,
-            trainable=lambda path: cfg.train == "all" or path.startswith("reward_head"),
+            trainable=lambda path: cfg.train == "all" or path.startswith(("reward_head", "lora")),
             seed=cfg.seed,
             log_every=cfg.log_every,
             checkpoint_every=cfg.checkpoint_every,
+            keep=cfg.keep,
+            best=Best("eval/val/accuracy", "max") if cfg.select == "best" else None,
             evaluate=lambda model: splits.curves(evaluate(model, sample, language=False)),
             eval_every=cfg.eval_every or max(1, steps // 10),
         )
         hub.save(model, run / name / "export", tokenizer)
+        if cfg.train == "lora":
+            adapter.save(model, run / name / "adapter", base=str(base), tokenizer=tokenizer)
         results["models"][name] = evaluate(model, held_out, progress=name)
     if jax.process_index() == 0:
         report.write(run, results)
         print(f"{report.table(results)}\n\n{run / 'report.html'}")
 
 
-def resolve(cfg: Config) -> Config:
-    """The configuration with every None that depends on the base's size filled in."""
+def check(cfg: Config) -> None:
+    """Raises DataError for options that contradict each other."""
+    if bool(cfg.data) != bool(cfg.eval):
+        raise DataError("--data and --eval go together: name sources for both, or for neither")
     if cfg.base is not None and cfg.pretrain:
         raise DataError("--pretrain makes a base and --base names one: choose one of them")
+    if cfg.base is not None and cfg.preset == "toy":
+        others = ", ".join(name for name in PRESETS if name != "toy")
+        raise DataError(f"--preset toy is for the toy base: with --base, choose one of {others}")
     if cfg.base is None and cfg.lexicon != "report" and not cfg.pretrain:
         raise DataError("the shipped base has read the report lexicon: add --pretrain or --base")
-    scale = TOY if cfg.base is None else PAPER
-    unset = {name: value for name, value in scale.items() if getattr(cfg, name) is None}
-    return dataclasses.replace(cfg, **unset)
 
 
-def asked(cfg: Config, alpha: float) -> Ask:
+def asked(name: Name, cfg: Config) -> Ask:
     """Whose tokens the regulariser needs: contrasts both responses, or writes the best one."""
-    if alpha == 0:
+    if name != "grm" or cfg.alpha == 0:
         return "none"
-    return "all" if cfg.regularizer == "dpo_reference_free" else "best"
+    return "all" if cfg.regularizer in ("dpo", "dpo_reference_free") else "best"
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Comparisons to train on, to hold out by split, and to fit the base's linear probe to."""
+    """Comparisons to train on (each source with its weight), to hold out by split, and to fit the
+    base's linear probe to."""
 
-    training: list[Comparison]
+    training: list[tuple[Iterable[Comparison], float]]
     held_out: dict[str, list[Comparison]]
     probing: dict[str, list[Comparison]]
 
 
-def files(cfg: Config) -> Data:
+def named_data(cfg: Config) -> Data:
     """What --data and --eval name."""
-    if not cfg.data or not cfg.eval:
-        raise DataError("--data and --eval go together: name files for both, or for neither")
-    training = [comparison for path in cfg.data for comparison in sources.read(path)]
+    training = [Source.parse(text) for text in cfg.data]
     held_out = {}
-    for path in cfg.eval:
-        name = path.name.split(".")[0]
-        if name in held_out:
-            raise DataError(f"{path}: two --eval files are named {name}, which names their split")
-        held_out[name] = sources.read(path)
-    return Data(training, held_out, probing={})
+    for text in cfg.eval:
+        source = Source.parse(text)
+        if source.name in held_out:
+            raise DataError(f"{text}: two --eval sources are named {source.name}, as their split")
+        held_out[source.name] = sources.read(source)
+    streams = [(sources.stream(source), source.weight) for source in training]
+    return Data(streams, held_out, probing={})
 
 
 def toy_world(cfg: Config) -> Data:
@@ -261,7 +386,7 @@ def toy_world(cfg: Config) -> Data:
     for split in ("id", "ood_prompt"):
         clean = world.comparisons(split, 2 * cfg.held_out)
         held_out[split], probing[split] = clean[: cfg.held_out], clean[cfg.held_out :]
-    return Data(world.comparisons("train", cfg.pairs), held_out, probing)
+    return Data([(world.comparisons("train", cfg.pairs), 1.0)], held_out, probing)
 
 
 def pretrain(cfg: Config, run: Path, mesh: Mesh) -> Path:
@@ -296,4 +421,4 @@ def pretrain(cfg: Config, run: Path, mesh: Mesh) -> Path:
 
 
 if __name__ == "__main__":
-    cli.run(main, Config, __doc__)
+    cli.run(main, Config, __doc__, PRESETS)

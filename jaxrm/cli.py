@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import tyro
@@ -14,8 +15,16 @@ from jaxrm.errors import JaxrmError
 C = TypeVar("C")
 
 
-def run(main: Callable[[C], object], config: type[C], description: str | None) -> None:
+def run(
+    main: Callable[[C], object],
+    config: type[C],
+    description: str | None,
+    presets: Mapping[str, C] | None = None,
+) -> None:
     """Parses the command line into `config` and calls `main` with it.
+
+    Where there are `presets`, `config` has a field `preset` that names one of them: its values are
+    the defaults of all other options.
 
     Exits with status 1 and one message on a JaxrmError; any other exception keeps its traceback.
     """
@@ -23,6 +32,14 @@ def run(main: Callable[[C], object], config: type[C], description: str | None) -
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", force=True)
     logging.getLogger("jaxrm").setLevel(logging.INFO)
     try:
-        main(tyro.cli(config, description=description))
+        main(tyro.cli(config, description=description, default=_preset(presets or {})))
     except JaxrmError as error:
         sys.exit(f"error: {error}")
+
+
+def _preset(presets: Mapping[str, C]) -> C | None:
+    """The preset that the command line names, if it is one; tyro refuses another name."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset")
+    named, _ = parser.parse_known_args()
+    return presets.get(named.preset)

@@ -8,7 +8,7 @@ The page is one file with its figures inside. `results.json` holds
     models   {name: {split: {accuracy, n, standard_error, loss, rewards, language}}}
     seeds    [int]
     base     {split: {language, probe}}, the model that training began from (optional)
-    data     {name: {read, used, dropped: {reason: count}}} (optional)
+    data     {name: {read, used, dropped: {reason: count}, truncated, folded}} (optional)
 
 where `rewards` is {edges, best, others}, histogram counts of the best and the other responses'
 rewards, `language` is {accuracy, n, standard_error} of ordering responses by their log-prob under
@@ -30,7 +30,7 @@ import numpy as np
 import tyro
 
 from jaxrm import cli, figures, files
-from jaxrm.data.filters import Tally
+from jaxrm.data.tally import Tally
 from jaxrm.errors import RunDirError
 
 Results = Mapping[str, Any]
@@ -181,11 +181,13 @@ def _table(models: Results) -> str:
 
 def _data_table(data: Mapping[str, Mapping]) -> str:
     reasons = sorted({reason for tally in data.values() for reason in tally["dropped"]})
+    head = ["data", "read", "used", *reasons, "prompts truncated", "system messages folded"]
     rows = []
     for name, tally in data.items():
         counts = [tally["read"], tally["used"], *(tally["dropped"].get(r, 0) for r in reasons)]
+        counts += [tally.get("truncated", 0), tally.get("folded", 0)]
         rows.append([html.escape(name), *(f"{count:,}" for count in counts)])
-    return _html_table(["data", "read", "used", *(html.escape(reason) for reason in reasons)], rows)
+    return _html_table([html.escape(title) for title in head], rows)
 
 
 def _html_table(head: list[str], rows: list[list[str]]) -> str:

@@ -143,12 +143,17 @@ def _batches(
 class Config:
     """Score a file of comparisons with a reward model."""
 
-    input: tyro.conf.Positional[Path]
-    """JSONL (.gz) or Parquet: pairs, or a prompt with any number of responses."""
+    input: tyro.conf.Positional[str]
+    """A source of comparisons: a file, a directory, a name on the Hub or in TFDS (see
+    jaxrm.data.sources), of pairs or of prompts with any number of responses."""
     output: tyro.conf.Positional[Path]
     """JSONL, one {"id", "rewards"} per comparison, in input order. Written whole or not at all."""
     model: Path
     """A directory in Hugging Face layout that holds a reward head and a tokenizer."""
+    adapter: Path | None = None
+    """A LoRA adapter in PEFT's layout beside it, which may bring the reward head."""
+    chat_template: Path | None = None
+    """A file with the chat template, for a tokenizer that brings none."""
     rows: int = 8
     """Rows per batch."""
     row_length: int = 1024
@@ -164,10 +169,10 @@ def main(config: Config) -> None:
     parallel.start()
     mesh = parallel.make_mesh(config.mesh)
     comparisons = sources.read(config.input)
-    tokenizer = chat.load_tokenizer(config.model)
+    tokenizer = chat.load_tokenizer(config.model, config.chat_template)
     trees = chat.tokenize(comparisons, tokenizer)
     compute = transformer.Compute(dtype=config.dtype)
-    model = hub.load(config.model, None, compute=compute, mesh=mesh)
+    model = hub.load(config.model, None, adapter=config.adapter, compute=compute, mesh=mesh)
     scores = score(
         model,
         trees,

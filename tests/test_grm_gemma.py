@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from experiments import grm_gemma
-from experiments.grm_gemma import Config
+from experiments.grm_gemma import PRESETS, Config
+from jaxrm import cli
 from jaxrm.data import chat, packing, planning, sources
 from jaxrm.errors import DataError, RunDirError
 from jaxrm.losses import generation, preference
-from jaxrm.models import heads, hub, transformer
+from jaxrm.models import heads, hub, tensorfile, transformer
 from jaxrm.models.heads import HeadConfig
+from jaxrm.models.lora import LoraConfig
 from jaxrm.parallel import MeshShape
 from jaxrm.train.terms import Term
 from tests.messages_oracle import FOLDER
@@ -29,9 +31,10 @@ def tiny(run_dir, **options):
     """Four pairs, three steps, one device."""
     return Config(
         run_dir=run_dir,
+        preset="gemma-2b-it-full",
         base=FOLDER,
-        data=(ROWS,),
-        eval=(ROWS,),
+        data=(str(ROWS),),
+        eval=(str(ROWS),),
         alpha=0.1,
         steps=3,
         rows=1,
@@ -72,7 +75,8 @@ def batch():
 def test_a_run_leaves_everything_that_a_reader_expects(run):
     results = json.loads((run / "results.json").read_text())
     assert results["seeds"] == [0]
-    assert results["data"]["train"] == {"read": 4, "used": 4, "dropped": {}}
+    tally = {"read": 4, "used": 4, "dropped": {}, "truncated": 0, "folded": 0}
+    assert results["data"]["train"] == tally
     for name in ("baseline", "grm"):
         figures = results["models"][name]["rows"]
         assert figures["n"] == 4
@@ -124,13 +128,14 @@ def test_exports_score_as_the_run_did(run):
     )
 
 
-def terms(model, batch, alpha, regularizer="sft"):
-    cfg = Config(regularizer=regularizer)
-    return grm_gemma.loss_fn(model, batch, jax.random.key(0), alpha=alpha, cfg=cfg)
+def terms(model, batch, alpha, regularizer="sft", name="grm"):
+    cfg = Config(regularizer=regularizer, alpha=alpha)
+    return grm_gemma.loss_fn(model, batch, jax.random.key(0), name=name, cfg=cfg)
 
 
-def test_alpha_zero_is_bradley_terry_alone(batch):
-    found = terms(hub.load(FOLDER, None), batch, 0.0)
+@pytest.mark.parametrize(("name", "alpha"), [("grm", 0.0), ("baseline", 0.5)])
+def test_alpha_zero_and_the_baseline_are_bradley_terry_alone(batch, name, alpha):
+    found = terms(hub.load(FOLDER, None), batch, alpha, name=name)
     assert [name for name, term in found.items() if isinstance(term, Term)] == ["reward"]
     assert found["reward"].coefficient == 1
 
@@ -197,7 +202,10 @@ def test_an_mlp_head_is_read_back_with_its_shape(tmp_path):
         ({"eval": ()}, "--data and --eval go together"),
         ({"pretrain": True}, "choose one of them"),
         ({"base": None, "lexicon": "dev"}, "add --pretrain or --base"),
-        ({"eval": (ROWS, ROWS)}, "two --eval files are named rows"),
+        ({"eval": (str(ROWS), str(ROWS))}, "two --eval sources are named rows"),
+        ({"preset": "toy"}, "--preset toy is for the toy base"),
+        ({"select": "best"}, "--select best needs a split named val"),
+        ({"models": ("margin",)}, "no comparison has a margin"),
         ({"max_length": 5}, "nothing left to train on: read 4, used 0, dropped 4: 4 over-length"),
     ],
 )
@@ -206,14 +214,94 @@ def test_options_that_do_not_go_together(tmp_path, options, problem):
         grm_gemma.main(dataclasses.replace(tiny(tmp_path / "run"), **options))
 
 
+@pytest.mark.parametrize("name", ["margin", "label_smoothed"])
+def test_the_paper_s_other_baselines_are_their_losses(batch, name):
+    model = hub.load(FOLDER, None)
+    batch = dataclasses.replace(batch, margin=jnp.arange(batch.margin.size) * 0.5 * batch.pair_mask)
+    rewards = batch.pairs(heads.rewards(model, model.hidden(batch), batch))
+    expected = {
+        "margin": preference.bradley_terry(*rewards, batch.margin),
+        "label_smoothed": preference.label_smoothed(*rewards, 0.1),
+    }[name]
+    found = terms(model, batch, 0.5, name=name)
+    np.testing.assert_allclose(found["reward"].values, expected, rtol=1e-5)
+    assert found["reward"].coefficient == 1
+    assert "text" not in found
+
+
+def test_presets_are_the_recipe_s(monkeypatch):
+    lora, full = (PRESETS[f"gemma-2b-it-{how}"] for how in ("lora", "full"))
+    assert (lora.lora.rank, lora.lora.alpha, lora.lora.dropout) == (32, 64, 0.05)
+    assert lora.lora.targets == ("query", "key", "value", "output")
+    assert (lora.train, lora.learning_rate, lora.epochs, lora.max_length) == ("lora", 1e-5, 2, 1024)
+    assert (full.train, full.learning_rate, full.epochs, full.max_length) == ("all", 5e-6, 1, 3000)
+    for preset in (lora, full):
+        assert (preset.alpha, preset.beta, preset.clip, preset.warmup) == (0.01, 0.1, 5.0, 0.03)
+        assert preset.head == HeadConfig("mlp", hidden=1024, layers=1, dropout=0.1)
+    assert all(preset.preset == name for name, preset in PRESETS.items())
+
+    seen = []
+    command = ["grm_gemma", "--preset", "gemma-2b-it-lora", "--lora.rank", "8", "--epochs", "1"]
+    monkeypatch.setattr(sys, "argv", command)
+    cli.run(seen.append, Config, "", PRESETS)
+    assert seen == [dataclasses.replace(lora, lora=LoraConfig(rank=8), epochs=1)]
+
+
+def test_lora_and_dpo_train_a_head_and_an_adapter_that_score_as_they_did(tmp_path):
+    """The reference's log-probs are made once, the base stays, and both exports agree."""
+    cfg = dataclasses.replace(
+        tiny(tmp_path / "run"),
+        train="lora",
+        lora=LoraConfig(rank=2, targets=("query", "down")),
+        regularizer="dpo",
+        models=("grm",),
+        eval=(str(val_copy(tmp_path)),),
+        eval_every=1,
+        select="best",
+        keep=1,
+        reference_cache=tmp_path / "cache",
+    )
+    grm_gemma.main(cfg)
+    results = json.loads((cfg.run_dir / "results.json").read_text())
+    lines = (cfg.run_dir / "grm" / "metrics.jsonl").read_text().splitlines()
+    first, *_ = metrics = [json.loads(line) for line in lines]
+    # Policy and reference begin as one, so the first step's term is alpha ln 2, up to dropout.
+    assert first["loss/text"] == pytest.approx(0.1 * np.log(2), abs=0.02)
+    best = max(line["eval/val/accuracy"] for line in metrics)
+    assert results["models"]["grm"]["val"]["accuracy"] == best
+    assert len(list(cfg.reference_cache.glob("*.npz"))) == 1
+
+    scores = []
+    for options in (["--model", "grm/export"], ["--model", FOLDER, "--adapter", "grm/adapter"]):
+        out = tmp_path / "scores.jsonl"
+        paths = [str(cfg.run_dir / part) if "grm/" in str(part) else str(part) for part in options]
+        command = [sys.executable, "-m", "jaxrm.score", *paths, str(ROWS), str(out)]
+        subprocess.run(command, check=True, capture_output=True)
+        scores.append([json.loads(line)["rewards"] for line in out.read_text().splitlines()])
+    np.testing.assert_allclose(*scores, rtol=1e-4, atol=1e-5)
+    exported = tensorfile.read(cfg.run_dir / "grm" / "export" / "model.safetensors")
+    before = tensorfile.read(FOLDER / "model.safetensors")
+    moved = {name for name in before if not np.array_equal(exported[name], before[name])}
+    assert all(part in str(moved) for part in ("q_proj", "down_proj", "score"))
+    assert len(moved) == 2 * 2 + 1
+
+
+def val_copy(folder):
+    path = folder / "val.jsonl"
+    path.write_text(ROWS.read_text())
+    return path
+
+
 @pytest.mark.slow
 def test_killed_twice_the_command_ends_as_if_it_had_not_been(tmp_path):
     rng = np.random.default_rng()
     command = [
-        sys.executable, "-m", "experiments.grm_gemma", "--base", FOLDER, "--data", ROWS,
-        "--eval", ROWS, "--steps", "60", "--rows", "1", "--row-length", "256",
+        sys.executable, "-m", "experiments.grm_gemma", "--preset", "gemma-2b-it-full",
+        "--base", FOLDER, "--data", ROWS, "--eval", ROWS, "--head.kind", "linear",
+        "--dtype", "float32", "--remat", "none", "--max-length", "128", "--accumulate", "1",
+        "--alpha", "0.1", "--steps", "60", "--rows", "1", "--row-length", "256",
         "--checkpoint-every", "5", "--log-every", "1", "--eval-every", "20",
-        "--learning-rate", "0.001", "--head.dropout", "0.1",
+        "--learning-rate", "0.001",
     ]  # fmt: skip
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     root = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrm import figures, report
-from jaxrm.data.filters import Tally
+from jaxrm.data.tally import Tally
 from jaxrm.errors import RunDirError
 
 
@@ -73,7 +73,8 @@ def test_results_become_plain_json(run, results):
     results["models"]["grm"]["id"]["loss"] = np.float32("nan")
     report.write(run, results)
     found = json.loads((run / "results.json").read_text("utf-8"))
-    assert found["data"] == {"train": {"read": 10, "used": 8, "dropped": {"tie": 2}}}
+    tally = {"read": 10, "used": 8, "dropped": {"tie": 2}, "truncated": 0, "folded": 0}
+    assert found["data"] == {"train": tally}
     assert found["models"]["baseline"]["id"]["rewards"]["best"] == [0, 1, 3]
     assert found["models"]["grm"]["id"]["loss"] is None
     assert found["models"]["grm"]["id"]["accuracy"] == 0.9

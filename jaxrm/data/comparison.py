@@ -2,7 +2,7 @@
 
 Structure is checked here for every source of comparisons: types, roles, lengths, finite numbers.
 Content is not: an empty answer is a fact about the data, which training counts and leaves out
-(`jaxrm.data.filters`) and evaluation scores.
+(`jaxrm.data.training`) and evaluation scores.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Packed batches in a planned order, made by a background thread and placed on the device.
 
-The order is a pure function of (seed, epoch, token lengths), so the loader's whole state is one
-integer: how many batches were consumed. Hosts plan alike and each writes its own slice of every
-batch's rows, so the number of hosts changes nothing.
+The order is a pure function of the seed, the epoch and what is known of each tree (token lengths,
+weight, prompt), so the loader's whole state is one integer: how many batches were consumed. Hosts
+plan alike and each writes its own slice of every batch's rows, so the number of hosts changes
+nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +30,20 @@ class Loader:
 
     Batches are PackedBatch with leaves [accumulate, rows, ...]: one optimizer step's window of
     micro-batches. The last batch of an epoch is filled up with empty rows.
+
+    Args:
+      trees: all trees, in memory or on disk (`jaxrm.data.store`).
+      shape: the static shape of a micro-batch.
+      mesh: the devices that its rows lie over.
+      seed: of the order.
+      accumulate: micro-batches of an optimizer step.
+      weights: float [trees], how often an epoch shows each tree; once without it.
+      prompts: int [trees]; trees of one number come in one optimizer step (`planning.plan_epoch`).
+        Without it, every tree comes where it fits best.
+
+    Raises:
+      MeshError: the rows do not divide over the devices.
+      DataError: the trees of a prompt do not fit one optimizer step.
     """
 
     def __init__(
@@ -39,13 +54,20 @@ class Loader:
         mesh: Mesh,
         seed: int,
         accumulate: int = 1,
+        weights: np.ndarray | None = None,
+        prompts: np.ndarray | None = None,
     ):
         parallel.check_rows(shape.rows, mesh)
         self.trees, self.shape, self.mesh = trees, shape, mesh
         self.seed, self.accumulate = seed, accumulate
         self._sizes = packing.measure(trees, ask=shape.ask, preferences=shape.groups > 0)
-        self._offsets = packing.response_offsets(trees)
+        self._offsets = np.cumsum(self._sizes[:, 1]) - self._sizes[:, 1]  # a slot per response
+        self._weights, self._prompts = weights, prompts
         self._plans: list[list[list[int]]] = []
+        if prompts is not None:
+            # The fullest epoch there can be: a prompt that outgrows a step is refused now, and not
+            # in the first epoch that happens to draw it so often.
+            self._plan_epoch(0, None if weights is None else np.ceil(weights))
 
     def steps(self, epochs: int) -> int:
         """How many batches that many epochs take."""
@@ -61,9 +83,19 @@ class Loader:
 
     def _plan(self, epoch: int) -> list[list[int]]:
         while len(self._plans) <= epoch:
-            plan = planning.plan_epoch(self._sizes, self.shape, self.seed, len(self._plans))
-            self._plans.append(plan)
+            self._plans.append(self._plan_epoch(len(self._plans), self._weights))
         return self._plans[epoch]
+
+    def _plan_epoch(self, epoch: int, weights: np.ndarray | None) -> list[list[int]]:
+        return planning.plan_epoch(
+            self._sizes,
+            self.shape,
+            self.seed,
+            epoch,
+            weights=weights,
+            prompts=self._prompts,
+            rows_per_batch=self.shape.rows * self.accumulate,
+        )
 
     def _batches_in(self, epoch: int) -> int:
         return -(-len(self._plan(epoch)) // (self.shape.rows * self.accumulate))

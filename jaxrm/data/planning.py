@@ -6,11 +6,16 @@ host, and each host writes its own slice of it (`jaxrm.data.loader`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 
 from jaxrm.data.packing import Ask, PackShape, TokenTree, measure
+from jaxrm.errors import DataError
+
+LOOK_AHEAD = 64
+"""How many prompts may wait for a later batch while smaller ones fill this one up."""
 
 
 def fit_shape(
@@ -27,23 +32,27 @@ def fit_shape(
     the language-model targets (the costly ones) near their mean; the planner works around the
     rest.
     """
-    sizes = measure(trees, ask=ask, preferences=preferences)
+    parts, widths = [], set()
+    for start in range(0, len(trees), 1024):  # one pass: trees may have to be read from disk
+        chunk = list(trees[start : start + 1024])
+        parts.append(measure(chunk, ask=ask, preferences=preferences))
+        widths |= {len(tree.attributes[0]) for tree in chunk if tree.attributes is not None}
+    if len(widths) > 1:
+        raise ValueError(f"trees carry different numbers of attributes: {sorted(widths)}")
+    sizes = np.concatenate(parts)
     unlimited = np.full(5, np.iinfo(np.int64).max)
     unlimited[0] = length
     plan = plan_rows(sizes, unlimited, np.arange(len(trees)))
     per_row = np.array([sizes[row].sum(0) for row in plan])
     need = np.maximum(np.quantile(per_row, 0.95, axis=0, method="higher"), sizes.max(0))
     _, slots, pairs, targets, groups = (int(n) for n in need)
-    widths = {len(tree.attributes[0]) for tree in trees if tree.attributes is not None}
-    if len(widths) > 1:
-        raise ValueError(f"trees carry different numbers of attributes: {sorted(widths)}")
     return PackShape(
         rows=rows,
         length=length,
         slots=slots,
         pairs=pairs,
         groups=groups,
-        group_size=max(len(tree.branches) for tree in trees) if preferences else 0,
+        group_size=int(sizes[:, 1].max()) if preferences else 0,
         targets=targets,
         attributes=max(widths, default=0),
         ask=ask,
@@ -93,8 +102,122 @@ def plan_rows(sizes: np.ndarray, capacity: np.ndarray, order: np.ndarray) -> lis
     return rows
 
 
-def plan_epoch(sizes: np.ndarray, shape: PackShape, seed: int, epoch: int) -> list[list[int]]:
-    """The global order of an epoch's rows: a pure function of (seed, epoch, lengths, shape)."""
+def plan_epoch(
+    sizes: np.ndarray,
+    shape: PackShape,
+    seed: int,
+    epoch: int,
+    *,
+    weights: np.ndarray | None = None,
+    prompts: np.ndarray | None = None,
+    rows_per_batch: int | None = None,
+) -> list[list[int]]:
+    """The global order of an epoch's rows: a pure function of its arguments.
+
+    Args:
+      sizes: int [trees, 5] as from `measure`.
+      shape: the static shape, whose capacity a row keeps to.
+      seed: of the run.
+      epoch: counting from 0; every epoch has an order of its own.
+      weights: float [trees] >= 0, how often an epoch shows each tree, 1 without it. Tree i comes
+        floor(w) or ceil(w) times, w times on average, and the trees of one weight together come as
+        often as their weights add up to, rounded up or down.
+      prompts: int [trees]; trees of one number come in one batch, copies of them too, since a
+        prompt's comparisons are so alike that a step for each of them overfits (InstructGPT, arXiv
+        2203.02155, section 3.5). Every batch then has `rows_per_batch` rows, some of them empty.
+      rows_per_batch: rows of an optimizer step; `shape.rows` without it.
+
+    Returns:
+      Rows of tree indices.
+
+    Raises:
+      DataError: the trees of a prompt need more rows than a batch has.
+    """
+    for name, values in (("weights", weights), ("prompts", prompts)):
+        if values is not None and len(values) != len(sizes):
+            raise ValueError(f"{len(values)} {name} for {len(sizes)} trees")
     rng = np.random.default_rng([seed, epoch])
-    rows = plan_rows(sizes, shape.capacity, rng.permutation(len(sizes)))
-    return [rows[i] for i in rng.permutation(len(rows))]
+    drawn = np.arange(len(sizes)) if weights is None else _draw(weights, seed, epoch)
+    order = rng.permutation(drawn)
+    if prompts is None:
+        rows = plan_rows(sizes, shape.capacity, order)
+        return [rows[i] for i in rng.permutation(len(rows))]
+    groups = _by_prompt(order, prompts, sizes, rng)
+    return _plan_batches(sizes, shape.capacity, groups, rows_per_batch or shape.rows)
+
+
+def _draw(weights: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Tree indices, each as often as an epoch shows it: systematic sampling.
+
+    The fractions of the weights are laid end to end from a random start, and a tree comes once more
+    where its stretch holds a whole number. Trees of one weight lie side by side, in random order.
+    """
+    # A stream of its own, so that the order of trees is what it would be without weights.
+    rng = np.random.default_rng([seed, epoch, 1])
+    order = rng.permutation(len(weights))
+    order = order[np.argsort(weights[order], kind="stable")]
+    whole = np.floor(weights[order])
+    ends = np.cumsum(np.concatenate([[rng.random()], weights[order] - whole]))
+    times = np.zeros(len(weights), np.int64)
+    times[order] = whole + np.diff(np.floor(ends))
+    return np.repeat(np.arange(len(weights)), times)
+
+
+def _by_prompt(
+    order: np.ndarray, prompts: np.ndarray, sizes: np.ndarray, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """The trees of `order` by prompt: prompts in random order, each one's longest tree first."""
+    numbers, group = np.unique(prompts[order], return_inverse=True)
+    group = rng.permutation(len(numbers))[group]
+    by_group = np.lexsort((-sizes[order, 0], group))
+    ends = np.cumsum(np.bincount(group, minlength=len(numbers)))
+    return np.split(order[by_group], ends[:-1]) if len(numbers) else []
+
+
+def _plan_batches(
+    sizes: np.ndarray, capacity: np.ndarray, groups: Sequence[np.ndarray], count: int
+) -> list[list[int]]:
+    """Batches of `count` rows each, filled with whole groups: as they come, the next that fits."""
+    rows: list[list[int]] = []
+    queue = deque(groups)
+    while queue:
+        batch: list[list[int]] = [[] for _ in range(count)]
+        free = np.tile(capacity, (count, 1))
+        widest = free[0, 0]
+        passed: list[np.ndarray] = []
+        while queue and len(passed) < LOOK_AHEAD:
+            group = queue.popleft()
+            # The first comparison saves most of the search: a batch that is nearly full takes few.
+            places = None if sizes[group[0], 0] > widest else _place(sizes[group], free)
+            if places is None and not any(batch):
+                need = len(plan_rows(sizes, capacity, group))
+                raise DataError(
+                    f"the {len(group)} comparisons of one prompt (tree {group[0]} among them) need "
+                    f"{need} rows, but an optimizer step has {count}: raise rows, accumulate or "
+                    "row_length, or do not keep prompts together"
+                )
+            if places is None:
+                passed.append(group)
+                continue
+            for tree, place in zip(group, places, strict=True):
+                batch[place].append(int(tree))
+            widest = free[:, 0].max()
+        rows += batch
+        queue.extendleft(reversed(passed))  # first in the next batch
+    return rows
+
+
+def _place(sizes: np.ndarray, free: np.ndarray) -> list[int] | None:
+    """The row for each tree, first fit, taken off `free`; None, and nothing taken, if they do not
+    all fit."""
+    left = free.copy()
+    places = []
+    for size in sizes:
+        fits = (left >= size).all(axis=1)
+        place = int(np.argmax(fits))
+        if not fits[place]:
+            return None
+        left[place] -= size
+        places.append(place)
+    free[:] = left
+    return places

@@ -1,248 +1,138 @@
-"""Comparisons from local files: JSON lines, plain or gzipped, and Parquet.
+"""Comparisons from files, directories, the Hugging Face Hub and TFDS, by name.
 
-A file holds one of these forms, told apart by the columns and types of its first row. Columns that
-are not named here are ignored.
+A source is named `LOCATION` or `LOCATION?key=value&key=value`:
 
-- pairs: `prompt` (messages), `chosen` and `rejected` (text);
-- responses: `prompt` (messages or text) and `responses` (a list of texts or of lists of messages),
-  optionally `ranks`, `scores`;
-- TRL's four: `chosen` and `rejected` as texts or as lists of messages, each with a `prompt` of the
-  same type, or without one, where the prompt is what both begin with.
+    pairs.jsonl.gz                                         a file
+    data/ultrafeedback?split=test                          a directory of data files
+    llm-blender/Unified-Feedback?config=all&every=20       a name on the Hub
+    tfds:jaxrm_preferences                                 a data set that TFDS has prepared here
 
-Every form may also have `id`, `subset`, `margin` and `attributes` (a list of grades per response,
-null for one that is not labelled), and those with a chosen response `chosen_score` and
-`rejected_score`. A message is `{"role": ..., "content": ...}`.
+`jaxrm.data.rows` says what a location may be, `jaxrm.data.formats` which rows are known.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
+import dataclasses
+import logging
 import math
-import zlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
-
-from jaxrm.data.comparison import (
-    Comparison,
-    Conversation,
-    Message,
-    answer,
-    check_answer,
-    check_messages,
-    check_number,
-    check_text,
-    common_length,
-    fault,
-    kind,
-)
+from jaxrm.data import formats, rows
+from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError
 
-Row = dict[str, object]
-Known = dict[str, object]
-"""Fields of a Comparison, by name, apart from where its row came from."""
-
-KNOWN_FORMS = (
-    "prompt + chosen + rejected, chosen + rejected (both beginning with the prompt), "
-    "or prompt + responses"
-)
+log = logging.getLogger(__name__)
 
 
-def read(path: str | Path) -> list[Comparison]:
-    """All comparisons of a `.jsonl`, `.jsonl.gz` or `.parquet` file, in order.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where comparisons come from, which of them, and how often they are shown.
 
-    A pair has ranks (0, 1). A row without an id is named `<file's stem>/<row>`, counting from 1.
-    Raises DataError naming the file, the row (a line of JSON, blank ones counted) and the field.
+    `every` thins as GRM does (arXiv 2406.10216, `load_datasets.py` of its repository): ties are
+    left out first, then the first of every `every` comparisons is kept, without a random choice. Of
+    Unified-Feedback's configuration `all`, 2 gives its 400K, 20 its 40K. Its repository has no rule
+    for 8K: 100 gives about as many. Its evaluation takes all of the split `val`.
+
+    Attributes:
+        location: a file, a directory, "owner/name" on the Hub, or "tfds:name[/config][:version]".
+        config: the data set's configuration, where it has several.
+        split: the part of the data set.
+        label: which judgement to learn from, where rows hold several (`jaxrm.data.formats`).
+        every: keep one comparison of so many; with 1, all are kept, ties too.
+        weight: how often one epoch shows each comparison.
     """
-    path = Path(path)
-    suffixes = {".jsonl": _json_rows, ".jsonl.gz": _json_rows, ".parquet": _parquet_rows}
-    suffix = next((s for s in suffixes if path.name.endswith(s)), None)
-    if suffix is None:
-        raise DataError(f"{path}: not a preference file: use {', '.join(suffixes)}")
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
-        raise DataError(f"{path}: {problem}")
-    stem = path.name.removesuffix(suffix)
-    comparisons, parse = [], None
-    try:
-        for number, row in suffixes[suffix](path):
-            where = f"{path}, row {number}"
-            parse = parse or _form(row, where)
-            known = parse(row, where) | _common(row, where)
-            known.setdefault("id", f"{stem}/{number}")
-            comparisons.append(Comparison(**known, where=where))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if not comparisons:
-        raise DataError(f"{path}: holds no rows")
-    return comparisons
+
+    location: str
+    config: str = ""
+    split: str = "train"
+    label: str = ""
+    every: int = 1
+    weight: float = 1.0
+
+    def __post_init__(self):
+        if not self.location:
+            raise DataError("a source needs a location: a file, a directory or a name")
+        if not self.split:
+            raise DataError(f"{self.location}: split may not be empty")
+        if self.every < 1:
+            raise DataError(f"{self.location}: every must be at least 1, not {self.every}")
+        if not 0 < self.weight < math.inf:
+            raise DataError(
+                f"{self.location}: weight must be above 0 and finite, not {self.weight}"
+            )
+
+    @classmethod
+    def parse(cls, text: str | Path) -> Source:
+        """A source out of `LOCATION` or `LOCATION?key=value&key=value`.
+
+        Raises DataError, listing the keys, for one that is not known or a value that is no number.
+        """
+        location, mark, options = str(text).partition("?")
+        if not mark or Path(text).exists():  # a "?" may be part of a file's name
+            return cls(str(text))
+        values = {}
+        for option in options.split("&"):
+            key, equals, value = option.partition("=")
+            if not equals or key not in OPTIONS or key in values:
+                problem = f"{option!r} is not one of {', '.join(f'{key}=' for key in OPTIONS)}"
+                raise DataError(f"{text}: {problem}, each at most once")
+            try:
+                values[key] = OPTIONS[key](value)
+            except ValueError as error:
+                expected = "a whole number" if OPTIONS[key] is int else "a number"
+                raise DataError(f"{text}: {key} must be {expected}, not {value!r}") from error
+        return cls(location, **values)
+
+    @property
+    def name(self) -> str:
+        """A short name: the location's last part, and the configuration and split if not usual."""
+        if self.location.startswith(rows.TFDS):
+            base = self.location.removeprefix(rows.TFDS).partition(":")[0].replace("/", "-")
+        else:
+            base = os.path.basename(os.path.abspath(self.location))
+            base = base.removesuffix(rows.suffix_of(base))
+        parts = (base, self.config, self.split if self.split != "train" else "")
+        return "-".join(part for part in parts if part)
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    number = 0
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if row := line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").strip():
-                    yield number, _json_row(row, f"{path}, row {number}")
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: damaged gzip after row {number}: {error}") from error
+OPTIONS = {"config": str, "split": str, "label": str, "every": int, "weight": float}
+"""What may follow a location, and the type of each."""
 
 
-def _json_row(line: bytes, where: str) -> Row:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 at byte {error.start} of the line") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not a line of JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected a JSON object, found {kind(row)}")
-    return row
+def stream(source: Source | str | Path) -> Iterator[Comparison]:
+    """The comparisons of a source in order, read as they are asked for.
+
+    A comparison without an id is named `<name of the source>/<row>`, counting from 1. Raises
+    DataError naming the file, the row and the field, and where there is nothing to read.
+    """
+    source = source if isinstance(source, Source) else Source.parse(source)
+    located = rows.rows(source.location, source.config, source.split)
+    found = formats.comparisons(located, stem=source.name, label=source.label)
+    if source.every > 1:
+        found = _thinned(found, source)
+    first = next(found, None)
+    if first is None:
+        raise DataError(f"{source.location}: holds no rows{' but ties' * (source.every > 1)}")
+    yield first
+    yield from found
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                columns = list(zip(batch.schema.names, batch.columns, strict=True))
-                for i in range(batch.num_rows):
-                    number += 1
-                    yield number, {name: column[i].as_py() for name, column in columns}
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}, row {number}: holds text that is not UTF-8") from error
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: damaged Parquet after row {number}: {error}") from error
+def read(source: Source | str | Path) -> list[Comparison]:
+    """All comparisons of a source, in order: `stream` as a list."""
+    return list(stream(source))
 
 
-def _form(row: Row, where: str) -> Callable[[Row, str], Known]:
-    """The parser for files whose first row this is."""
-    if {"prompt", "responses"} <= row.keys():
-        return _responses
-    if {"prompt", "chosen", "rejected"} <= row.keys():
-        return _pair_of_messages if isinstance(row["prompt"], list) else _pair_of_texts
-    if {"chosen", "rejected"} <= row.keys():
-        return _joined_messages if isinstance(row["chosen"], list) else _joined_texts
-    columns = ", ".join(sorted(row)) or "none"
-    raise DataError(f"{where}: unknown form: columns are {columns}; expected {KNOWN_FORMS}")
-
-
-def _responses(row: Row, where: str) -> Known:
-    prompt = _get(row, "prompt", where)
-    prompt = prompt if isinstance(prompt, str) else _messages(prompt, "prompt", where)
-    given = _list(_get(row, "responses", where), "responses", where)
-    responses = (
-        _response(prompt, value, f"responses[{k}]", where) for k, value in enumerate(given)
-    )
-    known = {"prompt": prompt, "responses": tuple(responses)}
-    for field in ("ranks", "scores"):
-        if row.get(field) is not None:
-            known[field] = tuple(_list(row[field], field, where))
-    return known
-
-
-def _pair_of_messages(row: Row, where: str) -> Known:
-    prompt = _messages(_get(row, "prompt", where), "prompt", where)
-    return _pair(row, where, prompt, *_both(row, where, lambda *at: _response(prompt, *at)))
-
-
-def _pair_of_texts(row: Row, where: str) -> Known:
-    prompt = _text(_get(row, "prompt", where), "prompt", where)
-    return _pair(row, where, prompt, *_both(row, where, _text))
-
-
-def _joined_texts(row: Row, where: str) -> Known:
-    chosen, rejected = _both(row, where, _text)
-    shared, shorter = common_length(chosen, rejected), min(len(chosen), len(rejected))
-    if shared == shorter:  # one continues the other: as in TRL, both keep a last character
-        shared = max(shorter - 1, 0)
-    elif shared and chosen[shared - 1] == " ":  # most tokenizers join a space to the word after it
-        shared -= 1
-    return _pair(row, where, chosen[:shared], chosen[shared:], rejected[shared:])
-
-
-def _joined_messages(row: Row, where: str) -> Known:
-    chosen, rejected = _both(row, where, _messages)
-    shared = min(common_length(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
-    # An answer is one whole turn, so the prompt may not end inside the assistant's.
-    while (
-        shared > 0
-        and chosen[shared - 1].role == "assistant"
-        and "assistant" in (chosen[shared].role, rejected[shared].role)
-    ):
-        shared -= 1
-    if shared <= 0:
-        problem = "shares no first message with 'rejected', so there is no prompt"
-        raise fault(where, "chosen", problem)
-    return _pair(row, where, chosen[:shared], chosen[shared:], rejected[shared:])
-
-
-def _pair(row: Row, where: str, prompt, chosen, rejected) -> Known:
-    known = {"prompt": prompt, "responses": (chosen, rejected), "ranks": (0, 1)}
-    fields = ("chosen_score", "rejected_score")
-    if any(row.get(field) is not None for field in fields):
-        for field in fields:
-            check_number(row.get(field), field, where)
-        known["scores"] = tuple(row[field] for field in fields)
-    return known
-
-
-def _common(row: Row, where: str) -> Known:
-    """What every form may say; a null counts as unsaid."""
-    known = {name: row[name] for name in ("id", "subset", "margin") if row.get(name) is not None}
-    if isinstance(known.get("id"), int):
-        known["id"] = str(known["id"])
-    if row.get("attributes") is not None:
-        rows = _list(row["attributes"], "attributes", where)
-        known["attributes"] = tuple(
-            tuple(math.nan if value is None else value for value in _list(values, field, where))
-            for field, values in ((f"attributes[{k}]", values) for k, values in enumerate(rows))
-        )
-    return known
-
-
-def _both(row: Row, where: str, parse: Callable) -> tuple:
-    return tuple(parse(_get(row, field, where), field, where) for field in ("chosen", "rejected"))
-
-
-def _response(prompt: Conversation | str, value: object, field: str, where: str):
-    if isinstance(value, str) or isinstance(prompt, str):
-        return answer(prompt, _text(value, field, where))
-    if not isinstance(value, list):
-        raise fault(where, field, f"expected text or a list of messages, found {kind(value)}")
-    messages = _messages(value, field, where)
-    check_answer(messages, field, where)
-    return messages
-
-
-def _messages(value: object, field: str, where: str) -> Conversation:
-    messages = []
-    for i, message in enumerate(_list(value, field, where)):
-        if not isinstance(message, dict):
-            problem = f"expected a message with role and content, found {kind(message)}"
-            raise fault(where, f"{field}[{i}]", problem)
-        parts = (_get(message, part, where, f"{field}[{i}].") for part in ("role", "content"))
-        messages.append(Message(*parts))
-    check_messages(tuple(messages), field, where)
-    return tuple(messages)
-
-
-def _text(value: object, field: str, where: str) -> str:
-    check_text(value, field, where)
-    return value
-
-
-def _list(value: object, field: str, where: str) -> list:
-    if not isinstance(value, list):
-        raise fault(where, field, f"expected a list, found {kind(value)}")
-    return value
-
-
-def _get(row: Row, field: str, where: str, prefix: str = "") -> object:
-    if field not in row:
-        raise fault(where, prefix + field, "missing")
-    return row[field]
+def _thinned(comparisons: Iterator[Comparison], source: Source) -> Iterator[Comparison]:
+    """The first of every `source.every` comparisons that are no ties; says how many there were."""
+    count = ties = 0
+    for comparison in comparisons:
+        if len(comparison.responses) > 1 and len(set(comparison.ranks or (0, 1))) == 1:
+            ties += 1
+            continue
+        if count % source.every == 0:
+            yield comparison
+        count += 1
+    kept = -(-count // source.every)
+    log.info("%s: kept %d of %d, after %d ties", source.location, kept, count, ties)

@@ -24,20 +24,24 @@ from jax.sharding import Mesh, NamedSharding
 from jaxrm.errors import ModelFileError
 from jaxrm.files import replacing
 from jaxrm.models import heads, tensorfile, transformer
+from jaxrm.models.adapter import CONFIG as ADAPTER_CONFIG
+from jaxrm.models.adapter import read as read_adapter
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.layout import (
     CLASS_PREFIX,
     EMBEDDING,
     LM_HEAD,
+    Layout,
     Stored,
     Tensors,
+    check_tensors,
     one_layer,
     stored_head,
     stored_layout,
 )
 from jaxrm.models.lora import LoraConfig
-from jaxrm.models.parameters import Parameter, initialise, shapes
+from jaxrm.models.parameters import Parameter, Tree, initialise, shapes
 from jaxrm.models.transformer import Compute, RewardModel
 from jaxrm.parallel import ShardingRules, replicated, shard_spec
 
@@ -56,6 +60,7 @@ def load(
     head: HeadConfig | None,
     lora: LoraConfig | None = None,
     *,
+    adapter: str | Path | None = None,
     compute: Compute | None = None,
     mesh: Mesh | None = None,
     rules: ShardingRules | None = None,
@@ -70,26 +75,52 @@ def load(
     Args:
       head: the reward head; None takes the one in the directory.
       lora: low-rank updates to train beside the weights, fresh from `seed`.
+      adapter: a directory with such updates, in PEFT's or GRM's layout, and perhaps a reward head
+        that was trained with them and takes the place of the directory's own.
       mesh, rules: where parameters live; each device reads its own part of the files.
       dtype: of the parameters, apart from the reward head and LoRA, which are float32.
 
     Raises:
       ModelFileError: something is missing, extra, misshapen, truncated, in a pickle, of an
         architecture that is not implemented, or the stored head is another one than `head`.
+      ValueError: both `lora` and `adapter` are given.
     """
+    if adapter is not None and lora is not None:
+        raise ValueError("an adapter brings its own LoRA: give one of the two")
     directory, rules = Path(directory), rules or ShardingRules()
     config_file = directory / "config.json"
+    if not config_file.exists() and (directory / ADAPTER_CONFIG).exists():
+        raise ModelFileError(
+            f"{directory} is a LoRA adapter: give its base model's directory here, and this one as "
+            "the adapter"
+        )
     config = ModelConfig.from_hf(_read_json(config_file), str(config_file))
     tensors = _open(directory)
-    found_head = stored_head(tensors)
-    head = _choose_head(directory, config, head, found_head)
-    declared = transformer.declare(config, head, lora)
-    fresh = {} if found_head else {"reward_head": declared.pop("reward_head")}
-    if lora is not None:
-        fresh["lora"] = declared.pop("lora")
-    layout = stored_layout(declared, head)
-    _check(directory, tensors, layout)
+    base_head = stored_head(tensors)
+    in_base = stored_layout(transformer.declare(config, base_head), base_head)
+    check_tensors(directory, tensors, in_base, ignored=_second_copy(tensors, in_base))
 
+    brought: Tree = {}
+    held_head, head_from = base_head, directory
+    if adapter is not None:
+        read_from = read_adapter(adapter, config)
+        lora, brought["lora"] = read_from.lora, read_from.update
+        if read_from.head is not None:
+            held_head, head_from = read_from.head, Path(adapter)
+            brought["reward_head"] = read_from.head_arrays
+    head = _choose_head(head_from, config, head, held_head)
+    declared = transformer.declare(config, head, lora)
+    fresh = {
+        name: declared[name]
+        for name, is_fresh in (
+            ("reward_head", held_head is None),
+            ("lora", lora is not None and adapter is None),
+        )
+        if is_fresh
+    }
+    layout = stored_layout(
+        {name: part for name, part in declared.items() if name not in fresh | brought}, head
+    )
     read = functools.partial(_read, tensors, mesh=mesh, rules=rules)
     params = traverse_util.unflatten_dict(
         {
@@ -98,11 +129,14 @@ def load(
         },
         sep="/",
     )
-    if not found_head:
+    if held_head is None:
         log.warning("%s holds no reward head: a fresh one is drawn from seed %d", directory, seed)
     if fresh:
         placement = transformer.placements(fresh, mesh, rules)
         params |= jax.jit(functools.partial(initialise, fresh), out_shardings=placement)(seed)
+    if brought:
+        of_brought = {name: declared[name] for name in brought}
+        params |= jax.device_put(brought, transformer.placements(of_brought, mesh, rules))
     return RewardModel(config, head, lora, compute=compute or Compute(), params=params)
 
 
@@ -207,35 +241,11 @@ def _choose_head(
     return asked
 
 
-def _check(
-    directory: Path, tensors: Tensors, layout: Mapping[str, tuple[Stored, Parameter]]
-) -> None:
-    """Raises ModelFileError unless the tensors are exactly those that the layout names."""
-    expected = {
-        name: stored.shape(parameter)
-        for stored, parameter in layout.values()
-        for name in stored.names(parameter)
-    }
-    extra = set(tensors) - set(expected)
+def _second_copy(tensors: Tensors, layout: Layout) -> set[str]:
+    """The language-model head of a file, where it is the embedding once more."""
     tied = [tensors.get(name) for name in (EMBEDDING, LM_HEAD)]
-    if "lm_head" not in layout and all(tensor is not None for tensor in tied) and _equal(*tied):
-        extra.discard(LM_HEAD)
-    misshapen = [
-        f"{name} {tensors[name].shape} for {shape}"
-        for name, shape in expected.items()
-        if name in tensors and tensors[name].shape != shape
-    ]
-    problems = [
-        f"{what} {', '.join(found[:6])}{f' and {len(found) - 6} more' if len(found) > 6 else ''}"
-        for what, found in (
-            ("missing", sorted(set(expected) - set(tensors))),
-            ("unexpected", sorted(extra)),
-            ("of another shape than config.json says", misshapen),
-        )
-        if found
-    ]
-    if problems:
-        raise ModelFileError(f"{directory}: tensors {'; tensors '.join(problems)}")
+    twice = "lm_head" not in layout and all(tensor is not None for tensor in tied)
+    return {LM_HEAD} if twice and _equal(*tied) else set()
 
 
 def _equal(left: np.ndarray, right: np.ndarray) -> bool:

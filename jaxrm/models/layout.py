@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from pathlib import Path
 
 import numpy as np
 from flax import traverse_util
@@ -85,7 +86,11 @@ CLASS_PREFIX = {"gemma": "Gemma", "gemma2": "Gemma2"}
 EMBEDDING, LM_HEAD = _NAMES["embedding"].name, _NAMES["lm_head"].name
 
 
-def stored_layout(declared: Tree, head: HeadConfig | None) -> dict[str, tuple[Stored, Parameter]]:
+Layout = dict[str, tuple[Stored, Parameter]]
+"""By the path of each parameter in a model: where a file keeps it."""
+
+
+def stored_layout(declared: Tree, head: HeadConfig | None) -> Layout:
     """For every declared parameter, by path, where the files keep it."""
     flat = traverse_util.flatten_dict(declared, sep="/")
     names = _NAMES | (_POST_NORMS if "layers/mlp_post_norm" in flat else {})
@@ -118,6 +123,33 @@ def stored_head(tensors: Tensors) -> HeadConfig | None:
         return None
     first, last = sizes[min(sizes)], sizes[max(sizes)]
     return HeadConfig("mlp", hidden=first, layers=len(sizes) - 1, outputs=last)
+
+
+def check_tensors(
+    where: Path, tensors: Tensors, layout: Layout, ignored: Set[str] = frozenset()
+) -> None:
+    """Raises ModelFileError unless the tensors are exactly those that the layout names."""
+    expected = {
+        name: stored.shape(parameter)
+        for stored, parameter in layout.values()
+        for name in stored.names(parameter)
+    }
+    misshapen = [
+        f"{name} {tensors[name].shape} for {shape}"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    problems = [
+        f"{what} {', '.join(found[:6])}{f' and {len(found) - 6} more' if len(found) > 6 else ''}"
+        for what, found in (
+            ("missing", sorted(expected.keys() - tensors.keys())),
+            ("unexpected", sorted(tensors.keys() - expected.keys() - ignored)),
+            ("of another shape than the configuration says", misshapen),
+        )
+        if found
+    ]
+    if problems:
+        raise ModelFileError(f"{where}: tensors {'; tensors '.join(problems)}")
 
 
 def one_layer(parameter: Parameter) -> Parameter:

@@ -7,7 +7,8 @@ import pytest
 from jaxrm import parallel
 from jaxrm.data import planning
 from jaxrm.data.loader import Loader, prefetch
-from jaxrm.errors import MeshError
+from jaxrm.data.store import TreeStore
+from jaxrm.errors import DataError, MeshError
 from tests.data.test_packing import tree
 
 
@@ -51,6 +52,46 @@ def test_starting_late_gives_what_an_uninterrupted_reader_sees(trees, mesh):
         later = take(loader(trees, mesh).batches(start), 1)
         assert equal(later[0], whole[start])
     assert not equal(whole[0], whole[per_epoch])
+
+
+def test_starting_late_is_the_same_with_weights_and_prompts(trees, mesh):
+    options = {"accumulate": 2, "weights": np.tile([0.7, 1.5], 25), "prompts": np.arange(50) // 3}
+    whole = loader(trees, mesh, **options)
+    per_epoch, two = whole.steps(1), whole.steps(2)
+    uninterrupted = take(whole.batches(0), two + 1)
+    for start in (1, per_epoch - 1, per_epoch, two):
+        assert equal(
+            take(loader(trees, mesh, **options).batches(start), 1)[0], uninterrupted[start]
+        )
+    shown = np.concatenate([b.response_index[b.response_mask] for b in uninterrupted[:per_epoch]])
+    assert len(shown) == 2 * 55  # both responses to 25 * 0.7 + 25 * 1.5 trees
+
+
+def test_the_comparisons_of_a_prompt_make_one_step(trees, mesh):
+    prompts = np.arange(50) % 17
+    made = loader(trees, mesh, accumulate=2, prompts=prompts)
+    batches = take(made.batches(0), made.steps(1))
+    met = [set(prompts[b.response_index[b.response_mask] // 2].tolist()) for b in batches]
+    assert len(met) > 2
+    assert sum(map(len, met)) == 17
+
+
+def test_a_prompt_that_could_outgrow_a_step_is_refused_before_the_first(mesh):
+    alike = [tree(10, 5, 5, ranks=(0, 1)) for _ in range(3)]
+    options = {"prompts": np.zeros(3, np.int64)}
+    assert loader(alike, mesh, **options, weights=np.ones(3)).steps(1) == 1  # 3 trees, 2 a row
+    with pytest.raises(DataError, match="6 comparisons of one prompt .* need 3 rows"):
+        loader(alike, mesh, **options, weights=np.full(3, 1.01))
+    with pytest.raises(DataError, match="5 comparisons of one prompt .* need 3 rows"):
+        loader([*alike, *alike[:2]], mesh, prompts=np.zeros(5, np.int64))
+
+
+def test_trees_on_disk_make_the_same_batches(trees, mesh):
+    in_memory, on_disk = (loader(each, mesh) for each in (trees, TreeStore.write(trees)))
+    assert in_memory.shape == on_disk.shape
+    count = in_memory.steps(2)
+    pairs = zip(take(in_memory.batches(0), count), take(on_disk.batches(0), count), strict=True)
+    assert all(equal(a, b) for a, b in pairs)
 
 
 def test_accumulation_stacks_the_batches_that_would_have_come_one_by_one(trees, mesh):

@@ -1,32 +1,32 @@
-"""Files become comparisons, or an error that names the file, the row and the field."""
+"""Sources are named in one line, read alike wherever they lie, and thinned as GRM does."""
 
 from __future__ import annotations
 
-import gzip
+import dataclasses
 import json
-import math
+import logging
 
-import pyarrow
-import pyarrow.parquet
+import datasets
+import jax
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from jaxrm.data import sources
+from jaxrm.data import chat, packing, planning, sources, tfds_builder, toy
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.sources import Source
 from jaxrm.errors import DataError
 from tests.shared_data import shared
 
 ASK = {"role": "user", "content": "2 + 2?"}
-SYSTEM = {"role": "system", "content": "Be brief."}
 GOOD = {"prompt": [ASK], "chosen": "4", "rejected": "5"}
-PROMPT = (Message("user", "2 + 2?"),)
 
 
-def says(content):
-    return {"role": "assistant", "content": content}
-
-
-def turn(content):
-    return (Message("assistant", content),)
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    datasets.disable_progress_bars()
 
 
 def write(path, *rows):
@@ -34,172 +34,184 @@ def write(path, *rows):
     return path
 
 
-def read_one(tmp_path, row):
-    (comparison,) = sources.read(write(tmp_path / "one.jsonl", row))
-    return comparison
+def refused(text):
+    with pytest.raises(DataError) as caught:
+        sources.read(text)
+    return str(caught.value)
 
 
-def test_our_pairs(tmp_path):
-    row = GOOD | {"id": "a/1", "subset": "sums", "source": "me", "margin": 3, "license": "MIT"}
-    path = write(tmp_path / "pairs.jsonl", row | {"chosen_score": 4, "rejected_score": 1.5}, GOOD)
+def test_a_file_is_read_as_comparisons_named_by_file_and_row(tmp_path):
+    path = write(tmp_path / "pairs.jsonl", GOOD | {"id": "a/1", "margin": 3}, GOOD)
     first, second = sources.read(path)
-    assert first == Comparison(
-        PROMPT,
-        (turn("4"), turn("5")),
-        ranks=(0, 1),
-        scores=(4, 1.5),
-        margin=3,
-        subset="sums",
-        id="a/1",
-        where=f"{path}, row 1",
-    )
-    assert (second.id, second.margin, second.scores) == ("pairs/2", 0.0, None)
+    prompt = (Message("user", "2 + 2?"),)
+    assert first == Comparison.pair(prompt, "4", "5", margin=3, id="a/1", where=f"{path}, row 1")
+    assert (second.id, second.where) == ("pairs/2", f"{path}, row 2")
 
 
-def test_any_number_of_responses(tmp_path):
-    row = {"prompt": [ASK], "responses": ["4", "5", [says("four")]]}
-    labels = {"ranks": [0, 1, 0], "scores": [1, 0, 0.5], "attributes": [[1, None], [0, 2], [0, 0]]}
-    known = read_one(tmp_path, row | labels)
-    assert known.responses == (turn("4"), turn("5"), turn("four"))
-    assert (known.ranks, known.scores) == ((0, 1, 0), (1, 0, 0.5))
-    assert math.isnan(known.attributes[0][1])
-    assert known.attributes[1] == (0, 2)
-    unknown = read_one(tmp_path, {"prompt": "Once", "responses": [" upon"], "ranks": None})
-    assert unknown == Comparison("Once", (" upon",), id="one/1", where=unknown.where)
+def test_a_bad_field_of_a_later_row_is_named(tmp_path):
+    path = write(tmp_path / "pairs.jsonl", GOOD, GOOD | {"chosen": None})
+    assert refused(path).startswith(f"{path}, row 2: field 'chosen': ")
 
 
-@pytest.mark.parametrize(
-    ("row", "prompt", "responses"),
-    [
-        ({"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}, "The sky is", None),
-        ({"chosen": "The sky is blue.", "rejected": "The sky is green."}, "The sky is", None),
-        ({"chosen": "bluer", "rejected": "greener"}, "", ("bluer", "greener")),
-        ({"chosen": "to be", "rejected": "to be or not"}, "to b", ("e", "e or not")),
-        ({"prompt": [ASK], "chosen": [says("4")], "rejected": [says("5")]}, PROMPT, None),
-        ({"chosen": [ASK, says("4")], "rejected": [ASK, says("5")]}, PROMPT, None),
-        ({"chosen": [ASK, says("4")], "rejected": [ASK, says("4")]}, PROMPT, (turn("4"),) * 2),
-    ],
-)
-def test_the_four_forms_of_trl(tmp_path, row, prompt, responses):
-    pair = read_one(tmp_path, row)
-    if responses is None:
-        texts = (" blue.", " green.") if isinstance(prompt, str) else ("4", "5")
-        responses = texts if isinstance(prompt, str) else tuple(turn(text) for text in texts)
-    assert (pair.prompt, pair.responses, pair.ranks) == (prompt, responses, (0, 1))
+def test_rows_are_read_as_they_are_asked_for(tmp_path):
+    path = write(tmp_path / "pairs.jsonl", GOOD, {"chosen": "broken"})
+    found = sources.stream(path)
+    assert next(found).id == "pairs/1"
+    with pytest.raises(DataError, match="row 2"):
+        next(found)
 
 
-def test_an_implicit_prompt_ends_before_the_answers_part(tmp_path):
-    again = {"role": "user", "content": "Sure?"}
-    row = {"chosen": [ASK, says("4"), again, says("yes")]}
-    split = read_one(tmp_path, row | {"rejected": [ASK, says("4"), again, says("no")]})
-    assert [message.content for message in split.prompt] == ["2 + 2?", "4", "Sure?"]
-    twice = read_one(
-        tmp_path,
-        {"chosen": [ASK, says("4"), says("!")], "rejected": [ASK, says("4"), says("?")]},
-    )
-    assert twice.prompt == PROMPT
-    assert twice.responses[0] == turn("4") + turn("!")
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_a_source_without_rows_is_refused(tmp_path, content):
+    (tmp_path / "a.jsonl").write_text(content)
+    assert refused(tmp_path / "a.jsonl").endswith("a.jsonl: holds no rows")
 
 
-def test_gzip_parquet_and_plain_text_read_alike(tmp_path):
-    rows = [GOOD | {"id": str(i), "attributes": [[1.0, None], [0.0, 2.0]]} for i in range(3)]
-    plain = write(tmp_path / "rows.jsonl", *rows)
-    zipped = tmp_path / "rows.jsonl.gz"
-    zipped.write_bytes(gzip.compress(plain.read_bytes()))
-    table = tmp_path / "rows.parquet"
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), table)
-    marked = tmp_path / "marked.jsonl"
-    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\n", b"\r\n\r\n"))
+def test_a_source_is_parsed_out_of_one_line():
+    text = "llm-blender/Unified-Feedback?config=all&split=val&label=safer&every=20&weight=0.5"
+    location = "llm-blender/Unified-Feedback"
+    assert Source.parse(text) == Source(location, "all", "val", "safer", 20, 0.5)
+    assert Source.parse("tfds:a/b:1.0.0") == Source("tfds:a/b:1.0.0")
 
-    def contents(path):
-        return [(c.prompt, c.responses, c.id, str(c.attributes)) for c in sources.read(path)]
 
-    assert len(contents(plain)) == 3
-    assert contents(plain) == contents(zipped) == contents(table) == contents(marked)
-    assert sources.read(marked)[1].where == f"{marked}, row 3"
+def test_a_mark_in_the_name_of_a_file_is_no_option(tmp_path):
+    path = write(tmp_path / "what?every=2.jsonl", GOOD, GOOD)
+    assert len(sources.read(path)) == 2
 
 
 @pytest.mark.parametrize(
-    ("field", "problem", "row"),
+    ("options", "problem"),
     [
-        ("chosen", "missing", {"prompt": [ASK], "rejected": "5"}),
-        ("chosen", "expected text or a list of messages, found null", GOOD | {"chosen": None}),
-        ("chosen", "messages, found a int", GOOD | {"chosen": 4}),
-        ("chosen[0]", "found text", GOOD | {"chosen": ["4", "four"]}),
-        (
-            "chosen[0].role",
-            "'tool' is not one of",
-            GOOD | {"chosen": [says("4") | {"role": "tool"}]},
-        ),
-        ("chosen", "must end with an assistant message, not user", GOOD | {"chosen": [ASK]}),
-        ("prompt", "expected a list, found text", GOOD | {"prompt": "2 + 2?"}),
-        ("prompt", "non-empty", GOOD | {"prompt": []}),
-        ("prompt[0].content", "found a list", GOOD | {"prompt": [ASK | {"content": ["hi"]}]}),
-        ("prompt[1].content", "missing", GOOD | {"prompt": [ASK, {"role": "user"}]}),
-        ("margin", "finite, found nan", GOOD | {"margin": math.nan}),
-        ("margin", "found text", GOOD | {"margin": "3"}),
-        ("rejected_score", "found null", GOOD | {"chosen_score": 1.0}),
-        ("chosen_score", "finite", GOOD | {"chosen_score": math.inf, "rejected_score": 0}),
-        ("attributes", "3 entries for 2", GOOD | {"attributes": [[1]] * 3}),
-        ("attributes[1]", "expected a list", GOOD | {"attributes": [[1], 2]}),
-        ("id", "found a float", GOOD | {"id": 1.5}),
+        ("sprit=val", "'sprit=val' is not one of config=, split=, label=, every=, weight="),
+        ("split", "'split' is not one of"),
+        ("", "'' is not one of"),
+        ("every=2&every=3", "'every=3' is not one of"),
+        ("every=half", "every must be a whole number, not 'half'"),
+        ("weight=much", "weight must be a number, not 'much'"),
+        ("every=0", "every must be at least 1, not 0"),
+        ("weight=0", "weight must be above 0 and finite, not 0.0"),
+        ("weight=nan", "finite, not nan"),
+        ("weight=inf", "finite, not inf"),
+        ("split=", "split may not be empty"),
     ],
 )
-def test_a_bad_field_of_a_later_row_is_named(tmp_path, field, problem, row):
-    path = write(tmp_path / "pairs.jsonl", GOOD, row)
+def test_an_option_that_is_wrong_is_refused(options, problem):
     with pytest.raises(DataError) as caught:
-        sources.read(path)
-    assert str(caught.value).startswith(f"{path}, row 2: field '{field}': ")
+        Source.parse(f"a.jsonl?{options}")
     assert problem in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "problem"),
+    ("text", "name"),
     [
-        ("a.jsonl", None, "does not exist"),
-        ("a.json", b"[]", "not a preference file: use .jsonl, .jsonl.gz, .parquet"),
-        ("a.jsonl", b"", "holds no rows"),
-        ("a.jsonl", b"\n \n", "holds no rows"),
-        ("a.jsonl", b'\n{"prompt": ', "row 2: not a line of JSON"),
-        ("a.jsonl", b"[" * 100_000, "row 1: not a line of JSON"),
-        ("a.jsonl", b"[1]", "row 1: expected a JSON object, found a list"),
-        ("a.jsonl", b'{"text": "\xff"}', "row 1: not UTF-8"),
-        ("a.jsonl", b'{"text": "hi"}', "row 1: unknown form: columns are text; expected prompt +"),
-        ("a.jsonl", b'{"prompt": "a", "responses": []}', "row 1: field 'responses'"),
-        (
-            "a.jsonl",
-            json.dumps({"chosen": [ASK, says("4")], "rejected": [SYSTEM, ASK, says("5")]}).encode(),
-            "row 1: field 'chosen': shares no first message",
-        ),
-        ("a.jsonl.gz", b"plainly not gzip", "damaged gzip after row 0"),
-        ("a.jsonl.gz", gzip.compress(json.dumps(GOOD).encode(), mtime=0)[:-9], "damaged gzip"),
-        ("a.jsonl.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 20, "damaged gzip after row 0"),
-        ("a.parquet", b"PAR1 but not really PAR1", "damaged Parquet after row 0"),
+        ("data/id.jsonl.gz", "id"),
+        ("data/ultrafeedback/", "ultrafeedback"),
+        ("owner/name?split=test", "name-test"),
+        ("owner/name?config=all&split=val", "name-all-val"),
+        ("tfds:prefs/small:1.0.0", "prefs-small"),
     ],
 )
-def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, problem):
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(DataError) as caught:
-        sources.read(path)
-    assert str(caught.value).startswith(str(path))
-    assert problem in str(caught.value)
+def test_a_source_has_a_short_name(text, name):
+    assert Source.parse(text).name == name
 
 
-def test_a_folder_is_not_a_file(tmp_path):
-    (tmp_path / "a.jsonl").mkdir()
-    with pytest.raises(DataError, match="is not a file"):
-        sources.read(tmp_path / "a.jsonl")
+# As many comparisons as GRM's rule keeps: ties are left out, then list[::n] is taken.
 
 
-def test_parquet_text_that_is_not_utf8_names_its_row(tmp_path):
-    path = tmp_path / "a.parquet"
-    broken = pyarrow.array([b"4", b"\xff"]).view(pyarrow.string())
-    columns = {"prompt": ["a", "b"], "chosen": broken, "rejected": ["5", "5"]}
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
-    with pytest.raises(DataError, match="row 2: holds text that is not UTF-8"):
-        sources.read(path)
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(1, 7))
+def test_every_counts_comparisons_that_are_no_ties(tmp_path_factory, tied, every):
+    rows = [
+        {"prompt": "a", "responses": ["b", "c"], "ranks": [0, 0] if tie else [1, 0], "id": str(n)}
+        for n, tie in enumerate(tied)
+    ]
+    path = write(tmp_path_factory.mktemp("every") / "a.jsonl", *rows)
+    numbers = [str(n) for n, tie in enumerate(tied) if every == 1 or not tie][::every]
+    if numbers:
+        assert [found.id for found in sources.read(Source(str(path), every=every))] == numbers
+    else:
+        assert "holds no rows but ties" in refused(f"{path}?every={every}")
+
+
+def test_what_thinning_leaves_out_is_said(tmp_path, caplog):
+    tie = {"prompt": "a", "responses": ["b", "c"], "ranks": [0, 0]}
+    unranked, single = tie | {"ranks": None}, {"prompt": "a", "responses": ["b"], "ranks": [0]}
+    path = write(tmp_path / "a.jsonl", tie, unranked, single, tie, unranked)
+    with caplog.at_level(logging.INFO, "jaxrm"):
+        assert [found.id for found in sources.read(f"{path}?every=2")] == ["a/2", "a/5"]
+    assert caplog.messages == [f"{path}: kept 2 of 3, after 2 ties"]
+
+
+# One set of rows, in every kind of place.
+
+
+def says(content):
+    return {"role": "assistant", "content": content}
+
+
+PLAIN = {"prompt": [ASK], "responses": [[says("4")], [says("")]], "ranks": [0, 1]}
+ROWS = [
+    PLAIN,
+    PLAIN | {"id": "own/1", "subset": "sums", "margin": 0.1, "scores": [0.1, -7]},
+    PLAIN | {"subset": None, "scores": None, "attributes": [[0.1, None], [1, 1e-30]]},
+    {
+        "prompt": [{"role": "system", "content": ""}, ASK, says("4"), ASK],
+        "responses": [
+            [says("e\u0301 \u2028\x00 \U0001f9ee\u200d")],
+            [says("\u4e8c"), ASK, says("\r\n\ttwo ")],
+            [says("\ufeff")],
+        ],
+        "ranks": [2, 0, 0],
+    },
+]
+
+
+def as_jsonl(folder):
+    return write(folder / "rows.jsonl", *ROWS)
+
+
+def as_directory(folder):
+    (folder / "rows").mkdir()
+    write(folder / "rows" / "train-0.jsonl", *ROWS[:3])
+    write(folder / "rows" / "train-1.jsonl", *ROWS[3:])
+    return folder / "rows"
+
+
+def as_saved(folder):
+    columns = {column: [row.get(column) for row in ROWS] for row in ROWS for column in row}
+    datasets.Dataset.from_dict(columns).save_to_disk(folder / "rows", num_shards=2)
+    return folder / "rows"
+
+
+def as_tfds(folder):
+    (folder / "before").mkdir()
+    tfds_builder.prepare(as_jsonl(folder / "before"), folder / "rows")
+    return folder / "rows"
+
+
+def batches(comparisons):
+    """An epoch of packed batches."""
+    trees = chat.tokenize(comparisons, chat.load_tokenizer(toy.TOKENIZER))
+    shape = planning.fit_shape(trees, rows=2, length=128, ask="all")
+    sizes = packing.measure(trees, ask="all", preferences=True)
+    plan = planning.plan_epoch(sizes, shape, 0, 0)
+    return [packing.pack(trees, plan[i : i + 2], shape) for i in range(0, len(plan), 2)]
+
+
+@pytest.mark.parametrize("place", [as_directory, as_saved, as_tfds])
+def test_rows_are_the_same_comparisons_and_batches_wherever_they_lie(tmp_path, place):
+    (tmp_path / "file").mkdir()
+    (tmp_path / "place").mkdir()
+    wanted = sources.read(as_jsonl(tmp_path / "file"))
+    found = sources.read(place(tmp_path / "place"))
+    assert [dataclasses.replace(each, where="") for each in found] == [
+        dataclasses.replace(each, where="") for each in wanted
+    ]
+    first, *rest = batches(wanted)
+    assert np.isin(np.float32([0.1, -7]), first.response_score).all()
+    leaves, others = jax.tree.leaves([first, *rest]), jax.tree.leaves(batches(found))
+    for wanted_leaf, leaf in zip(leaves, others, strict=True):
+        assert wanted_leaf.dtype == leaf.dtype
+        assert wanted_leaf.tobytes() == leaf.tobytes()
 
 
 def test_real_files():

@@ -1,23 +1,30 @@
-"""Writes the parity fixtures with torch: small Gemma reward models and what they compute.
+"""Writes the parity fixtures with torch: small Gemma 1 and 2 reward models and what they compute.
 
     python -m tests.models.make_fixtures
 
-For each attention variant: a directory as transformers saves it (`config.json`,
+For each variant: a directory as transformers saves it (`config.json`,
 `model.safetensors`) and `expected.npz` with hidden states, rewards, summed log-probs and the
 gradients of one combined loss, all from running every response by itself with its own prompt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxrm.data.packing import TokenTree
-from tests.models.support import GEMMA, random_tree
+from tests.models.support import GEMMA, GEMMA2, random_tree
 
 FIXTURES = Path(__file__).parent / "fixtures"
-KV_HEADS = {"mqa": 1, "gqa": 2, "mha": 4}
+VARIANTS = {
+    "mqa": GEMMA | {"num_key_value_heads": 1},
+    "gqa": GEMMA | {"num_key_value_heads": 2},
+    "mha": GEMMA | {"num_key_value_heads": 4},
+    "gemma2": GEMMA2,
+}
 
 
 def trees() -> list[TokenTree]:
@@ -27,15 +34,16 @@ def trees() -> list[TokenTree]:
     return [random_tree(rng, prompt, branches) for prompt, branches in shapes]
 
 
-def torch_model(kv_heads: int, seed: int):
-    """A small GemmaForSequenceClassification in which no parameter is at its neutral value."""
+def torch_model(raw: Mapping[str, Any], seed: int):
+    """A small ...ForSequenceClassification in which no parameter is at its neutral value."""
     import torch
-    from transformers import GemmaConfig, GemmaForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
     torch.manual_seed(seed)
-    raw = {name: value for name, value in GEMMA.items() if name != "model_type"}
-    raw |= {"num_key_value_heads": kv_heads, "num_labels": 1, "initializer_range": 0.2}
-    model = GemmaForSequenceClassification(GemmaConfig(**raw)).eval()
+    config = AutoConfig.for_model(**raw, num_labels=1, initializer_range=0.2)
+    # Of torch's implementations of attention only the eager one knows soft caps.
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    model.eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:
@@ -48,9 +56,9 @@ def torch_model(kv_heads: int, seed: int):
 def expectations(model, trees: list[TokenTree]) -> dict[str, np.ndarray]:
     """What torch computes: `hidden_<i>`, `rewards`, `logps`, `loss`, `gradient:<name>`."""
     import torch
-    from transformers import GemmaForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    language_model = GemmaForCausalLM(model.config)
+    language_model = AutoModelForCausalLM.from_config(model.config)
     language_model.model = model.model
     language_model.tie_weights()
     found: dict[str, np.ndarray] = {}
@@ -72,6 +80,7 @@ def expectations(model, trees: list[TokenTree]) -> dict[str, np.ndarray]:
     found |= {
         f"gradient:{name}": parameter.grad.numpy().copy()
         for name, parameter in model.named_parameters()
+        if parameter.requires_grad
     }
     return found | {
         "rewards": rewards.detach().numpy(),
@@ -82,8 +91,8 @@ def expectations(model, trees: list[TokenTree]) -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Writes every variant below `fixtures/`."""
-    for seed, (name, kv_heads) in enumerate(KV_HEADS.items()):
-        model = torch_model(kv_heads, seed)
+    for seed, (name, raw) in enumerate(VARIANTS.items()):
+        model = torch_model(raw, seed)
         model.save_pretrained(FIXTURES / name)
         np.savez_compressed(FIXTURES / name / "expected.npz", **expectations(model, trees()))
         print(f"wrote {FIXTURES / name}")

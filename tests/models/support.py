@@ -36,6 +36,16 @@ GEMMA = {
     "bos_token_id": 2,
     "eos_token_id": 1,
 }
+# A window shorter than any text here, caps that bind, and a query scale of its own; an odd number
+# of layers, of which the first and the last have the window.
+GEMMA2 = GEMMA | {
+    "model_type": "gemma2",
+    "num_hidden_layers": 3,
+    "sliding_window": 4,
+    "query_pre_attn_scalar": 7,
+    "attn_logit_softcapping": 1.5,
+    "final_logit_softcapping": 2.0,
+}
 CONFIG = ModelConfig.from_hf(GEMMA)
 
 
@@ -86,3 +96,41 @@ def read_off(structure, params, batch):
     model = merge(structure, params)
     hidden = model.hidden(batch)
     return heads.rewards(model, hidden, batch), heads.response_logps(model, hidden, batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def parity_loss(structure, params, batch):
+    """((loss, (hidden, rewards, log-probs)), gradients) of `make_fixtures.expectations` in JAX."""
+
+    def loss_fn(params):
+        model = merge(structure, params)
+        hidden = model.hidden(batch)
+        rewards = in_order(heads.rewards(model, hidden, batch), batch, 6)
+        logps = in_order(heads.response_logps(model, hidden, batch), batch, 6)
+        loss = -jax.nn.log_sigmoid(rewards[0::2] - rewards[1::2]).sum() - 0.01 * logps.sum()
+        return loss, (hidden, rewards, logps)
+
+    return jax.value_and_grad(loss_fn, has_aux=True)(params)
+
+
+def assert_close(ours, theirs, tolerance: float, name: str) -> None:
+    """Equal up to a share `tolerance` of the largest value."""
+    scale = np.abs(theirs).max()
+    assert scale > 1e-3, f"{name} is too small to tell anything"
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+def assert_parity(found, expected, batch) -> None:
+    """What `parity_loss` found, gradients apart, equals what `make_fixtures` recorded."""
+    loss, (hidden, rewards, logps) = found
+    assert_close(loss, expected["loss"], 1e-4, "loss")
+    assert_close(rewards, expected["rewards"], 1e-4, "rewards")
+    assert_close(logps, expected["logps"], 1e-4, "logps")
+    for row, slot in np.argwhere(batch.response_mask):
+        response = batch.response_index[row, slot]
+        tree = batch.response_comparison[row, slot]
+        branch = batch.branch[row, batch.response_end[row, slot]]
+        of_tree = batch.comparison[row] == tree
+        mine = of_tree & ((batch.branch[row] == 0) | (batch.branch[row] == branch))
+        name = f"hidden_{response}"
+        assert_close(hidden[row][mine], expected[name], 1e-4, name)

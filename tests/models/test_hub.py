@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from jaxrm.errors import ModelFileError
-from jaxrm.models import hub, tensorfile
+from jaxrm.models import adapter, hub, tensorfile
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
@@ -98,6 +98,37 @@ def test_updates_are_fresh_on_load_and_merged_on_save(saved, tmp_path):
         expected = before[name.format("down")] + by_hand
         np.testing.assert_allclose(found[name.format("down")], expected, atol=1e-6)
         np.testing.assert_array_equal(found[name.format("up")], before[name.format("up")])
+
+
+@pytest.mark.parametrize("head", [HEADS["linear"], HEADS["mlp"], HEADS["linear with bias"]])
+@pytest.mark.parametrize("on_mesh", [False, True])
+def test_an_adapter_and_its_head_come_back_beside_their_base(saved, tmp_path, head, on_mesh):
+    lora = LoraConfig(rank=2, alpha=3.0, dropout=0.25, targets=("value", "down"))
+    params = split(hub.load(saved, head, lora))[1]
+    params["lora"]["down_b"] = jnp.full((2, 2, 24), 0.1)
+    model = RewardModel(CONFIG, head, lora, params=params)
+    adapter.save(model, tmp_path / "adapter", base=str(saved))
+    mesh = make_mesh(MeshShape(2, 2, 2)) if on_mesh else None
+    loaded = hub.load(saved, None, adapter=tmp_path / "adapter", mesh=mesh)
+    assert (loaded.head_config, loaded.lora_config) == (head, lora)
+    _assert_same(loaded, model)
+
+
+def test_the_adapter_s_head_takes_the_place_of_the_directory_s_own(tmp_path):
+    hub.save(small_model(CONFIG, HEADS["linear"]), tmp_path / "model")
+    trained = small_model(CONFIG, HEADS["mlp"], seed=1)
+    params = split(trained)[1] | split(hub.load(tmp_path / "model", None, LoraConfig(rank=2)))[1]
+    params["reward_head"] = split(trained)[1]["reward_head"]
+    model = RewardModel(CONFIG, HEADS["mlp"], LoraConfig(rank=2), params=params)
+    adapter.save(model, tmp_path / "adapter", base="somewhere")
+    _assert_same(hub.load(tmp_path / "model", None, adapter=tmp_path / "adapter"), model)
+
+
+def test_an_adapter_alone_is_no_model(saved, tmp_path):
+    model = hub.load(saved, HeadConfig(), LoraConfig(rank=2))
+    adapter.save(model, tmp_path / "adapter", base=str(saved))
+    with pytest.raises(ModelFileError, match="is a LoRA adapter: give its base model's directory"):
+        hub.load(tmp_path / "adapter", None)
 
 
 def test_a_linear_head_is_saved_for_sequence_classification(tmp_path):
@@ -270,7 +301,7 @@ def _change_tensors(directory, change):
         ),
         (
             lambda t: t.update({"model.norm.weight": np.zeros(25, np.float32)}),
-            r"of another shape than config.json says model.norm.weight \(25,\) for \(24,\)",
+            r"of another shape than the configuration says model.norm.weight \(25,\) for \(24,\)",
         ),
         (
             lambda t: t.update({"model.layers.2.mlp.up_proj.weight": np.zeros(4, np.float32)}),
@@ -286,7 +317,7 @@ def _change_tensors(directory, change):
         ),
         (
             lambda t: t.update({"v_head.summary.0.weight": np.zeros((8, 24), np.float32)}),
-            "holds the reward head .*asked for",
+            "missing v_head.summary.bias, v_head.summary.weight; .*unexpected v_head.summary.0",
         ),
     ],
 )

@@ -2,57 +2,35 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrm.data.packing import PackShape
 from jaxrm.models import heads, hub, tensorfile
-from jaxrm.models.transformer import RewardModel, merge, split
-from tests.models.make_fixtures import FIXTURES, KV_HEADS, expectations, torch_model, trees
-from tests.models.support import in_order, packed
+from jaxrm.models.transformer import RewardModel, split
+from tests.models.make_fixtures import FIXTURES, VARIANTS, expectations, torch_model, trees
+from tests.models.support import (
+    GEMMA2,
+    assert_close,
+    assert_parity,
+    in_order,
+    packed,
+    parity_loss,
+    read_off,
+)
 
 SHAPE = PackShape(rows=2, length=40, slots=4, targets=24, ask="all")
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _everything(structure, params, batch):
-    def loss_fn(params):
-        model = merge(structure, params)
-        hidden = model.hidden(batch)
-        rewards = in_order(heads.rewards(model, hidden, batch), batch, 6)
-        logps = in_order(heads.response_logps(model, hidden, batch), batch, 6)
-        loss = -jax.nn.log_sigmoid(rewards[0::2] - rewards[1::2]).sum() - 0.01 * logps.sum()
-        return loss, (hidden, rewards, logps)
-
-    return jax.value_and_grad(loss_fn, has_aux=True)(params)
-
-
 def _compare(directory: Path, expected: dict[str, np.ndarray], scratch: Path) -> None:
     model = hub.load(directory, None)
-    structure, params = split(model)
     batch = packed(trees(), SHAPE)
-    (loss, (hidden, rewards, logps)), gradients = _everything(structure, params, batch)
-
-    def close(ours, theirs, tolerance, name):
-        scale = np.abs(theirs).max()
-        assert scale > 1e-3, f"{name} is too small to tell anything"
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * scale, err_msg=name)
-
-    close(loss, expected["loss"], 1e-4, "loss")
-    close(rewards, expected["rewards"], 1e-4, "rewards")
-    close(logps, expected["logps"], 1e-4, "logps")
-    for row, slot in np.argwhere(batch.response_mask):
-        response = batch.response_index[row, slot]
-        tree = batch.response_comparison[row, slot]
-        branch = batch.branch[row, batch.response_end[row, slot]]
-        of_tree = batch.comparison[row] == tree
-        mine = of_tree & ((batch.branch[row] == 0) | (batch.branch[row] == branch))
-        close(hidden[row][mine], expected[f"hidden_{response}"], 1e-4, f"hidden_{response}")
+    found, gradients = parity_loss(*split(model), batch)
+    assert_parity(found, expected, batch)
 
     # Gradients have the parameters' structure: saved like a model, they get torch's names.
     hub.save(RewardModel(model.config, model.head_config, params=gradients), scratch / "gradients")
@@ -60,20 +38,44 @@ def _compare(directory: Path, expected: dict[str, np.ndarray], scratch: Path) ->
     theirs = {name[len("gradient:") :] for name in expected if name.startswith("gradient:")}
     assert set(named) == theirs
     for name, gradient in named.items():
-        close(gradient, expected[f"gradient:{name}"], 1e-3, f"gradient of {name}")
+        assert_close(gradient, expected[f"gradient:{name}"], 1e-3, f"gradient of {name}")
 
 
-@pytest.mark.parametrize("variant", KV_HEADS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_the_recorded_torch_gemma(variant, tmp_path):
     with np.load(FIXTURES / variant / "expected.npz") as expected:
         _compare(FIXTURES / variant, dict(expected), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "plainer",
+    [
+        {"windows": ()},
+        {"attention_softcap": None},
+        {"logit_softcap": None},
+        {"query_scale": GEMMA2["head_dim"] ** -0.5},
+    ],
+    ids=lambda plainer: next(iter(plainer)),
+)
+def test_the_gemma2_fixture_would_notice_a_part_left_out(plainer):
+    model = hub.load(FIXTURES / "gemma2", None)
+    config, params = dataclasses.replace(model.config, **plainer), split(model)[1]
+    without = RewardModel(config, model.head_config, params=params)
+    batch = packed(trees(), SHAPE)
+    rewards, logps = (in_order(values, batch, 6) for values in read_off(*split(without), batch))
+    with np.load(FIXTURES / "gemma2" / "expected.npz") as expected:
+        noticed = [  # by ten times what parity allows
+            np.abs(ours - expected[name]).max() > 1e-3 * np.abs(expected[name]).max()
+            for name, ours in (("rewards", rewards), ("logps", logps))
+        ]
+    assert noticed == ["logit_softcap" not in plainer, True]
+
+
 @pytest.mark.torch
-@pytest.mark.parametrize(("variant", "kv_heads"), KV_HEADS.items())
-def test_equals_a_live_torch_gemma(variant, kv_heads, tmp_path):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equals_a_live_torch_gemma(variant, tmp_path):
     pytest.importorskip("torch")
-    model = torch_model(kv_heads, seed=100)
+    model = torch_model(VARIANTS[variant], seed=100)
     model.save_pretrained(tmp_path / "torch")
     _compare(tmp_path / "torch", expectations(model, trees()), tmp_path)
 

@@ -1,0 +1,368 @@
+"""Rows of data as plain Python values, from wherever they lie: lazily, in order, with their place.
+
+A row is a dict of text, numbers, booleans, null, lists and dicts. A location is one of
+
+- a file: JSON lines, plain or gzipped, or Parquet;
+- a directory that TFDS prepared, or one above it (`name/config/version`);
+- a directory that `datasets` saved with `save_to_disk`;
+- a directory of data files, or a name on the Hugging Face Hub, "owner/name";
+- "tfds:name[/config][:version]", a TFDS data set that is prepared on this machine.
+
+Which files make up a split of a directory or of a Hub name is for `datasets` to say: by their
+names, or by the YAML in their README. Files of JSON lines and of Parquet are then read here, one
+after another, so an error names the file and the row, rows need not share one schema, and nothing
+is copied into a cache; other formats (CSV, arrays of JSON) `datasets` streams. TFDS is read without
+TensorFlow, which takes a data set prepared in a format of random access.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO
+
+import pyarrow
+import pyarrow.parquet
+
+from jaxrm.data.comparison import fault, kind
+from jaxrm.data.fields import Row
+from jaxrm.errors import DataError
+
+# `datasets`, `huggingface_hub` and `tensorflow_datasets` take a second to import, so the functions
+# that use them import them.
+
+SAVED = ("dataset_dict.json", "state.json")
+"""What `save_to_disk` leaves beside the data of a DatasetDict, and of each Dataset."""
+
+TFDS = "tfds:"
+
+RECORD = "json"
+"""A TFDS data set whose only feature has this name holds a row of JSON in each example, as
+`jaxrm.data.tfds_builder` writes."""
+
+
+def rows(location: str, config: str = "", split: str = "train") -> Iterator[tuple[str, Row]]:
+    """The rows of one split, each with the file and row in words: ("a.jsonl, row 3", {...}).
+
+    Args:
+        location: a file, directory or name, as the module's docstring lists.
+        config: the data set's configuration, where it has several.
+        split: the part of the data set; a file is all "train".
+
+    Raises:
+        DataError: it does not exist, cannot be reached or is damaged (naming the file, and the row
+            where it is known), or it has no such configuration or split (naming those it has).
+    """
+    path = Path(location)
+    if location.startswith(TFDS):
+        return _tfds_rows(location.removeprefix(TFDS), config, split)
+    if suffix_of(location) or path.is_file():
+        return _single_file_rows(location, config, split)
+    if path.is_dir():
+        return _directory_rows(path, config, split)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", location):
+        return _hub_rows(location, config, split)
+    raise DataError(f"{location}: does not exist, and is no name on the Hub (owner/name)")
+
+
+def suffix_of(name: str) -> str:
+    """The ending by which a file is known to be read here, or ""."""
+    return next((suffix for suffix in _READERS if name.endswith(suffix)), "")
+
+
+def _single_file_rows(location: str, config: str, split: str) -> Iterator[tuple[str, Row]]:
+    if not suffix_of(location):
+        raise DataError(f"{location}: not a preference file: use {', '.join(_READERS)}")
+    if not Path(location).is_file():
+        problem = "is not a file" if Path(location).exists() else "does not exist"
+        raise DataError(f"{location}: {problem}")
+    if config or split != "train":
+        raise DataError(f"{location}: a file has no configurations or splits: name it alone")
+    return _file_rows(location)
+
+
+def _file_rows(name: str) -> Iterator[tuple[str, Row]]:
+    """Rows of one file: a path, or a URL that `fsspec` opens."""
+    remote = "://" in name
+    # The clients of remote file systems have errors of their own, which no class unites.
+    unreadable = (Exception,) if remote else (OSError,)
+    try:
+        with _open_url(name) if remote else open(name, "rb") as file:
+            for number, row in _READERS[suffix_of(name)](file, name):
+                yield f"{name}, row {number}", row
+    except DataError:
+        raise
+    except unreadable as error:
+        raise DataError(f"{name}: cannot be read: {_phrase(error)}") from error
+
+
+def _open_url(name: str) -> IO[bytes]:
+    import fsspec
+
+    return fsspec.open(name, "rb").open()
+
+
+def _json_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, Row]]:
+    number = 0
+    try:
+        with gzip.open(file) if name.endswith(".gz") else file as lines:
+            for number, line in enumerate(lines, start=1):
+                if row := line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").strip():
+                    yield number, _json_row(row, f"{name}, row {number}")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{name}: damaged gzip after row {number}: {error}") from error
+
+
+def _json_row(line: bytes, where: str) -> Row:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 at byte {error.start} of the line") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not a line of JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected a JSON object, found {kind(row)}")
+    return row
+
+
+def _parquet_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, Row]]:
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=1024):
+                columns = list(zip(batch.schema.names, batch.columns, strict=True))
+                mixed = {name: values.type for name, values in columns if _is_mixed(values.type)}
+                for i in range(batch.num_rows):
+                    number += 1
+                    row = {name: values[i].as_py() for name, values in columns}
+                    yield number, row | {name: _unmix(row[name], at) for name, at in mixed.items()}
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}, row {number}: holds text that is not UTF-8") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{name}: damaged Parquet after row {number}: {error}") from error
+
+
+def _is_mixed(kept_as: pyarrow.DataType) -> bool:
+    """Whether a column holds values of mixed types, which `datasets` keeps as texts of JSON."""
+    return isinstance(kept_as, pyarrow.JsonType) or any(
+        _is_mixed(kept_as.field(i).type) for i in range(kept_as.num_fields)
+    )
+
+
+def _unmix(value, kept_as: pyarrow.DataType):
+    """A value of such a column as it was."""
+    if value is None or not _is_mixed(kept_as):
+        return value
+    if isinstance(kept_as, pyarrow.JsonType):
+        return json.loads(value)
+    if isinstance(value, list):
+        return [_unmix(item, kept_as.field(0).type) for item in value]
+    return {part.name: _unmix(value[part.name], part.type) for part in kept_as.fields}
+
+
+_READERS = {".jsonl": _json_rows, ".jsonl.gz": _json_rows, ".parquet": _parquet_rows}
+
+
+def _directory_rows(path: Path, config: str, split: str) -> Iterator[tuple[str, Row]]:
+    if prepared := _prepared(path, config):
+        import tensorflow_datasets as tfds
+
+        return _example_rows(tfds.builder_from_directory(prepared), split, str(prepared))
+    if any((path / name).exists() for name in SAVED):
+        return _saved_rows(path, split)
+    return _data_set_rows(str(path), config, split)
+
+
+def _saved_rows(path: Path, split: str) -> Iterator[tuple[str, Row]]:
+    """Rows of what `save_to_disk` wrote: a DatasetDict, with a folder for each split, or one
+    Dataset."""
+    of_dict, of_one = SAVED
+    if (path / of_dict).exists():
+        splits, part = _read_json(path / of_dict)["splits"], path / split
+    else:
+        splits, part = [_read_json(path / of_one)["_split"] or "train"], path
+    _check_split(str(path), split, splits)
+    for shard in _read_json(part / of_one)["_data_files"]:
+        yield from _arrow_rows(str(part / shard["filename"]))
+
+
+def _read_json(path: Path) -> Row:
+    try:
+        return _json_row(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _arrow_rows(name: str) -> Iterator[tuple[str, Row]]:
+    import datasets
+
+    number = 0
+    try:
+        for number, row in enumerate(datasets.Dataset.from_file(name), start=1):
+            yield f"{name}, row {number}", row
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name}: damaged Arrow after row {number}: {error}") from error
+
+
+def _hub_rows(name: str, config: str, split: str) -> Iterator[tuple[str, Row]]:
+    import huggingface_hub
+
+    # Without a network `datasets` retries for half a minute before it says so. Told that it is
+    # offline, it looks in its cache alone.
+    if not huggingface_hub.is_offline_mode():
+        try:
+            huggingface_hub.HfApi().dataset_info(name, timeout=10)
+        except Exception as error:
+            raise _not_found(name, config, split, error) from error
+    return _data_set_rows(name, config, split)
+
+
+def _data_set_rows(location: str, config: str, split: str) -> Iterator[tuple[str, Row]]:
+    """Rows of a directory of data files or of a name on the Hub."""
+    import datasets
+
+    try:
+        builder = datasets.load_dataset_builder(location, config or None)
+    except Exception as error:
+        raise _not_found(location, config, split, error) from error
+    files = builder.config.data_files or {}
+    _check_split(location, split, list(files) or list(builder.info.splits or {}))
+    files = list(files.get(split, []))
+    if files and all(map(suffix_of, files)):
+        for file in files:
+            yield from _file_rows(file)
+    else:
+        yield from _streamed_rows(builder, split, files, location)
+
+
+def _streamed_rows(
+    builder, split: str, files: list[str], location: str
+) -> Iterator[tuple[str, Row]]:
+    """Rows as `datasets` streams them, shard by shard, so that an error can name the shard's
+    file."""
+    name, number = location, 0
+    try:
+        stream = builder.as_streaming_dataset(split)
+        for i in range(stream.num_shards):
+            name = files[i] if len(files) == stream.num_shards else location
+            number = 0
+            shard = stream.shard(num_shards=stream.num_shards, index=i)
+            for number, row in enumerate(shard, start=1):
+                yield f"{name}, row {number}", row
+    except Exception as error:  # each format is read by a library of its own
+        raise DataError(f"{name}: damaged after row {number}: {_phrase(error)}") from error
+
+
+def _prepared(path: Path, config: str) -> Path | None:
+    """The directory that TFDS prepared at or below `path`; None where there is none."""
+    depths = ("", "*/", "*/*/", "*/*/*/")  # name/config/version
+    found = sorted(file.parent for depth in depths for file in path.glob(depth + "features.json"))
+    found = [folder for folder in found if (folder / "dataset_info.json").exists()]
+    chosen = [at for at in found if not config or config in at.relative_to(path).parts]
+    if found and len(chosen) != 1:
+        listed = ", ".join(map(str, found))
+        raise DataError(f"{path}: name one of the prepared data sets that it holds: {listed}")
+    return chosen[0] if chosen else None
+
+
+def _tfds_rows(name: str, config: str, split: str) -> Iterator[tuple[str, Row]]:
+    import tensorflow_datasets as tfds
+
+    if config:
+        name, colon, version = name.partition(":")
+        name = f"{name}/{config}{colon}{version}"
+    try:
+        builder = tfds.builder(name)
+    except Exception as error:  # what a builder does when it is made is its own affair
+        raise DataError(f"{TFDS}{name}: cannot be opened: {_phrase(error)}") from error
+    if not builder.data_path.exists():
+        # Not done here: without a network it retries for minutes, and many need TensorFlow for it.
+        prepare = f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
+        problem = f"is not prepared in {builder.data_path}: run {prepare}, or name a directory"
+        raise DataError(f"{TFDS}{name}: {problem}")
+    return _example_rows(builder, split, TFDS + name)
+
+
+def _example_rows(builder, split: str, place: str) -> Iterator[tuple[str, Row]]:
+    """Rows of a prepared TFDS data set, in the order in which they lie in its shards."""
+    _check_split(place, split, list(builder.info.splits))
+    try:
+        examples = builder.as_data_source(split)
+    except NotImplementedError as error:
+        problem = f"is prepared as {builder.info.file_format.value}, which only TensorFlow reads: "
+        problem += "prepare it again with file_format='array_record'"
+        raise DataError(f"{place}: {problem}") from error
+    features, index = builder.info.features, 0
+    for shard in builder.info.splits[split].file_instructions:
+        for number in range(1, shard.examples_in_shard + 1):
+            where = f"{shard.filename}, row {number}"
+            try:
+                example = examples[index]
+            except Exception as error:  # array_record, protobuf and TFDS raise what they like
+                raise DataError(f"{where}: cannot be read: {_phrase(error)}") from error
+            if list(features) == [RECORD]:
+                yield where, _json_row(example[RECORD], where)
+            else:
+                yield where, _plain(example, features, where)
+            index += 1
+
+
+def _plain(value, feature, where: str, field: str = ""):
+    """An example, or a part of one, as JSON would have it.
+
+    TFDS keeps a sequence of objects as an object of sequences, and text as bytes.
+    """
+    import tensorflow_datasets as tfds
+
+    if isinstance(feature, tfds.features.FeaturesDict):
+        path = f"{field}." if field else ""
+        parts = ((name, value[name], inner) for name, inner in feature.items())
+        return {name: _plain(part, inner, where, path + name) for name, part, inner in parts}
+    if isinstance(feature, tfds.features.Sequence):
+        parts = enumerate(_unstack(value))
+        return [_plain(part, feature.feature, where, f"{field}[{i}]") for i, part in parts]
+    return _decoded(value.tolist() if hasattr(value, "tolist") else value, where, field)
+
+
+def _unstack(value) -> list:
+    """The items of a sequence, of objects too: {"a": [1, 2]} is [{"a": 1}, {"a": 2}]."""
+    if not isinstance(value, dict):
+        return list(value)
+    columns = [_unstack(column) for column in value.values()]
+    return [dict(zip(value, items, strict=True)) for items in zip(*columns, strict=True)]
+
+
+def _decoded(value, where: str, field: str):
+    if isinstance(value, list):
+        return [_decoded(item, where, f"{field}[{i}]") for i, item in enumerate(value)]
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise fault(where, field, f"not UTF-8 at byte {error.start}") from error
+
+
+def _check_split(location: str, split: str, splits: Collection[str]) -> None:
+    if split not in splits:
+        known = ", ".join(map(str, splits)) or "none"
+        raise DataError(f"{location}: no split {split!r}: it has {known}")
+
+
+def _not_found(location: str, config: str, split: str, error: Exception) -> DataError:
+    tried = f"tried configuration {config or 'default'!r}, split {split!r}"
+    message = f"{location}: cannot be opened ({tried}): {_phrase(error)}"
+    if not Path(location).exists():
+        message += "; name a local directory of its files instead, or set HF_HUB_OFFLINE=1 to read "
+        message += "what datasets.load_dataset has cached"
+    return DataError(message)
+
+
+def _phrase(error: Exception) -> str:
+    """An error of another library on one line, which may end in a long list of names."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text if len(text) <= 500 else text[:497] + '...'}"

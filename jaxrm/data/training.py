@@ -1,0 +1,169 @@
+"""The training set: comparisons as token trees on disk, less what training leaves out, counted.
+
+A comparison that cannot teach a preference is dropped, and counted under the first reason that
+holds:
+
+- single: fewer than two responses;
+- unranked: no order;
+- tie: no two responses of different rank;
+- empty: a blank user or assistant message, or a blank response of raw text;
+- identical: two responses that are the same tokens;
+- over-length: a prompt and response of more than `max_length` tokens together;
+- over-row: a prompt with all its responses of more than `row_length` tokens together.
+
+Where asked to, a comparison that is too long loses the beginning of its prompt instead. Evaluation
+does not come here: it scores every row, whole.
+"""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import hashlib
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from jaxrm.data import chat
+from jaxrm.data.chat import ChatTokenizer
+from jaxrm.data.comparison import Comparison
+from jaxrm.data.packing import TokenTree, longest_branch, tree_length
+from jaxrm.data.store import TreeStore
+from jaxrm.data.tally import Tally
+from jaxrm.errors import DataError
+
+CHUNK = 512
+"""Comparisons that are read, tokenized and written together."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """What a preference loss can learn from.
+
+    Attributes:
+        trees: n comparisons as tokens, in the order read.
+        tally: what was read, used and left out.
+        weights: float64 [n], how often one epoch shows each tree.
+        prompts: int64 [n], equal for trees whose prompts were the same tokens when read. Trees
+            with no prompt (nothing, or a BOS alone) share theirs with exact copies only.
+    """
+
+    trees: TreeStore
+    tally: Tally
+    weights: np.ndarray
+    prompts: np.ndarray
+
+
+def training_set(
+    sources: Iterable[tuple[Iterable[Comparison], float]],
+    tokenizer: ChatTokenizer,
+    *,
+    max_length: int,
+    row_length: int,
+    truncate_prompt: bool = False,
+) -> TrainingSet:
+    """Tokenizes, filters and stores comparisons as they are read, never all of them in memory.
+
+    Args:
+        sources: comparisons, each with how often one epoch shows every one of them (above 0).
+        tokenizer: the model's.
+        max_length: the longest prompt + response that is trained on, in tokens.
+        row_length: tokens of a packed row, which no comparison in training may cross.
+        truncate_prompt: a comparison that is too long loses the oldest tokens of its prompt, as
+            many as it must; a BOS at its head stays, because models degrade without one, and so
+            does one token more. What is still too long then is dropped.
+
+    Raises:
+        DataError: nothing is left to train on, or a weight is not a finite number above 0.
+        TokenizerError: as `chat.tokenize` raises it.
+    """
+    bos = tokenizer.hf.bos_token_id
+    dropped: Counter[str] = Counter()
+    read = truncated = folded = 0
+    weights, prompts = array.array("d"), array.array("q")
+
+    def usable() -> Iterator[TokenTree]:
+        nonlocal read, truncated, folded
+        for comparisons, weight in sources:
+            if not (math.isfinite(weight) and weight > 0):
+                raise DataError(f"a data set's weight must be finite and above 0, found {weight}")
+            for chunk in _chunks(comparisons):
+                read += len(chunk)
+                folded += tokenizer.folded(chunk)
+                for comparison, whole in zip(chunk, chat.tokenize(chunk, tokenizer), strict=True):
+                    tree = whole
+                    if truncate_prompt:
+                        tree = _truncate(whole, max_length, row_length, bos)
+                    if reason := _reason(comparison, tree, max_length, row_length):
+                        dropped[reason] += 1
+                        continue
+                    truncated += tree is not whole
+                    weights.append(weight)
+                    prompts.append(_prompt_number(whole, bos))
+                    yield tree
+
+    trees = TreeStore.write(usable())
+    tally = Tally(read, len(trees), dict(dropped), truncated, folded)
+    if not len(trees):
+        raise DataError(f"nothing left to train on: {tally}")
+    return TrainingSet(trees, tally, np.array(weights), np.array(prompts))
+
+
+def _reason(
+    comparison: Comparison, tree: TokenTree, max_length: int, row_length: int
+) -> str | None:
+    """Why the comparison is left out; None where it is used."""
+    if len(comparison.responses) < 2:
+        return "single"
+    if comparison.ranks is None:
+        return "unranked"
+    if len(set(comparison.ranks)) == 1:
+        return "tie"
+    if not all(text.strip() for text in _texts(comparison)):
+        return "empty"
+    if len({branch.tokens.tobytes() for branch in tree.branches}) < len(tree.branches):
+        return "identical"
+    if longest_branch(tree) > max_length:
+        return "over-length"
+    return "over-row" if tree_length(tree) > row_length else None
+
+
+def _texts(comparison: Comparison) -> Iterable[str]:
+    """What must not be blank. Raw text may lie wholly in the responses; a system turn says none."""
+    if isinstance(comparison.prompt, str):
+        return comparison.responses
+    messages = [comparison.prompt, *comparison.responses]
+    return (m.content for turns in messages for m in turns if m.role != "system")
+
+
+def _truncate(tree: TokenTree, max_length: int, row_length: int, bos: int | None) -> TokenTree:
+    """The tree without the oldest tokens of its prompt; itself where it fits, or never would."""
+    excess = max(longest_branch(tree) - max_length, tree_length(tree) - row_length)
+    head = _leading_bos(tree, bos)
+    if excess <= 0 or excess > len(tree.prompt) - head - 1:
+        return tree
+    kept = np.concatenate([tree.prompt[:head], tree.prompt[head + excess :]])
+    return dataclasses.replace(tree, prompt=kept)
+
+
+def _prompt_number(tree: TokenTree, bos: int | None) -> int:
+    """A hash: that two of a million prompts share one by chance is less likely than 1 in 10^7."""
+    identity = [tree.prompt]
+    if len(tree.prompt) == _leading_bos(tree, bos):
+        identity += [branch.tokens for branch in tree.branches]
+    digest = hashlib.blake2b(np.concatenate(identity).tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _leading_bos(tree: TokenTree, bos: int | None) -> int:
+    """How many tokens of BOS the prompt begins with: 1 or 0."""
+    return int(len(tree.prompt) > 0 and tree.prompt[0] == bos)
+
+
+def _chunks(comparisons: Iterable[Comparison]) -> Iterator[list[Comparison]]:
+    comparisons = iter(comparisons)
+    while chunk := list(itertools.islice(comparisons, CHUNK)):
+        yield chunk
