@@ -69,6 +69,8 @@ def test_real_pairs_train_and_hhh_is_scored(base, held_out, tmp_path):
     run, hhh = tmp_path / "run", shared("eval", "hhh_alignment.jsonl.gz")
     command = [
         sys.executable, "-m", "experiments.grm_gemma", "--run-dir", run, "--base", base,
+        "--preset", "gemma-2b-it-full", "--head.kind", "linear", "--head.dropout", 0,
+        "--dtype", "float32", "--remat", "none", "--accumulate", 1,
         "--data", shared("train", "train_permissive.jsonl.gz"), "--eval", held_out, hhh,
         "--steps", STEPS, "--rows", 8, "--row-length", 512, "--max-length", 384,
         "--learning-rate", 5e-4, "--eval-sample", 400, "--eval-every", 50,

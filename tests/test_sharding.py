@@ -34,7 +34,7 @@ def trees():
 
 
 def train(mesh, trees, steps):
-    cfg = grm_gemma.resolve(grm_gemma.Config(alpha=0.3))
+    cfg = grm_gemma.Config(alpha=0.3)
     shape = planning.fit_shape(trees, rows=4, length=128, ask="best")
     loader = Loader(trees, shape, mesh=mesh, seed=0)
     model = hub.load(FOLDER, None, mesh=mesh)
@@ -49,7 +49,7 @@ def train(mesh, trees, steps):
         rules=ShardingRules(),
     )
     state = create_state(params, optimizer, abstract, seed=0)
-    loss_fn = functools.partial(grm_gemma.loss_fn, alpha=cfg.alpha, cfg=cfg)
+    loss_fn = functools.partial(grm_gemma.loss_fn, name="grm", cfg=cfg)
     step = make_train_step(loss_fn, structure, optimizer, shardings_of(abstract))
     history = []
     with jax.set_mesh(mesh):

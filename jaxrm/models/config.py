@@ -292,10 +292,11 @@ def _gemmas(fields: _Fields) -> dict[str, Any]:
 def _write_gemma2(config: ModelConfig) -> dict[str, Any]:
     local = [window is not None for window in config.windows or (None,) * config.num_layers]
     window = max((window for window in config.windows if window is not None), default=4096)
+    # Rounded, so that 144 comes back as 144, and whole, because transformers refuses 144.0.
+    scalar = float(f"{config.query_scale**-2:.12g}")
     return {
         "hidden_activation": config.activation,
-        # The square is rounded off, so that 144 comes back as 144.
-        "query_pre_attn_scalar": float(f"{config.query_scale**-2:.12g}"),
+        "query_pre_attn_scalar": int(scalar) if scalar.is_integer() else scalar,
         "layer_types": [("full_attention", "sliding_attention")[is_local] for is_local in local],
         "sliding_window": window,
         "attn_logit_softcapping": config.attention_softcap,

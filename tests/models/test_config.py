@@ -150,7 +150,8 @@ def test_gemma2_takes_its_layers_from_layer_types_where_they_are_said():
 def test_gemma2_is_written_so_that_it_reads_back(change):
     config = dataclasses.replace(ModelConfig.from_hf(GEMMA2), **change)
     written = config.to_hf()
-    assert written["query_pre_attn_scalar"] == 144
+    scalar = written["query_pre_attn_scalar"]
+    assert (type(scalar), scalar) == (int, 144)
     assert ModelConfig.from_hf(written) == config
 
 

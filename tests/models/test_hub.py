@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from transformers import AutoConfig
 
 from jaxrm.errors import ModelFileError
 from jaxrm.models import adapter, hub, tensorfile
@@ -71,6 +72,10 @@ def test_gemma2_is_saved_and_loaded_whole(tmp_path):
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["architectures"] == ["Gemma2ForSequenceClassification"]
     assert config["layer_types"] == ["sliding_attention", "full_attention"]
+    # What is written must pass transformers' own validation of types.
+    theirs = AutoConfig.from_pretrained(tmp_path / "model")
+    assert (theirs.model_type, theirs.sliding_window) == ("gemma2", 5)
+    assert theirs.query_pre_attn_scalar == 12
     loaded = hub.load(tmp_path / "model", None)
     _assert_same(loaded, model)
     assert loaded.config == model.config

@@ -81,16 +81,19 @@ def test_equals_a_live_torch_gemma(variant, tmp_path):
 
 
 @pytest.mark.torch
-def test_a_saved_reward_model_gives_the_same_rewards_in_transformers(tmp_path):
+@pytest.mark.parametrize("variant", ["gqa", "gemma2"])
+def test_a_saved_reward_model_gives_the_same_rewards_in_transformers(variant, tmp_path):
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForSequenceClassification
 
-    model = hub.load(FIXTURES / "gqa", None)
+    model = hub.load(FIXTURES / variant, None)
     params = split(model)[1]
     params["reward_head"]["weight"] = params["reward_head"]["weight"] * -2.0
     ours = RewardModel(model.config, model.head_config, params=params)
     hub.save(ours, tmp_path / "saved")
-    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    theirs = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "saved", attn_implementation="eager"
+    )
     assert (theirs.config.num_labels, theirs.config.problem_type) == (1, "regression")
 
     responses = [
