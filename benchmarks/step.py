@@ -192,7 +192,7 @@ def random_batch(decoder: ModelConfig, cfg: grm_gemma.Config) -> PackedBatch:
         )
         for _ in range(8 * cfg.rows)
     ]
-    ask = grm_gemma.asked("grm", cfg)
+    ask = grm_gemma.asked(cfg)
     shape: PackShape = planning.fit_shape(trees, rows=cfg.rows, length=cfg.row_length, ask=ask)
     sizes = packing.measure(trees, ask=ask, preferences=True)
     return packing.pack(trees, planning.plan_epoch(sizes, shape, 0, 0)[: cfg.rows], shape)

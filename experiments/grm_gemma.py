@@ -262,6 +262,8 @@ def main(cfg: Config) -> None:
     scoring = {"mesh": mesh, "rows": cfg.rows, "row_length": cfg.row_length}
     evaluate = functools.partial(splits.evaluate, **scoring)
     sample = {name: split.head(cfg.eval_sample) for name, split in held_out.items()}
+    # One shape, so one plan: all models see the same pairs in the same order, in the same batches.
+    shape = planning.fit_shape(training.trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg))
     results = {"seeds": [cfg.seed], "data": {"train": training.tally}, "models": {}}
     for name in cfg.models:
         model = hub.load(
@@ -291,9 +293,6 @@ def main(cfg: Config) -> None:
                     **scoring,
                 )
             )
-        shape = planning.fit_shape(
-            trees, rows=cfg.rows, length=cfg.row_length, ask=asked(name, cfg)
-        )
         loader = Loader(
             trees,
             shape,
@@ -349,9 +348,9 @@ def check(cfg: Config) -> None:
         raise DataError("the shipped base has read the report lexicon: add --pretrain or --base")
 
 
-def asked(name: Name, cfg: Config) -> Ask:
-    """Whose tokens the regulariser needs: contrasts both responses, or writes the best one."""
-    if name != "grm" or cfg.alpha == 0:
+def asked(cfg: Config) -> Ask:
+    """Whose tokens the regulariser needs: it contrasts both responses, or writes the best one."""
+    if "grm" not in cfg.models or cfg.alpha == 0:
         return "none"
     return "all" if cfg.regularizer in ("dpo", "dpo_reference_free") else "best"
 

@@ -14,7 +14,8 @@ import pytest
 from experiments import grm_gemma
 from experiments.grm_gemma import PRESETS, Config
 from jaxrm import cli
-from jaxrm.data import chat, packing, planning, sources
+from jaxrm.data import chat, packing, planning, sources, toy
+from jaxrm.data.tfds_builder import to_row
 from jaxrm.errors import DataError, RunDirError
 from jaxrm.losses import generation, preference
 from jaxrm.models import heads, hub, tensorfile, transformer
@@ -102,6 +103,26 @@ def test_a_run_leaves_everything_that_a_reader_expects(run):
     page = (run / "report.html").read_text()
     assert "<svg" in page
     assert "baseline" in page
+
+
+def test_all_models_see_the_same_batches(tmp_path):
+    pairs = toy.World(seed=0).comparisons("train", 60)
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(to_row(pair)) + "\n" for pair in pairs))
+    trees = chat.tokenize(pairs, chat.load_tokenizer(FOLDER))
+    plans = []
+    for ask in ("none", "best"):
+        shape = planning.fit_shape(trees, rows=1, length=256, ask=ask)
+        sizes = packing.measure(trees, ask=ask, preferences=True)
+        plans.append(planning.plan_epoch(sizes, shape, 0, 0))
+    assert plans[0] != plans[1], "if what is asked did not matter, this would show nothing"
+
+    cfg = dataclasses.replace(tiny(tmp_path / "run"), data=(str(path),), steps=6)
+    grm_gemma.main(cfg)
+    lines = [(cfg.run_dir / n / "metrics.jsonl").read_text() for n in ("baseline", "grm")]
+    tokens = [[json.loads(line)["tokens"] for line in text.splitlines()] for text in lines]
+    assert len(set(tokens[0])) > 1
+    assert tokens[0] == tokens[1]
 
 
 def test_the_same_command_finds_the_finished_run(run):
