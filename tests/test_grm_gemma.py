@@ -106,18 +106,18 @@ def test_a_run_leaves_everything_that_a_reader_expects(run):
 
 
 def test_all_models_see_the_same_batches(tmp_path):
-    pairs = toy.World(seed=0).comparisons("train", 60)
+    pairs = toy.World(seed=0).comparisons("train", 300)
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(to_row(pair)) + "\n" for pair in pairs))
     trees = chat.tokenize(pairs, chat.load_tokenizer(FOLDER))
     plans = []
     for ask in ("none", "best"):
-        shape = planning.fit_shape(trees, rows=1, length=256, ask=ask)
+        shape = planning.fit_shape(trees, rows=1, length=160, ask=ask)
         sizes = packing.measure(trees, ask=ask, preferences=True)
         plans.append(planning.plan_epoch(sizes, shape, 0, 0))
     assert plans[0] != plans[1], "if what is asked did not matter, this would show nothing"
 
-    cfg = dataclasses.replace(tiny(tmp_path / "run"), data=(str(path),), steps=6)
+    cfg = dataclasses.replace(tiny(tmp_path / "run"), data=(str(path),), row_length=160, steps=6)
     grm_gemma.main(cfg)
     lines = [(cfg.run_dir / n / "metrics.jsonl").read_text() for n in ("baseline", "grm")]
     tokens = [[json.loads(line)["tokens"] for line in text.splitlines()] for text in lines]
