@@ -30,7 +30,7 @@ from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackedBatch
 from jaxrm.data.sources import Source
 from jaxrm.data.training import training_set
-from jaxrm.errors import DataError
+from jaxrm.errors import DataError, OptionError, require
 from jaxrm.evaluate import splits
 from jaxrm.evaluate.probe import probe
 from jaxrm.evaluate.splits import Split
@@ -44,7 +44,7 @@ from jaxrm.reference import fingerprint, reference_logps
 from jaxrm.train.best import Best
 from jaxrm.train.loop import fit
 from jaxrm.train.optimizer import OptimizerConfig
-from jaxrm.train.rundir import open_run
+from jaxrm.train.rundir import check_inputs, open_run
 from jaxrm.train.terms import Term, Terms, reward_monitors
 
 Name = Literal["baseline", "margin", "label_smoothed", "grm"]
@@ -62,7 +62,7 @@ class Config:
     """Reward models from one base, compared. The defaults are the toy's; --preset gives others."""
 
     preset: Preset = "toy"
-    """What the other options start from: see PRESETS."""
+    """What the other options start from: the toy's values, or the official recipe's."""
     run_dir: Path = Path("runs/grm_gemma")
     """Where everything goes; the same command with the same directory resumes."""
     base: Path | None = None
@@ -142,6 +142,31 @@ class Config:
     """Steps between points of the held-out curves; 0: ten points over the run."""
     eval_sample: int = 200
     """Comparisons per split for the held-out curves; the final evaluation takes all."""
+
+    def __post_init__(self):
+        counts = ("epochs", "pairs", "held_out", "documents", "rows", "row_length", "max_length")
+        counts += ("accumulate", "log_every", "checkpoint_every", "keep", "eval_sample")
+        for name in counts:
+            require(getattr(self, name) >= 1, f"--{name}", "at least 1", getattr(self, name))
+        require(self.steps is None or self.steps >= 1, "--steps", "at least 1", self.steps)
+        require(self.seed >= 0, "--seed", "at least 0", self.seed)
+        require(self.eval_every >= 0, "--eval_every", "at least 0", self.eval_every)
+        require(0 <= self.alpha <= 1, "--alpha", "a share in [0, 1]", self.alpha)
+        require(self.beta > 0, "--beta", "above 0", self.beta)
+        require(0 <= self.smoothing < 0.5, "--smoothing", "a share in [0, 0.5)", self.smoothing)
+        once = 0 < len(self.models) == len(set(self.models))
+        require(once, "--models", "names, each once, at least one", self.models)
+        require(self.head.outputs == 1, "--head.outputs", "1, a reward", self.head.outputs)
+        self.optimizer()  # refuses what is out of range before anything is read
+
+    def optimizer(self) -> OptimizerConfig:
+        """AdamW with a cosine, as every reward model is trained."""
+        return OptimizerConfig(
+            learning_rate=self.learning_rate,
+            warmup=self.warmup,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+        )
 
 
 # The reference recipe (its scripts for gemma-2b-it): LoRA on the attention of a bfloat16 trunk, and
@@ -239,6 +264,11 @@ def main(cfg: Config) -> None:
     mesh = parallel.make_mesh(cfg.mesh)
     data = named_data(cfg) if cfg.data else toy_world(cfg)
     run = open_run(cfg.run_dir, cfg)
+    if cfg.select == "best" and "val" not in data.held_out:
+        raise OptionError(
+            "--select best needs a split named val, because a test split must choose nothing: "
+            "write --eval 'LOCATION?name=val'"
+        )
     base = cfg.base or (pretrain(cfg, run / "base", mesh) if cfg.pretrain else toy.shipped_base())
 
     tokenizer = chat.load_tokenizer(base, cfg.chat_template)
@@ -250,20 +280,19 @@ def main(cfg: Config) -> None:
         truncate_prompt=cfg.truncate_prompt,
     )
     print(f"training data: {training.tally}")
+    check_inputs(run, {"the training data": training.key(), "the base": fingerprint(base)})
     if "margin" in cfg.models and not any(tree.margin for tree in training.trees):
         raise DataError("no comparison has a margin: `margin` would be the baseline again")
     held_out, probing = (
         {name: Split(rows, chat.tokenize(rows, tokenizer)) for name, rows in part.items()}
         for part in (data.held_out, data.probing)
     )
-    if cfg.select == "best" and "val" not in held_out:
-        raise DataError("--select best needs a split named val, and no other will do: name it so")
-
     scoring = {"mesh": mesh, "rows": cfg.rows, "row_length": cfg.row_length}
     evaluate = functools.partial(splits.evaluate, **scoring)
     sample = {name: split.head(cfg.eval_sample) for name, split in held_out.items()}
     # One shape, so one plan: all models see the same pairs in the same order, in the same batches.
     shape = planning.fit_shape(training.trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg))
+    best = Best("eval/val/accuracy", "max") if cfg.select == "best" else None
     results = {"seeds": [cfg.seed], "data": {"train": training.tally}, "models": {}}
     for name in cfg.models:
         model = hub.load(
@@ -303,16 +332,13 @@ def main(cfg: Config) -> None:
             prompts=training.prompts if cfg.group_prompts else None,
         )
         steps = cfg.steps or loader.steps(cfg.epochs)
+        if not steps:
+            raise DataError("the weights leave no comparison in an epoch: raise one, or --epochs")
         model = fit(
             model,
             functools.partial(loss_fn, name=name, cfg=cfg),
             loader,
-            OptimizerConfig(
-                learning_rate=cfg.learning_rate,
-                warmup=cfg.warmup,
-                weight_decay=cfg.weight_decay,
-                clip=cfg.clip,
-            ),
+            cfg.optimizer(),
             steps=steps,
             run_dir=run / name,
             mesh=mesh,
@@ -322,7 +348,7 @@ def main(cfg: Config) -> None:
             log_every=cfg.log_every,
             checkpoint_every=cfg.checkpoint_every,
             keep=cfg.keep,
-            best=Best("eval/val/accuracy", "max") if cfg.select == "best" else None,
+            best=best,
             evaluate=lambda model: splits.curves(evaluate(model, sample, language=False)),
             eval_every=cfg.eval_every or max(1, steps // 10),
         )
@@ -330,22 +356,27 @@ def main(cfg: Config) -> None:
         if cfg.train == "lora":
             adapter.save(model, run / name / "adapter", base=str(base), tokenizer=tokenizer)
         results["models"][name] = evaluate(model, held_out, progress=name)
+        if best is not None:
+            chosen = best.among(run / name / "metrics.jsonl")
+            results.setdefault("selected", {})[name] = dataclasses.asdict(chosen)
     if jax.process_index() == 0:
         report.write(run, results)
         print(f"{report.table(results)}\n\n{run / 'report.html'}")
 
 
 def check(cfg: Config) -> None:
-    """Raises DataError for options that contradict each other."""
+    """Raises OptionError for options that contradict each other."""
     if bool(cfg.data) != bool(cfg.eval):
-        raise DataError("--data and --eval go together: name sources for both, or for neither")
+        raise OptionError("--data and --eval go together: name sources for both, or for neither")
     if cfg.base is not None and cfg.pretrain:
-        raise DataError("--pretrain makes a base and --base names one: choose one of them")
+        raise OptionError("--pretrain makes a base and --base names one: choose one of them")
     if cfg.base is not None and cfg.preset == "toy":
         others = ", ".join(name for name in PRESETS if name != "toy")
-        raise DataError(f"--preset toy is for the toy base: with --base, choose one of {others}")
+        raise OptionError(f"--preset toy is for the toy base: with --base, choose one of {others}")
+    if cfg.base is None and cfg.preset != "toy":
+        raise OptionError(f"--preset {cfg.preset} is for a base of your own: name it with --base")
     if cfg.base is None and cfg.lexicon != "report" and not cfg.pretrain:
-        raise DataError("the shipped base has read the report lexicon: add --pretrain or --base")
+        raise OptionError("the shipped base has read the report lexicon: add --pretrain or --base")
 
 
 def asked(cfg: Config) -> Ask:
@@ -372,7 +403,8 @@ def named_data(cfg: Config) -> Data:
     for text in cfg.eval:
         source = Source.parse(text)
         if source.name in held_out:
-            raise DataError(f"{text}: two --eval sources are named {source.name}, as their split")
+            problem = f"two --eval sources are named {source.name}, as their split"
+            raise OptionError(f"{text}: {problem}: add ?name=ANOTHER to one of them")
         held_out[source.name] = sources.read(source)
     streams = [(sources.stream(source), source.weight) for source in training]
     return Data(streams, held_out, probing={})

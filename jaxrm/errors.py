@@ -8,6 +8,10 @@ class JaxrmError(Exception):
     """Base of every error that a user's input can cause."""
 
 
+class OptionError(JaxrmError):
+    """An option out of its range, or options that do not go together."""
+
+
 class DataError(JaxrmError):
     """A preference file is missing, empty, malformed, or a field of a row is wrong."""
 
@@ -38,3 +42,9 @@ class MetricError(JaxrmError):
 
 class AccumulationError(JaxrmError):
     """A batch statistic was asked for under gradient accumulation, where it is not additive."""
+
+
+def require(holds: bool, option: str, words: str, value: object) -> None:
+    """Raises OptionError, "<option> must be <words>, not <value>", unless `holds`."""
+    if not holds:
+        raise OptionError(f"{option} must be {words}, not {value!r}")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from jaxrm.errors import DataError
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a sibling path to write a file or a directory at; it becomes `path` if nothing raises.
 
-    A reader sees what was at `path` before or what is written now, never half of it.
+    A reader sees what was at `path` before or what is written now, never half of it. A file
+    never takes the place of a directory.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,6 +26,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield draft
         if path.is_dir():
+            if not draft.is_dir():
+                raise IsADirectoryError(f"{path} is a directory: a file is not written over it")
             # A directory cannot be renamed over one that has files in it.
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
             _remove(old)
@@ -32,6 +38,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
             draft.replace(path)
     finally:
         _remove(draft)
+
+
+def check_writable(path: Path) -> None:
+    """Raises DataError where no file can be written at `path`: before hours of work, not after."""
+    if path.is_dir():
+        raise DataError(f"{path} is a directory: name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error}") from error
 
 
 def _remove(path: Path) -> None:

@@ -100,7 +100,7 @@ def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[jax.Device] | No
 
 
 def check_rows(rows: int, mesh: Mesh) -> None:
-    """Raise MeshError unless `rows` rows divide evenly over the mesh's batch axes and processes."""
+    """Raise MeshError unless `rows` rows divide evenly over the mesh's batch axes."""
     ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if rows % ways:
         sizes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
@@ -108,11 +108,13 @@ def check_rows(rows: int, mesh: Mesh) -> None:
             f"{rows} rows do not divide over {ways} devices ({sizes}): make the number of rows a "
             f"multiple of {ways}, or choose a smaller data or fsdp axis"
         )
-    if rows % jax.process_count():
-        raise MeshError(
-            f"{rows} rows do not divide over {jax.process_count()} processes, each of which loads "
-            "an equal share: make the number of rows a multiple of it"
-        )
+
+
+def local_rows(rows: int, mesh: Mesh) -> list[int]:
+    """Which of `rows` rows this process's devices hold: the same ones in every process of a tensor
+    axis that runs over several."""
+    places = rows_sharding(mesh).addressable_devices_indices_map((rows,))
+    return sorted({row for (here,) in places.values() for row in range(rows)[here]})
 
 
 @functools.cache
@@ -172,7 +174,7 @@ def rows_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
 def shard_rows(batch: Any, mesh: Mesh, leading: int = 0) -> Any:
     """Global arrays from this process's own rows (numpy arrays [*leading, local rows, ...]).
 
-    Processes hold equal, consecutive shares of the rows; one process holds them all. Call
+    A process's own rows are those that `local_rows` names; one process holds them all. Call
     check_rows first: rows that do not divide raise here too, but in JAX's words.
     """
     sharding = rows_sharding(mesh, leading)

@@ -9,6 +9,7 @@ The page is one file with its figures inside. `results.json` holds
     seeds    [int]
     base     {split: {language, probe}}, the model that training began from (optional)
     data     {name: {read, used, dropped: {reason: count}, truncated, folded}} (optional)
+    selected {name: {step, value}}, the step whose model counts, where one was chosen (optional)
 
 where `rewards` is {edges, best, others}, histogram counts of the best and the other responses'
 rewards, `language` is {accuracy, n, standard_error} of ordering responses by their log-prob under
@@ -74,8 +75,15 @@ def table(results: Results) -> str:
         blocks.append(_text_block("language, %", language))
     if probe := _probe(results):
         blocks.append(_text_block("linear probe, %", probe))
+    if selected := _selected(results):
+        blocks.append(selected)
     blocks += [f"{name} data: {Tally(**tally)}" for name, tally in results.get("data", {}).items()]
     return "\n\n".join(blocks)
+
+
+def _selected(results: Results) -> str:
+    steps = [f"{name} {at['step']}" for name, at in results.get("selected", {}).items()]
+    return f"best step on val: {', '.join(steps)}" if steps else ""
 
 
 def _text_block(title: str, models: Results) -> str:
@@ -106,7 +114,8 @@ def _page(name: str, results: Results, config: Mapping[str, Any], curves: Mappin
             _table(models),
             legend,
             _grid([figures.bars(models, _splits(models), colors)], wide=True),
-            "<p class=note>Bars: 95 % intervals, ± 1.96 standard errors. Dashed: chance.</p>",
+            "<p class=note>Bars: 95 % intervals, ± 1.96 standard errors. Dashed: chance. "
+            f"{html.escape(_selected(results))}</p>",
         )
     ]
     trained = {name: curves[name] for name in models if name in curves}

@@ -27,6 +27,7 @@ from jaxrm import cli, files, parallel
 from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.loader import pack_local, prefetch
 from jaxrm.data.packing import PackedBatch, TokenTree
+from jaxrm.errors import DataError
 from jaxrm.models import heads, hub, transformer
 from jaxrm.models.transformer import RewardModel
 
@@ -64,7 +65,8 @@ def read(
       mesh: the mesh that the model lies on.
       rows: rows per batch, rounded up to a multiple of the devices that share them.
       row_length: tokens per row. A tree that needs more is split over rows, its prompt repeated; a
-        single text that is longer gets rows of the next power of two, and is never truncated.
+        single text that is longer gets rows of the next power of two, fewer of them per batch, and
+        is never truncated.
       ask: whose tokens are language-model targets, where a reading needs log-probs.
       progress: title of a progress bar; none if empty.
 
@@ -73,8 +75,6 @@ def read(
     """
     counts = [len(tree.branches) for tree in trees]
     structure, params = transformer.split(model)
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = -(-rows // ways) * ways
     found: dict[str, np.ndarray] = {}
     with tqdm(total=sum(counts), desc=progress, unit="response", disable=not progress) as bar:
 
@@ -118,6 +118,7 @@ def _batches(
     """Batches of all trees, the short ones in rows of `row_length`, the long ones in longer
     rows."""
     offsets = packing.response_offsets(trees)
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
     buckets: dict[int, list[tuple[TokenTree, int]]] = collections.defaultdict(list)
     for tree, offset in zip(trees, offsets, strict=True):
         need = packing.longest_branch(tree)
@@ -128,15 +129,17 @@ def _batches(
     for length, bucket in sorted(buckets.items()):
         parts = [part for part, _ in bucket]
         part_offsets = np.array([offset for _, offset in bucket])
-        shape = planning.fit_shape(parts, rows=rows, length=length, ask=ask, preferences=False)
+        # As many tokens as in a batch of short rows, for attention takes their length squared.
+        count = -(-max(1, rows * row_length // length) // ways) * ways
+        shape = planning.fit_shape(parts, rows=count, length=length, ask=ask, preferences=False)
         sizes = packing.measure(parts, ask=ask, preferences=False)
         plan = planning.plan_rows(sizes, shape.capacity, np.arange(len(parts)))
 
         def load(first: int, parts=parts, plan=plan, shape=shape, offsets=part_offsets):
-            local = pack_local(parts, plan, first, shape, offsets)
+            local = pack_local(parts, plan, first, shape, offsets, mesh)
             return parallel.shard_rows(local, mesh)
 
-        yield from prefetch(iter(range(0, len(plan), rows)), load, ahead=2)
+        yield from prefetch(iter(range(0, len(plan), count)), load, ahead=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +152,10 @@ class Config:
     output: tyro.conf.Positional[Path]
     """JSONL, one {"id", "rewards"} per comparison, in input order. Written whole or not at all."""
     model: Path
-    """A directory in Hugging Face layout that holds a reward head and a tokenizer."""
+    """A directory in Hugging Face layout that holds a tokenizer and, unless the adapter does, a
+    reward head."""
     adapter: Path | None = None
-    """A LoRA adapter in PEFT's layout beside it, which may bring the reward head."""
+    """A LoRA adapter in PEFT's or GRM's layout beside it, which may bring the reward head."""
     chat_template: Path | None = None
     """A file with the chat template, for a tokenizer that brings none."""
     rows: int = 8
@@ -167,6 +171,11 @@ class Config:
 def main(config: Config) -> None:
     """Reads, scores, writes, and says what it read."""
     parallel.start()
+    for name in ("rows", "row_length"):
+        if getattr(config, name) < 1:
+            option = f"--{name.replace('_', '-')}"
+            raise DataError(f"{option} must be at least 1, not {getattr(config, name)}")
+    files.check_writable(config.output)
     mesh = parallel.make_mesh(config.mesh)
     comparisons = sources.read(config.input)
     tokenizer = chat.load_tokenizer(config.model, config.chat_template)

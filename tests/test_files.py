@@ -2,7 +2,8 @@
 
 import pytest
 
-from jaxrm.files import replacing
+from jaxrm.errors import DataError
+from jaxrm.files import check_writable, replacing
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path):
@@ -28,3 +29,23 @@ def test_a_directory_is_replaced_as_a_whole(tmp_path):
         raise RuntimeError("half way")
     assert [entry.name for entry in tmp_path.iterdir()] == ["export"]
     assert [entry.name for entry in path.iterdir()] == ["second"]
+
+
+def test_a_file_never_takes_the_place_of_a_directory(tmp_path):
+    taken = tmp_path / "results"
+    taken.mkdir()
+    (taken / "old").write_text("old")
+    with pytest.raises(DataError, match="results is a directory"):
+        check_writable(taken)
+    with pytest.raises(IsADirectoryError), replacing(taken) as draft:
+        draft.write_text("new")
+    assert (taken / "old").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results"]
+
+
+def test_where_nothing_can_be_written_is_known_before(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="out.jsonl: cannot be written"):
+        check_writable(tmp_path / "file" / "out.jsonl")
+    check_writable(tmp_path / "deep" / "out.jsonl")
+    assert list((tmp_path / "deep").iterdir()) == []

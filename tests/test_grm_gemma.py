@@ -16,7 +16,7 @@ from experiments.grm_gemma import PRESETS, Config
 from jaxrm import cli
 from jaxrm.data import chat, packing, planning, sources, toy
 from jaxrm.data.tfds_builder import to_row
-from jaxrm.errors import DataError, RunDirError
+from jaxrm.errors import JaxrmError, RunDirError
 from jaxrm.losses import generation, preference
 from jaxrm.models import heads, hub, tensorfile, transformer
 from jaxrm.models.heads import HeadConfig
@@ -136,6 +136,16 @@ def test_another_configuration_is_refused(run):
         grm_gemma.main(dataclasses.replace(tiny(run), alpha=0.2))
 
 
+def test_other_data_under_the_same_name_is_refused(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(ROWS.read_text())
+    cfg = dataclasses.replace(tiny(tmp_path / "run"), data=(str(path),), models=("baseline",))
+    grm_gemma.main(cfg)
+    path.write_text("".join(ROWS.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(RunDirError, match="began with another content of the training data"):
+        grm_gemma.main(cfg)
+
+
 def test_exports_score_as_the_run_did(run):
     results = json.loads((run / "results.json").read_text())
     out = run / "scores.jsonl"
@@ -222,16 +232,23 @@ def test_an_mlp_head_is_read_back_with_its_shape(tmp_path):
         ({"data": ()}, "--data and --eval go together"),
         ({"eval": ()}, "--data and --eval go together"),
         ({"pretrain": True}, "choose one of them"),
-        ({"base": None, "lexicon": "dev"}, "add --pretrain or --base"),
+        ({"preset": "toy", "base": None, "lexicon": "dev"}, "add --pretrain or --base"),
         ({"eval": (str(ROWS), str(ROWS))}, "two --eval sources are named rows"),
         ({"preset": "toy"}, "--preset toy is for the toy base"),
         ({"select": "best"}, "--select best needs a split named val"),
         ({"models": ("margin",)}, "no comparison has a margin"),
+        ({"preset": "toy", "base": None, "select": "last", "models": ()}, "--models must be names"),
+        ({"base": None}, "is for a base of your own"),
+        ({"alpha": 1.5}, r"--alpha must be a share in \[0, 1\], not 1.5"),
+        ({"rows": 0}, "--rows must be at least 1, not 0"),
+        ({"steps": 0}, "--steps must be at least 1, not 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+        ({"data": (f"{ROWS}?weight=0.01",), "steps": None}, "leave no comparison in an epoch"),
         ({"max_length": 5}, "nothing left to train on: read 4, used 0, dropped 4: 4 over-length"),
     ],
 )
 def test_options_that_do_not_go_together(tmp_path, options, problem):
-    with pytest.raises(DataError, match=problem):
+    with pytest.raises(JaxrmError, match=problem):
         grm_gemma.main(dataclasses.replace(tiny(tmp_path / "run"), **options))
 
 
@@ -290,6 +307,8 @@ def test_lora_and_dpo_train_a_head_and_an_adapter_that_score_as_they_did(tmp_pat
     assert first["loss/text"] == pytest.approx(0.1 * np.log(2), abs=0.02)
     best = max(line["eval/val/accuracy"] for line in metrics)
     assert results["models"]["grm"]["val"]["accuracy"] == best
+    first_best = next(line for line in metrics if line["eval/val/accuracy"] == best)
+    assert results["selected"] == {"grm": {"step": first_best["step"], "value": best}}
     assert len(list(cfg.reference_cache.glob("*.npz"))) == 1
 
     scores = []

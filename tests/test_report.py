@@ -69,6 +69,13 @@ def test_the_table_by_hand(results):
     ]
 
 
+def test_the_chosen_steps_are_shown(run, results):
+    results["selected"] = {"grm": {"step": 70, "value": 0.5}}
+    assert "best step on val: grm 70" in report.table(results).splitlines()
+    report.write(run, results)
+    assert "best step on val: grm 70" in (run / "report.html").read_text("utf-8")
+
+
 def test_results_become_plain_json(run, results):
     results["models"]["grm"]["id"]["loss"] = np.float32("nan")
     report.write(run, results)

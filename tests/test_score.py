@@ -1,5 +1,6 @@
 """Scoring: any K, any length, input order; the command writes whole files or none."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from jaxrm import parallel
 from jaxrm import score as scoring
 from jaxrm.data import chat, sources
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.errors import DataError
 from jaxrm.models import heads, hub
 from jaxrm.score import read, score
 from tests.messages_oracle import FOLDER
@@ -77,6 +79,14 @@ def test_scores_follow_their_comparison_in_any_order(scores, model, trees, mesh)
         np.testing.assert_allclose(shuffled[place], scores["rewards"][i], rtol=1e-5, atol=1e-5)
 
 
+def test_longer_rows_come_fewer_to_a_batch(trees, mesh):
+    batches = list(scoring._batches(trees, 8, 64, "none", mesh))
+    shapes = {batch.tokens.shape for batch in batches}
+    assert len(shapes) > 1
+    for rows, length in shapes:
+        assert rows * length <= 8 * 64
+
+
 def test_the_command_scores_a_file(tmp_path, scores, mesh, model):
     rows = [
         {
@@ -95,6 +105,20 @@ def test_the_command_scores_a_file(tmp_path, scores, mesh, model):
     expected = score(model, trees, mesh=mesh, rows=2, row_length=256)
     for row, rewards in zip(written, expected, strict=True):
         np.testing.assert_allclose(row["rewards"], rewards, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"rows": 0}, "--rows must be at least 1"),
+        ({"row_length": 0}, "--row-length must be at least 1"),
+        ({"output": FOLDER}, "is a directory"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_read(tmp_path, options, problem):
+    config = scoring.Config(str(tmp_path / "none.jsonl"), tmp_path / "out.jsonl", FOLDER)
+    with pytest.raises(DataError, match=problem):
+        scoring.main(dataclasses.replace(config, **options))
 
 
 def test_a_bad_row_is_named_and_nothing_is_written(tmp_path):

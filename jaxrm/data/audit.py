@@ -54,6 +54,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Reads everything, then prints each part as soon as it is known."""
+    if config.out is not None:
+        files.check_writable(config.out)
     source = sources.read(config.source)
     evaluations = _read_all(config.against)
     report: dict[str, Any] = {

@@ -100,6 +100,9 @@ def load_tokenizer(directory: str | Path, chat_template: str | Path | None = Non
     Raises TokenizerError naming the directory where it holds no tokenizer that can be read.
     """
     directory = Path(directory)
+    if not directory.is_dir():
+        problem = "is no directory: download the model, and name the directory that it is in"
+        raise TokenizerError(f"{directory}: {problem}")
     if not any((directory / name).is_file() for name in VOCABULARY_FILES):
         problem = f"no tokenizer here: expected one of {', '.join(VOCABULARY_FILES)}"
         raise TokenizerError(f"{directory}: {problem}")

@@ -2,8 +2,8 @@
 
 The order is a pure function of the seed, the epoch and what is known of each tree (token lengths,
 weight, prompt), so the loader's whole state is one integer: how many batches were consumed. Hosts
-plan alike and each writes its own slice of every batch's rows, so the number of hosts changes
-nothing.
+plan alike and each writes those rows of every batch that its devices hold, so the number of hosts
+changes nothing.
 """
 
 from __future__ import annotations
@@ -117,7 +117,12 @@ class Loader:
         first = batch * self.accumulate * rows
         window = [
             pack_local(
-                self.trees, self._plan(epoch), first + micro * rows, self.shape, self._offsets
+                self.trees,
+                self._plan(epoch),
+                first + micro * rows,
+                self.shape,
+                self._offsets,
+                self.mesh,
             )
             for micro in range(self.accumulate)
         ]
@@ -131,12 +136,13 @@ def pack_local(
     first: int,
     shape: PackShape,
     offsets: np.ndarray,
+    mesh: Mesh,
 ) -> PackedBatch:
     """This process's share of the batch that begins at row `first` of a plan, as numpy arrays."""
-    share = shape.rows // jax.process_count()
-    mine = first + jax.process_index() * share
-    local = dataclasses.replace(shape, rows=share)
-    return packing.pack(trees, plan[mine : mine + share], local, offsets)
+    mine = parallel.local_rows(shape.rows, mesh)
+    planned = [plan[first + row] if first + row < len(plan) else [] for row in mine]
+    local = dataclasses.replace(shape, rows=len(mine))
+    return packing.pack(trees, planned, local, offsets)
 
 
 def prefetch(items: Iterator, load: Callable[..., T], *, ahead: int) -> Iterator[T]:

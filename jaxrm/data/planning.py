@@ -36,9 +36,13 @@ def fit_shape(
     for start in range(0, len(trees), 1024):  # one pass: trees may have to be read from disk
         chunk = list(trees[start : start + 1024])
         parts.append(measure(chunk, ask=ask, preferences=preferences))
-        widths |= {len(tree.attributes[0]) for tree in chunk if tree.attributes is not None}
+        if preferences:
+            widths |= {len(tree.attributes[0]) for tree in chunk if tree.attributes is not None}
     if len(widths) > 1:
-        raise ValueError(f"trees carry different numbers of attributes: {sorted(widths)}")
+        raise DataError(
+            f"comparisons carry different numbers of attributes: {sorted(widths)}: train on one of "
+            "their data sets, or leave the column out"
+        )
     sizes = np.concatenate(parts)
     unlimited = np.full(5, np.iinfo(np.int64).max)
     unlimited[0] = length

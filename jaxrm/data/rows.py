@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
+import os
 import re
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +33,8 @@ import pyarrow.parquet
 from jaxrm.data.comparison import fault, kind
 from jaxrm.data.fields import Row
 from jaxrm.errors import DataError
+
+log = logging.getLogger(__name__)
 
 # `datasets`, `huggingface_hub` and `tensorflow_datasets` take a second to import, so the functions
 # that use them import them.
@@ -174,7 +178,8 @@ def _directory_rows(path: Path, config: str, split: str) -> Iterator[tuple[str, 
         return _example_rows(tfds.builder_from_directory(prepared), split, str(prepared))
     if any((path / name).exists() for name in SAVED):
         return _saved_rows(path, split)
-    return _data_set_rows(str(path), config, split)
+    # Made absolute, or `datasets` takes a directory named json for its reader of JSON.
+    return _data_set_rows(os.path.abspath(path), config, split)
 
 
 def _saved_rows(path: Path, split: str) -> Iterator[tuple[str, Row]]:
@@ -230,6 +235,8 @@ def _data_set_rows(location: str, config: str, split: str) -> Iterator[tuple[str
     except Exception as error:
         raise _not_found(location, config, split, error) from error
     files = builder.config.data_files or {}
+    if Path(location).is_dir() and len(builder.builder_configs) == 1:
+        _tell_unread(Path(location), files)
     _check_split(location, split, list(files) or list(builder.info.splits or {}))
     files = list(files.get(split, []))
     if files and all(map(suffix_of, files)):
@@ -237,6 +244,15 @@ def _data_set_rows(location: str, config: str, split: str) -> Iterator[tuple[str
             yield from _file_rows(file)
     else:
         yield from _streamed_rows(builder, split, files, location)
+
+
+def _tell_unread(path: Path, splits: Mapping[str, Collection[str]]) -> None:
+    """Says which files of a directory are in no split: `datasets` takes those of one format, and
+    where names say a split, those alone."""
+    read = {Path(file).resolve() for files in splits.values() for file in files}
+    found = (file for file in sorted(path.rglob("*")) if suffix_of(file.name))
+    if unread := [str(file.relative_to(path)) for file in found if file.resolve() not in read]:
+        log.warning("%s: in no split, and not read: %s", path, ", ".join(unread))
 
 
 def _streamed_rows(

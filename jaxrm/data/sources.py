@@ -42,6 +42,8 @@ class Source:
         label: which judgement to learn from, where rows hold several (`jaxrm.data.formats`).
         every: keep one comparison of so many; with 1, all are kept, ties too.
         weight: how often one epoch shows each comparison.
+        name: a short name, as of a split; by default the location's last part, and the
+            configuration and split if not usual.
     """
 
     location: str
@@ -50,6 +52,7 @@ class Source:
     label: str = ""
     every: int = 1
     weight: float = 1.0
+    name: str = ""
 
     def __post_init__(self):
         if not self.location:
@@ -62,6 +65,8 @@ class Source:
             raise DataError(
                 f"{self.location}: weight must be above 0 and finite, not {self.weight}"
             )
+        if not self.name:
+            object.__setattr__(self, "name", self._usual_name())
 
     @classmethod
     def parse(cls, text: str | Path) -> Source:
@@ -85,9 +90,7 @@ class Source:
                 raise DataError(f"{text}: {key} must be {expected}, not {value!r}") from error
         return cls(location, **values)
 
-    @property
-    def name(self) -> str:
-        """A short name: the location's last part, and the configuration and split if not usual."""
+    def _usual_name(self) -> str:
         if self.location.startswith(rows.TFDS):
             base = self.location.removeprefix(rows.TFDS).partition(":")[0].replace("/", "-")
         else:
@@ -97,7 +100,14 @@ class Source:
         return "-".join(part for part in parts if part)
 
 
-OPTIONS = {"config": str, "split": str, "label": str, "every": int, "weight": float}
+OPTIONS = {
+    "config": str,
+    "split": str,
+    "label": str,
+    "every": int,
+    "weight": float,
+    "name": str,
+}
 """What may follow a location, and the type of each."""
 
 

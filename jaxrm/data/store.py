@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import dataclasses
 import errno
+import hashlib
 import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -88,6 +89,12 @@ class TreeStore(Sequence[TokenTree]):
         return dataclasses.replace(
             self, references=values, reference_starts=np.cumsum(given) - given
         )
+
+    def key(self) -> str:
+        """SHA-256 of every record and where it begins: equal for stores of the same trees."""
+        content = hashlib.sha256(np.ascontiguousarray(self.starts, "<i8"))
+        content.update(np.ascontiguousarray(self.words))
+        return content.hexdigest()
 
     def __len__(self) -> int:
         return len(self.starts)

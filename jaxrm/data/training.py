@@ -56,6 +56,10 @@ class TrainingSet:
     weights: np.ndarray
     prompts: np.ndarray
 
+    def key(self) -> str:
+        """SHA-256 of the trees and their weights: equal for the same data, however it was read."""
+        return hashlib.sha256(self.trees.key().encode() + self.weights.tobytes()).hexdigest()
+
 
 def training_set(
     sources: Iterable[tuple[Iterable[Comparison], float]],

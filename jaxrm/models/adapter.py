@@ -97,7 +97,12 @@ def read(directory: str | Path, config: ModelConfig) -> Adapter:
     if head is None and "score" in (said.get("modules_to_save") or ()):
         raise ModelFileError(f"{where}: modules_to_save names score, but {file} does not hold it")
     layout = _layout(config, lora, head, dialect)
-    check_tensors(file, tensors, layout)
+    try:
+        check_tensors(file, tensors, layout)
+    except ModelFileError as error:
+        made_for = said.get("base_model_name_or_path")
+        problem = f"the adapter was made for {made_for}: is this base another one?"
+        raise ModelFileError(f"{error}; {problem}") from error
     found = traverse_util.unflatten_dict(
         {path: _from_file(tensors, *place) for path, place in layout.items()}, sep="/"
     )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxrm.data.packing import PackedBatch
+from jaxrm.errors import require
 from jaxrm.models.layers import dropout, soft_cap, wide_einsum
 from jaxrm.models.parameters import Parameter, Tree, constant, normal
 
@@ -36,6 +37,8 @@ class HeadConfig:
       hidden, layers: of the MLP.
       dropout: on the head's input, in training.
       outputs: scores per response: 1 for a reward, several for attributes.
+
+    Raises OptionError for a value out of range.
     """
 
     kind: Literal["linear", "mlp"] = "linear"
@@ -43,6 +46,16 @@ class HeadConfig:
     layers: int = 1
     dropout: float = 0.0
     outputs: int = 1
+
+    def __post_init__(self):
+        require(self.hidden >= 1, "a head's hidden", "at least 1", self.hidden)
+        require(self.layers >= 0, "a head's layers", "at least 0", self.layers)
+        require(0 <= self.dropout < 1, "a head's dropout", "in [0, 1)", self.dropout)
+        require(self.outputs >= 1, "a head's outputs", "at least 1", self.outputs)
+
+    def __str__(self) -> str:
+        layers = f" with {self.layers} hidden layers of {self.hidden}" if self.kind == "mlp" else ""
+        return f"kind {self.kind}{layers} and {self.outputs} outputs"
 
 
 def declare(head: HeadConfig, embed: int) -> Tree:

@@ -235,8 +235,8 @@ def _choose_head(
     sizes = [shapes(heads.declare(head, config.hidden_size)) for head in (asked, stored)]
     if sizes[0] != sizes[1]:
         raise ModelFileError(
-            f"{directory} holds the reward head {stored}, but {asked} was asked for: ask for the "
-            "same, or start from a directory without one"
+            f"{directory} holds the reward head of {stored}, but one of {asked} was asked for: ask "
+            "for the same, or start from a directory without one"
         )
     return asked
 

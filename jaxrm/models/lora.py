@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrm.errors import require
 from jaxrm.models.layers import dropout, project
 from jaxrm.models.parameters import Parameter, Tree, constant, uniform
 
@@ -43,6 +44,8 @@ class LoraConfig:
       dropout: on the update's input, in training.
       targets: the projections that have one.
       rank_stabilised: multiply by alpha / sqrt(rank) instead (arXiv 2312.03732).
+
+    Raises OptionError for a value out of range.
     """
 
     rank: int = 32
@@ -50,6 +53,13 @@ class LoraConfig:
     dropout: float = 0.05
     targets: tuple[Projection, ...] = ("query", "key", "value", "output")
     rank_stabilised: bool = False
+
+    def __post_init__(self):
+        require(self.rank >= 1, "LoRA's rank", "at least 1", self.rank)
+        require(0 < self.alpha < math.inf, "LoRA's alpha", "a number above 0", self.alpha)
+        require(0 <= self.dropout < 1, "LoRA's dropout", "in [0, 1)", self.dropout)
+        once = 0 < len(self.targets) == len(set(self.targets))
+        require(once, "LoRA's targets", "projections, each once, at least one", self.targets)
 
     @property
     def scale(self) -> float:

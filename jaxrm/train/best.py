@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from jaxrm.errors import MetricError
@@ -51,3 +53,11 @@ class Best:
             if not ahead:
                 return so_far
         return Leader(step, value)
+
+    def among(self, metrics: Path) -> Leader | None:
+        """The best of all steps that a run's `metrics.jsonl` holds evaluations of."""
+        so_far = None
+        for line in map(json.loads, metrics.read_text().splitlines()):
+            if self.metric in line:
+                so_far = self.leader(so_far, line["step"], line)
+        return so_far

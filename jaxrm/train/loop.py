@@ -34,6 +34,7 @@ from jaxrm.train.state import (
     abstract_state,
     create_state,
     join,
+    partition,
     place,
     shardings_of,
 )
@@ -139,7 +140,10 @@ def fit(
             state = create_state(params, optimizer, abstract, seed=seed)
         else:
             wanted = leader.step if leader is not None and done >= steps else done
-            state = restore(wanted, place(params, abstract.frozen))
+            frozen = place(params, abstract.frozen)
+            # Consumed here too, whoever still holds them: the saved ones come in their place.
+            jax.tree.map(lambda leaf: leaf.delete(), partition(params, trainable)[0])
+            state = restore(wanted, frozen)
             log.info("%s: resumed at step %d of %d", run_dir, done, steps)
         if done >= steps:
             return trained(state)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrm.errors import require
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
@@ -21,6 +23,8 @@ class OptimizerConfig:
       weight_decay: of matrices; norms and biases (by their names) are not decayed.
       b1, b2, eps: Adam's.
       clip: largest global gradient norm; None does not clip.
+
+    Raises OptionError for a value out of range.
     """
 
     learning_rate: float = 1e-5
@@ -31,6 +35,13 @@ class OptimizerConfig:
     b2: float = 0.999
     eps: float = 1e-8
     clip: float | None = 1.0
+
+    def __post_init__(self):
+        require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        require(0 <= self.warmup <= 1, "warmup", "a share in [0, 1]", self.warmup)
+        require(0 <= self.floor <= 1, "floor", "a share in [0, 1]", self.floor)
+        require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        require(self.clip is None or self.clip > 0, "clip", "above 0, or None", self.clip)
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.experimental import multihost_utils
+
 from jaxrm import files
 from jaxrm.errors import RunDirError
+
+CONFIG, INPUTS = "config.json", "inputs.json"
 
 
 def open_run(directory: Path, config: Any) -> Path:
     """Creates `directory` with `config` in config.json, or finds it there from an earlier start.
 
-    A run that left nothing but its config.json never began: its directory may be used again.
+    A run that left nothing but its configuration never began: its directory may be used again. In a
+    run of several processes each must call this; the first one writes.
 
     Args:
       directory: the run directory.
@@ -22,22 +29,56 @@ def open_run(directory: Path, config: Any) -> Path:
 
     Raises:
       RunDirError: the directory holds a run of another configuration (the message lists every
-        difference), or files that no run wrote.
+        difference), or files that no run wrote; or it cannot be made.
     """
     wanted = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     wanted.pop("run_dir", None)  # where a run lies, or how its path was written, is not what it is
-    path = directory / "config.json"
-    others = directory.exists() and any(entry != path for entry in directory.iterdir())
+    path = directory / CONFIG
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"{directory} cannot be made ({error}): choose another --run-dir"
+        raise RunDirError(problem) from error
+    others = any(entry.name not in (CONFIG, INPUTS) for entry in directory.iterdir())
     if others and not path.exists():
         raise RunDirError(
             f"{directory} holds files but no config.json: choose an empty or new --run-dir"
         )
     if others:
         _compare(path, wanted)
-    else:
+    # Every process has looked before one of them writes, whose draft the others would take for a
+    # file that no run wrote.
+    multihost_utils.sync_global_devices("run directory checked")
+    if not others and jax.process_index() == 0:
+        (directory / INPUTS).unlink(missing_ok=True)
         with files.replacing(path) as draft:
             draft.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    multihost_utils.sync_global_devices("run directory opened")
     return directory
+
+
+def check_inputs(directory: Path, inputs: Mapping[str, str]) -> None:
+    """Records what a run reads, so that it cannot go on with something else under the same name.
+
+    Args:
+      directory: the run directory, opened.
+      inputs: for each thing that is read, in words, a hash of its contents.
+
+    Raises:
+      RunDirError: the run was begun with other contents.
+    """
+    path = directory / INPUTS
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else dict(inputs)
+    changed = [name for name, content in inputs.items() if begun.get(name) != content]
+    if changed:
+        raise RunDirError(
+            f"{directory} holds a run that began with another content of {' and '.join(changed)}: "
+            "put that back to resume it, or choose another --run-dir"
+        )
+    multihost_utils.sync_global_devices("inputs checked")
+    if jax.process_index() == 0:
+        with files.replacing(path) as draft:
+            draft.write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8")
 
 
 def _compare(path: Path, wanted: dict[str, Any]) -> None:

@@ -260,6 +260,8 @@ def test_a_directory_without_a_tokenizer_is_an_error(directory, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(TokenizerError, match=f"{tmp_path}: the tokenizer cannot be read"):
         chat.load_tokenizer(tmp_path)
+    with pytest.raises(TokenizerError, match="google/gemma-2b-it: is no directory: download"):
+        chat.load_tokenizer("google/gemma-2b-it")
     with pytest.raises(TokenizerError, match="none.jinja: the chat template cannot be read"):
         chat.load_tokenizer(directory, tmp_path / "none.jinja")
 

@@ -59,8 +59,11 @@ def test_a_shape_holds_the_widest_tree():
     shape = planning.fit_shape([*trees, wide], rows=2, length=20, ask="best")
     assert (shape.rows, shape.length, shape.group_size, shape.attributes) == (2, 20, 7, 2)
     assert (shape.pairs, shape.slots) == (21, 8)
-    with pytest.raises(ValueError, match=r"different numbers of attributes: \[1, 2\]"):
-        planning.fit_shape([wide, tree(3, 1, attributes=((1.0,),))], rows=2, length=20)
+    mixed = [wide, tree(3, 1, attributes=((1.0,),))]
+    with pytest.raises(DataError, match=r"different numbers of attributes: \[1, 2\]"):
+        planning.fit_shape(mixed, rows=2, length=20)
+    # Scoring needs no labels, so it is not theirs to refuse.
+    assert planning.fit_shape(mixed, rows=2, length=20, preferences=False).attributes == 0
 
 
 def test_seed_and_epoch_change_the_order():

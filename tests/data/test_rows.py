@@ -163,6 +163,27 @@ def test_names_of_files_say_their_split(tmp_path):
     assert "Available: ['default']" in refused(folder, "english")
 
 
+def test_files_that_no_split_takes_are_named(tmp_path, caplog):
+    read(shards(tmp_path / "whole", write_json, ".jsonl"))
+    assert "not read" not in caplog.text
+    folder = shards(tmp_path / "formats", write_parquet, ".parquet")
+    write_json(ROWS, folder / "d.jsonl")
+    assert read(folder) == ROWS
+    assert f"{folder}: in no split, and not read: d.jsonl" in caplog.text
+    named = shards(tmp_path / "named", write_json, ".jsonl", ("train", "extra", "test"))
+    assert read(named) == ROWS[:3]
+    assert f"{named}: in no split, and not read: extra.jsonl" in caplog.text
+
+
+def test_a_directory_with_the_name_of_a_format_is_a_directory(tmp_path, monkeypatch):
+    shards(tmp_path / "json", write_json, ".jsonl")
+    write_json([{"text": "another"}], tmp_path / "other.jsonl")
+    monkeypatch.chdir(tmp_path)
+    assert read("json") == ROWS
+    monkeypatch.chdir(tmp_path / "json")
+    assert read(".") == ROWS
+
+
 def test_a_readme_says_configurations_and_their_files(tmp_path):
     folder = shards(tmp_path / "configs", write_json, ".jsonl")
     yaml = "configs: [{config_name: one, data_files: a.jsonl}, {config_name: two, data_files: "

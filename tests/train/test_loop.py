@@ -21,7 +21,7 @@ from jaxrm.errors import CheckpointError, MetricError, RunDirError
 from jaxrm.models.transformer import axes, split
 from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
 from jaxrm.train.best import Best
-from jaxrm.train.checkpoint import Checkpoints
+from jaxrm.train.checkpoint import MANIFEST, Checkpoints
 from jaxrm.train.loop import fit
 from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrm.train.state import abstract_state
@@ -142,6 +142,20 @@ def test_a_damaged_newest_step_costs_only_the_steps_since_the_one_before(
     assert f"resumed at step {STEPS - 3} of {STEPS}" in caplog.text
     assert compiled(caplog).count("step") == 1
     assert_same_run(run_dir, model, uninterrupted)
+
+
+@pytest.mark.parametrize("step", [STEPS - 3, STEPS])
+def test_a_resumed_run_frees_what_it_was_given_too(uninterrupted, tmp_path, step):
+    run_dir = shutil.copytree(uninterrupted[0], tmp_path / "toy")
+    if step < STEPS:
+        (run_dir / "checkpoints" / str(STEPS) / MANIFEST).unlink()
+    given = Toy()
+    trained = train(run_dir, model=given)
+    params = split(given)[1]
+    assert params["up"].is_deleted()
+    assert params["reward_head"]["weight"].is_deleted()
+    assert not params["norm"].is_deleted(), "it is frozen, and serves the trained model"
+    assert_same_run(run_dir, trained, uninterrupted)
 
 
 def test_without_an_intact_step_a_run_does_not_start_over(uninterrupted, tmp_path):

@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import jax
 import pytest
+from jax.experimental import multihost_utils
 
 from jaxrm.errors import RunDirError
 from jaxrm.train.rundir import open_run
@@ -60,3 +62,23 @@ def test_a_broken_config_file_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(RunDirError, match=r"config\.json is not JSON"):
         open_run(tmp_path, Config())
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for taken in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(RunDirError, match="cannot be made .*choose another --run-dir"):
+            open_run(taken, Config())
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_the_first_of_several_processes_writes_once_all_have_looked(tmp_path, monkeypatch, process):
+    run, seen = tmp_path / "run", []
+
+    def meet(name):
+        seen.append((run / "config.json").exists())
+
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", meet)
+    open_run(run, Config())
+    assert seen == [False, process == 0]

@@ -28,10 +28,10 @@ class PacedLoader(ToyLoader):
             yield batch
 
 
-def train(run_dir: Path, loader_type: type[ToyLoader] = ToyLoader) -> Toy:
+def train(run_dir: Path, loader_type: type[ToyLoader] = ToyLoader, model: Toy | None = None) -> Toy:
     mesh = make_mesh(MeshShape(2, 2, 2))
     return fit(
-        Toy(),
+        model or Toy(),
         loss_fn,
         loader_type(mesh),
         OptimizerConfig(learning_rate=1e-2),
