@@ -221,3 +221,8 @@ def test_real_files():
     many = sources.read(shared("eval", "bon_tulu2_13b.jsonl.gz"))
     assert {len(comparison.responses) for comparison in many} == {11}
     assert {comparison.ranks for comparison in many} == {None}
+
+
+def test_a_source_may_be_given_another_name():
+    assert Source.parse("some/data?split=validation&name=val").name == "val"
+    assert Source.parse("some/data?split=validation").name == "data-validation"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrm.data.packing import PackShape
+from jaxrm.errors import OptionError
 from jaxrm.models import heads
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.parameters import initialise
@@ -194,3 +195,12 @@ def test_the_gradient_of_a_bfloat16_model_is_summed_in_the_parameters_type(hidde
     )
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, atol=0.01 * float(jnp.abs(expected).max()))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"hidden": 0}, {"layers": -1}, {"dropout": 1.0}, {"dropout": -0.1}, {"outputs": 0}]
+)
+def test_a_head_that_cannot_be_is_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(OptionError, match=f"a head's {name} must be"):
+        heads.HeadConfig("mlp", **wrong)

@@ -12,6 +12,7 @@ import pytest
 
 from jaxrm import parallel
 from jaxrm.data.packing import PackShape
+from jaxrm.errors import OptionError
 from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig, apply_update, declare_update
@@ -132,3 +133,13 @@ def test_parameters_lie_where_the_weights_that_they_update_lie():
     assert declared["value_b"].shape == (2, 3, 2, 10)
     values = initialise(declared, 0)
     assert not np.any(values["value_b"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}, {"targets": ()}, {"targets": ("up", "up")}],
+)
+def test_an_update_that_cannot_be_is_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(OptionError, match=f"LoRA's {name} must be"):
+        LoraConfig(**wrong)

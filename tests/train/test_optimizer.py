@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrm.errors import OptionError
 from jaxrm.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
 
 
@@ -49,3 +50,12 @@ def test_clipping_scales_the_gradient_to_the_norm():
         first_update(free, [3.0, 4.0])["dense"],
         rtol=1e-4,
     )
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"learning_rate": 0.0}, {"warmup": 1.1}, {"floor": -0.1}, {"clip": 0.0}]
+)
+def test_values_out_of_range_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(OptionError, match=f"{name} must be"):
+        OptimizerConfig(**wrong)

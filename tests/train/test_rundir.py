@@ -7,7 +7,7 @@ import pytest
 from jax.experimental import multihost_utils
 
 from jaxrm.errors import RunDirError
-from jaxrm.train.rundir import open_run
+from jaxrm.train.rundir import check_inputs, open_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,3 +82,19 @@ def test_the_first_of_several_processes_writes_once_all_have_looked(tmp_path, mo
     monkeypatch.setattr(multihost_utils, "sync_global_devices", meet)
     open_run(run, Config())
     assert seen == [False, process == 0]
+
+
+def test_a_run_keeps_to_what_it_began_to_read(tmp_path):
+    check_inputs(tmp_path, {"the data": "a", "the base": "b"})
+    check_inputs(tmp_path, {"the data": "a", "the base": "b"})
+    with pytest.raises(RunDirError, match="another content of the base: put that back"):
+        check_inputs(tmp_path, {"the data": "a", "the base": "c"})
+
+
+def test_a_run_that_never_began_may_read_something_else(tmp_path):
+    run = open_run(tmp_path / "run", Config())
+    check_inputs(run, {"the data": "a"})
+    check_inputs(open_run(run, Config()), {"the data": "b"})
+    (run / "baseline").mkdir()
+    with pytest.raises(RunDirError, match="the data"):
+        check_inputs(open_run(run, Config()), {"the data": "c"})
