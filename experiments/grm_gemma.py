@@ -147,10 +147,11 @@ class Config:
         counts = ("epochs", "pairs", "held_out", "documents", "rows", "row_length", "max_length")
         counts += ("accumulate", "log_every", "checkpoint_every", "keep", "eval_sample")
         for name in counts:
-            require(getattr(self, name) >= 1, f"--{name}", "at least 1", getattr(self, name))
+            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            require(value >= 1, option, "at least 1", value)
         require(self.steps is None or self.steps >= 1, "--steps", "at least 1", self.steps)
         require(self.seed >= 0, "--seed", "at least 0", self.seed)
-        require(self.eval_every >= 0, "--eval_every", "at least 0", self.eval_every)
+        require(self.eval_every >= 0, "--eval-every", "at least 0", self.eval_every)
         require(0 <= self.alpha <= 1, "--alpha", "a share in [0, 1]", self.alpha)
         require(self.beta > 0, "--beta", "above 0", self.beta)
         require(0 <= self.smoothing < 0.5, "--smoothing", "a share in [0, 0.5)", self.smoothing)
@@ -280,7 +281,8 @@ def main(cfg: Config) -> None:
         truncate_prompt=cfg.truncate_prompt,
     )
     print(f"training data: {training.tally}")
-    check_inputs(run, {"the training data": training.key(), "the base": fingerprint(base)})
+    base_key = fingerprint(base)
+    check_inputs(run, {"the training data": training.key(), "the base": base_key})
     if "margin" in cfg.models and not any(tree.margin for tree in training.trees):
         raise DataError("no comparison has a margin: `margin` would be the baseline again")
     held_out, probing = (
@@ -317,7 +319,7 @@ def main(cfg: Config) -> None:
                     model.without_lora(),
                     trees,
                     cache=cfg.reference_cache or run / "reference",
-                    model_key=fingerprint(base),
+                    model_key=base_key,
                     progress="reference",
                     **scoring,
                 )
