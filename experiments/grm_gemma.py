@@ -141,7 +141,8 @@ class Config:
     eval_every: int = 0
     """Steps between points of the held-out curves; 0: ten points over the run."""
     eval_sample: int = 200
-    """Comparisons per split for the held-out curves; the final evaluation takes all."""
+    """Comparisons per split for the held-out curves; the final evaluation takes all, and so does
+    --select best of `val`."""
 
     def __post_init__(self):
         counts = ("epochs", "pairs", "held_out", "documents", "rows", "row_length", "max_length")
@@ -292,6 +293,8 @@ def main(cfg: Config) -> None:
     scoring = {"mesh": mesh, "rows": cfg.rows, "row_length": cfg.row_length}
     evaluate = functools.partial(splits.evaluate, **scoring)
     sample = {name: split.head(cfg.eval_sample) for name, split in held_out.items()}
+    if cfg.select == "best":
+        sample["val"] = held_out["val"]  # the choice is worth the whole of it
     # One shape, so one plan: all models see the same pairs in the same order, in the same batches.
     shape = planning.fit_shape(training.trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg))
     best = Best("eval/val/accuracy", "max") if cfg.select == "best" else None
@@ -361,6 +364,7 @@ def main(cfg: Config) -> None:
         if best is not None:
             chosen = best.among(run / name / "metrics.jsonl")
             results.setdefault("selected", {})[name] = dataclasses.asdict(chosen)
+        del model  # the next one would otherwise be loaded beside it
     if jax.process_index() == 0:
         report.write(run, results)
         print(f"{report.table(results)}\n\n{run / 'report.html'}")

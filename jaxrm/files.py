@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,16 +21,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    _remove(draft)
+    # Unique among machines that share a disk, where process numbers are not.
+    unique = f".{path.name}.{uuid.uuid4().hex}"
+    draft, old = path.with_name(f"{unique}.draft"), path.with_name(f"{unique}.old")
     try:
         yield draft
         if path.is_dir():
             if not draft.is_dir():
                 raise IsADirectoryError(f"{path} is a directory: a file is not written over it")
             # A directory cannot be renamed over one that has files in it.
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            _remove(old)
             path.rename(old)
             draft.rename(path)
             _remove(old)

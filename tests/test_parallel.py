@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import json
 import logging
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +60,30 @@ def test_rows_must_divide_over_the_batch_axes(cube):
     parallel.check_rows(8, cube)
     with pytest.raises(MeshError, match=r"6 rows .* 4 devices .*data=2 x fsdp=2"):
         parallel.check_rows(6, cube)
+
+
+def test_every_process_loads_the_rows_that_its_devices_hold():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    announced = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.rows_of_process"],
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, **announced, "JAX_PLATFORMS": "cpu", "JAX_PROCESS_ID": str(index)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    answers = [process.communicate(timeout=120)[0] for process in processes]
+    first, second = ([set(rows) for rows in json.loads(answer)] for answer in answers)
+    *split, (ours, theirs) = zip(first, second, strict=True)
+    for ours_of_split, theirs_of_split in split:
+        assert len(ours_of_split) == len(theirs_of_split) == 4
+        assert ours_of_split | theirs_of_split == set(range(8))
+    assert ours == theirs == set(range(8)), "a tensor axis over both needs the same rows in both"
 
 
 def test_logical_axes_become_mesh_axes(cube):

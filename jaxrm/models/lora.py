@@ -109,7 +109,7 @@ def apply_update(
 
 
 def merge_update(lora: LoraConfig, weights: Tree, layers: Tree) -> Tree:
-    """The stacked weights `layers` with the update `weights` added, in their own dtype."""
+    """Those of the stacked weights `layers` that have an update, with it added, in their dtype."""
 
     def add(parts: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         weight, a, b = parts
@@ -117,9 +117,8 @@ def merge_update(lora: LoraConfig, weights: Tree, layers: Tree) -> Tree:
         change = jnp.tensordot(a, b, axes=1, precision=jax.lax.Precision.HIGHEST)
         return (weight.astype(jnp.float32) + lora.scale * change).astype(weight.dtype)
 
-    changed = {
+    return {
         # One layer at a time: the sum in float32 of a whole stack would be the peak of a run.
         name: jax.lax.map(add, (layers[name], weights[f"{name}_a"], weights[f"{name}_b"]))
         for name in lora.targets
     }
-    return {**layers, **changed}

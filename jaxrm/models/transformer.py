@@ -197,7 +197,10 @@ class RewardModel(nnx.Module):
             return self
         params = split(self)[1]
         merge_layers = jax.jit(functools.partial(merge_update, self.lora_config))
-        params["layers"] = merge_layers(params.pop("lora"), params["layers"])
+        layers = params["layers"]
+        # Only what changes goes through jit, which copies all that it returns.
+        updated = {name: layers[name] for name in self.lora_config.targets}
+        params["layers"] = layers | merge_layers(params.pop("lora"), updated)
         return RewardModel(self.config, self.head_config, compute=self.compute, params=params)
 
 

@@ -13,6 +13,7 @@ import pytest
 from jaxrm import parallel
 from jaxrm.data.packing import PackShape
 from jaxrm.errors import OptionError
+from jaxrm.models import lora as lora_module
 from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig, apply_update, declare_update
@@ -101,7 +102,7 @@ def test_every_projection_can_be_the_only_one(target):
     np.testing.assert_allclose(real(hidden(model.merged())), whole, rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_acts_in_training_alone_and_differs_by_layer_and_key():
+def test_dropout_acts_in_training_alone_and_differs_by_key():
     model = updated_model()
     scored = real(hidden(model))
     one, other = (real(hidden(model, jax.random.key(i))) for i in (0, 1))
@@ -109,6 +110,19 @@ def test_dropout_acts_in_training_alone_and_differs_by_layer_and_key():
     assert np.abs(one - other).max() > 1e-2
     off = updated_model(dataclasses.replace(LORA, dropout=0.0))
     np.testing.assert_array_equal(real(hidden(off, jax.random.key(0))), scored)
+
+
+def test_every_layer_and_projection_has_a_dropout_of_its_own(monkeypatch):
+    keys = []
+
+    def recorded(x, rate, key):
+        keys.append(tuple(jax.random.key_data(key).tolist()))
+        return x
+
+    monkeypatch.setattr(lora_module, "dropout", recorded)
+    with jax.disable_jit():  # a scan is then a loop, whose keys are numbers
+        updated_model().hidden(BATCH, jax.random.key(0))
+    assert len(keys) == len(set(keys)) == CONFIG.num_layers * len(EVERYWHERE)
 
 
 def test_updates_and_their_dropout_are_the_same_on_a_mesh():
