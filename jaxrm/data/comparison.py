@@ -91,6 +91,11 @@ class Comparison:
         responses = (answer(prompt, chosen), answer(prompt, rejected))
         return cls(prompt, responses, ranks=(0, 1), **known)
 
+    @property
+    def is_tie(self) -> bool:
+        """Whether it has ranks, of several responses, and no two of them differ."""
+        return len(self.responses) > 1 and self.ranks is not None and len(set(self.ranks)) == 1
+
     def _check_labels(self) -> None:
         for field in ("ranks", "scores", "attributes"):
             values = getattr(self, field)
@@ -111,6 +116,19 @@ class Comparison:
 
     def _fail(self, field: str, problem: str):
         raise fault(self.where, field, problem)
+
+
+def plain_text(text: Sequence[Message] | str) -> str:
+    """The contents of messages as one text, a line's end between them; text as it is."""
+    return text if isinstance(text, str) else "\n".join(message.content for message in text)
+
+
+def has_blank(text: Conversation | str) -> bool:
+    """Whether the text, or one of the messages, is white space alone. A system turn may be: it says
+    nothing."""
+    if isinstance(text, str):
+        return not text.strip()
+    return any(not message.content.strip() for message in text if message.role != "system")
 
 
 def check_text(value: object, field: str, where: str) -> None:

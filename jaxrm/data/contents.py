@@ -13,8 +13,9 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 import scipy.sparse
 
-from jaxrm.data.comparison import Comparison, Conversation
-from jaxrm.data.packing import TokenTree, longest_branch, tree_length
+from jaxrm.data.comparison import Comparison, Conversation, has_blank
+from jaxrm.data.packing import TokenTree
+from jaxrm.data.training import too_long_for
 
 QUANTILES = (5, 25, 50, 75, 95, 99, 100)
 
@@ -47,10 +48,10 @@ def count(comparisons: Sequence[Comparison]) -> dict[str, int]:
         "multi_turn": sum(sum(m.role == "user" for m in c.prompt) > 1 for c in chats),
         "unranked": sum(c.ranks is None for c in comparisons),
         "single": sum(len(c.responses) == 1 for c in comparisons),
-        "tie": sum(len(c.responses) > 1 and len(set(c.ranks or (0, 1))) == 1 for c in comparisons),
+        "tie": sum(c.is_tie for c in comparisons),
         "identical_responses": sum(len(set(c.responses)) < len(c.responses) for c in comparisons),
-        "empty_responses": sum(any(map(_has_blank, c.responses)) for c in comparisons),
-        "empty_prompts": sum(_has_blank(c.prompt) for c in chats),
+        "empty_responses": sum(any(map(has_blank, c.responses)) for c in comparisons),
+        "empty_prompts": sum(has_blank(c.prompt) for c in chats),
         "duplicates": len(comparisons) - len(distinct),
     }
 
@@ -116,14 +117,8 @@ def too_long(trees: Sequence[TokenTree], max_length: int, row_length: int) -> di
     over-length: a prompt and response of more than `max_length` tokens together; over-row: a prompt
     with all its responses of more than `row_length`.
     """
-    over_length = [longest_branch(tree) > max_length for tree in trees]
-    over_row = [tree_length(tree) > row_length for tree in trees]
-    return {
-        "over-length": sum(over_length),
-        "over-row": sum(
-            row and not length for row, length in zip(over_row, over_length, strict=True)
-        ),
-    }
+    reasons = collections.Counter(too_long_for(tree, max_length, row_length) for tree in trees)
+    return {reason: reasons[reason] for reason in ("over-length", "over-row")}
 
 
 def _lengths(
@@ -153,13 +148,6 @@ def _quantiles(values: Sequence[int]) -> dict[str, int]:
 
 def _characters(text: Conversation | str) -> int:
     return len(text) if isinstance(text, str) else sum(len(message.content) for message in text)
-
-
-def _has_blank(text: Conversation | str) -> bool:
-    """A system turn may be blank: it says nothing."""
-    if isinstance(text, str):
-        return not text.strip()
-    return any(not message.content.strip() for message in text if message.role != "system")
 
 
 def _labelled(comparison: Comparison) -> Iterable[tuple[Conversation | str, int | None]]:

@@ -25,7 +25,7 @@ import scipy.optimize
 import scipy.sparse
 import scipy.special
 
-from jaxrm.data.comparison import Comparison, Conversation
+from jaxrm.data.comparison import Comparison, Conversation, plain_text
 
 VOCABULARY = 20_000
 """Words of the bag: those in the most responses."""
@@ -123,16 +123,9 @@ def ordered_pairs(comparisons: Sequence[Comparison]) -> OrderedPairs:
         worse.append(len(texts) + below)
         owner.append(np.full(len(above), i))
         weight.append(np.full(len(above), 1 / max(len(above), 1)))
-        texts += [response_text(response) for response in comparison.responses]
+        texts += [plain_text(response) for response in comparison.responses]
     parts = (np.concatenate([np.zeros(0, int), *part]) for part in (better, worse, owner))
     return OrderedPairs(texts, *parts, weight=np.concatenate([np.zeros(0), *weight]))
-
-
-def response_text(response: Conversation | str) -> str:
-    """A response as one text."""
-    if isinstance(response, str):
-        return response
-    return "\n".join(message.content for message in response)
 
 
 def longer(texts: Sequence[str]) -> np.ndarray:

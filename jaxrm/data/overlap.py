@@ -44,7 +44,7 @@ import numpy as np
 import scipy.sparse
 from numpy.lib.stride_tricks import sliding_window_view
 
-from jaxrm.data.comparison import Comparison, Conversation, Message
+from jaxrm.data.comparison import Comparison, Conversation, plain_text
 
 TURN = 8
 """Words that make a last turn or a response worth comparing by itself: the shortest n-gram that
@@ -136,7 +136,7 @@ class Corpus:
             for document in {conversation, last_turn} - {""}:
                 self.documents[document].append(prompt)
         responses = {response for comparison in comparisons for response in comparison.responses}
-        found = (words(_contents(response)) for response in responses)
+        found = (words(plain_text(response)) for response in responses)
         self.responses = {" ".join(response) for response in found if len(response) >= TURN}
 
     def first_id(self, prompt: int) -> str:
@@ -258,14 +258,10 @@ def _documents(prompt: Conversation | str) -> tuple[str, str]:
     if isinstance(prompt, str):
         return " ".join(words(prompt)), ""
     turns = [message for message in prompt if message.role != "system"]
-    conversation = words(_contents(turns))
+    conversation = words(plain_text(turns))
     last = words(next((m.content for m in reversed(turns) if m.role == "user"), ""))
     by_itself = TURN <= len(last) < len(conversation)
     return " ".join(conversation), " ".join(last) if by_itself else ""
-
-
-def _contents(text: Sequence[Message] | str) -> str:
-    return text if isinstance(text, str) else "\n".join(message.content for message in text)
 
 
 def _numbers(text: Iterable[str], vocabulary: dict[str, int]) -> np.ndarray:

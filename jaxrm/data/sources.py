@@ -138,7 +138,7 @@ def _thinned(comparisons: Iterator[Comparison], source: Source) -> Iterator[Comp
     """The first of every `source.every` comparisons that are no ties; says how many there were."""
     count = ties = 0
     for comparison in comparisons:
-        if len(comparison.responses) > 1 and len(set(comparison.ranks or (0, 1))) == 1:
+        if comparison.is_tie:
             ties += 1
             continue
         if count % source.every == 0:

@@ -29,7 +29,7 @@ import numpy as np
 
 from jaxrm.data import chat
 from jaxrm.data.chat import ChatTokenizer
-from jaxrm.data.comparison import Comparison
+from jaxrm.data.comparison import Comparison, has_blank
 from jaxrm.data.packing import TokenTree, longest_branch, tree_length
 from jaxrm.data.store import TreeStore
 from jaxrm.data.tally import Tally
@@ -124,23 +124,26 @@ def _reason(
         return "single"
     if comparison.ranks is None:
         return "unranked"
-    if len(set(comparison.ranks)) == 1:
+    if comparison.is_tie:
         return "tie"
-    if not all(text.strip() for text in _texts(comparison)):
+    if _is_empty(comparison):
         return "empty"
     if len({branch.tokens.tobytes() for branch in tree.branches}) < len(tree.branches):
         return "identical"
+    return too_long_for(tree, max_length, row_length)
+
+
+def too_long_for(tree: TokenTree, max_length: int, row_length: int) -> str | None:
+    """Which limit the tree exceeds, over-length before over-row; None where it fits."""
     if longest_branch(tree) > max_length:
         return "over-length"
     return "over-row" if tree_length(tree) > row_length else None
 
 
-def _texts(comparison: Comparison) -> Iterable[str]:
-    """What must not be blank. Raw text may lie wholly in the responses; a system turn says none."""
-    if isinstance(comparison.prompt, str):
-        return comparison.responses
-    messages = [comparison.prompt, *comparison.responses]
-    return (m.content for turns in messages for m in turns if m.role != "system")
+def _is_empty(comparison: Comparison) -> bool:
+    """Raw text may lie wholly in the responses, so that its prompt may be blank."""
+    raw = isinstance(comparison.prompt, str)
+    return any(map(has_blank, comparison.responses)) or (not raw and has_blank(comparison.prompt))
 
 
 def _truncate(tree: TokenTree, max_length: int, row_length: int, bos: int | None) -> TokenTree:
