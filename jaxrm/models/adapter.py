@@ -30,8 +30,10 @@ from jaxrm.models.layout import (
     Layout,
     Stored,
     Tensors,
+    check_replaceable,
     check_tensors,
     one_layer,
+    read_json,
     stored_head,
     stored_layout,
 )
@@ -88,7 +90,7 @@ def read(directory: str | Path, config: ModelConfig) -> Adapter:
     directory = Path(directory)
     dialect, tensors = _open(directory)
     where, file = directory / CONFIG, directory / dialect.file
-    said = _read_config(where)
+    said = read_json(where)
     lora = _lora(said, where, _held(tensors, config, dialect), file)
     try:
         head = stored_head({name.removeprefix(dialect.prefix): t for name, t in tensors.items()})
@@ -128,9 +130,7 @@ def save(
     directory, lora, head = Path(directory), model.lora_config, model.head_config
     if lora is None:
         raise ValueError("this model has no LoRA to save: use hub.save")
-    taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
-    if taken and not (directory / CONFIG).exists():
-        raise ModelFileError(f"{directory} exists and is no adapter: name another one")
+    check_replaceable(directory, CONFIG, "adapter")
     dialect = _GRM if head is not None and head.kind == "mlp" else _PEFT
     params = traverse_util.flatten_dict(transformer.split(model)[1], sep="/")
     tensors: dict[str, np.ndarray] = {}
@@ -162,16 +162,6 @@ def _open(directory: Path) -> tuple[_Dialect, Tensors]:
             "the adapter again as safetensors"
         )
     raise ModelFileError(f"{directory} holds no {_PEFT.file}, so it is no adapter")
-
-
-def _read_config(where: Path) -> dict[str, Any]:
-    try:
-        said = json.loads(where.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{where} cannot be read as JSON: {error}") from error
-    if not isinstance(said, dict):
-        raise ModelFileError(f"{where} is not a JSON object")
-    return said
 
 
 # What `_lora` reads; what says nothing of the computation; and where something else than null,

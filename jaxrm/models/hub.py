@@ -35,8 +35,10 @@ from jaxrm.models.layout import (
     Layout,
     Stored,
     Tensors,
+    check_replaceable,
     check_tensors,
     one_layer,
+    read_json,
     stored_head,
     stored_layout,
 )
@@ -94,7 +96,12 @@ def load(
             f"{directory} is a LoRA adapter: give its base model's directory here, and this one as "
             "the adapter"
         )
-    config = ModelConfig.from_hf(_read_json(config_file), str(config_file))
+    if not config_file.exists():
+        raise ModelFileError(
+            f"{config_file} does not exist: give a directory in Hugging Face's layout, downloaded "
+            "before"
+        )
+    config = ModelConfig.from_hf(read_json(config_file), str(config_file))
     tensors = _open(directory)
     base_head = stored_head(tensors)
     in_base = stored_layout(transformer.declare(config, base_head), base_head)
@@ -110,27 +117,22 @@ def load(
             brought["reward_head"] = read_from.head_arrays
     head = _choose_head(head_from, config, head, held_head)
     declared = transformer.declare(config, head, lora)
-    fresh = {
-        name: declared[name]
-        for name, is_fresh in (
-            ("reward_head", held_head is None),
-            ("lora", lora is not None and adapter is None),
-        )
-        if is_fresh
-    }
-    layout = stored_layout(
-        {name: part for name, part in declared.items() if name not in fresh | brought}, head
-    )
+    fresh: Tree = {}
+    if held_head is None:
+        log.warning("%s holds no reward head: a fresh one is drawn from seed %d", directory, seed)
+        fresh["reward_head"] = declared["reward_head"]
+    if lora is not None and adapter is None:
+        fresh["lora"] = declared["lora"]
+
     read = functools.partial(_read, tensors, mesh=mesh, rules=rules)
     params = traverse_util.unflatten_dict(
         {
             path: read(stored, parameter, "float32" if path.startswith("reward_head") else dtype)
-            for path, (stored, parameter) in layout.items()
+            for path, (stored, parameter) in in_base.items()
+            if path.split("/")[0] not in brought
         },
         sep="/",
     )
-    if held_head is None:
-        log.warning("%s holds no reward head: a fresh one is drawn from seed %d", directory, seed)
     if fresh:
         placement = transformer.placements(fresh, mesh, rules)
         params |= jax.jit(functools.partial(initialise, fresh), out_shardings=placement)(seed)
@@ -161,9 +163,7 @@ def save(
         `config.json` cannot express the model.
     """
     directory, model = Path(directory), model.merged()
-    taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
-    if taken and not (directory / "config.json").exists():
-        raise ModelFileError(f"{directory} exists and is no model directory: name another one")
+    check_replaceable(directory, "config.json", "model directory")
     dtype = dtype or str(model.embedding[...].dtype)
     config = _config_json(model, dtype)
     tensors = _tensors_to_write(model, dtype)
@@ -184,20 +184,6 @@ def save(
         multihost_utils.sync_global_devices(f"saved {directory}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ModelFileError(
-            f"{path} does not exist: give a directory in Hugging Face's layout, downloaded before"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelFileError(f"{path} is not a JSON object")
-    return content
-
-
 def _open(directory: Path) -> dict[str, np.ndarray]:
     """Every tensor of the directory's safetensors by name, memory-mapped."""
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
@@ -211,7 +197,7 @@ def _open(directory: Path) -> dict[str, np.ndarray]:
                 "can run any code when it is read: save the model again as safetensors"
             )
         raise ModelFileError(f"{directory} holds no model.safetensors, nor an index of several")
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     named = isinstance(weight_map, dict) and all(isinstance(f, str) for f in weight_map.values())
     if not named:
         raise ModelFileError(f"{index}: weight_map is missing or does not map names to files")

@@ -1,16 +1,18 @@
 """Where Hugging Face's files keep each of our parameters: names, and the order of axes.
 
-This is the one table of names. `hub` reads and writes model directories by it, `adapter` the
-low-rank updates beside them.
+This is the one table of names, and what must hold of a directory before it is read or written by
+it. `hub` does so with model directories, `adapter` with the low-rank updates beside them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
@@ -123,6 +125,24 @@ def stored_head(tensors: Tensors) -> HeadConfig | None:
         return None
     first, last = sizes[min(sizes)], sizes[max(sizes)]
     return HeadConfig("mlp", hidden=first, layers=len(sizes) - 1, outputs=last)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a configuration file; raises ModelFileError where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelFileError(f"{path} is not a JSON object")
+    return content
+
+
+def check_replaceable(directory: Path, config: str, kind: str) -> None:
+    """Raises ModelFileError where something else than a `kind`, which `config` tells, would go."""
+    taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    if taken and not (directory / config).exists():
+        raise ModelFileError(f"{directory} exists and is no {kind}: name another one")
 
 
 def check_tensors(
