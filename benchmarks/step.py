@@ -35,7 +35,7 @@ from jaxrm.models import transformer
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.transformer import Compute, RewardModel
 from jaxrm.train import state
-from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrm.train.optimizer import make_optimizer
 from jaxrm.train.step import make_train_step
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -104,12 +104,11 @@ def measure(config: Config) -> dict[str, Any]:
     decoder = ModelConfig.from_hf(SHAPES[config.shapes])
     batch = random_batch(decoder, cfg)
     lora = cfg.lora if cfg.train == "lora" else None
-    frozen = "float32" if cfg.train == "all" else cfg.dtype
     declared = transformer.declare(decoder, cfg.head, lora)
     params = {
         name: jax.tree.map(
             lambda p, name=name: jax.ShapeDtypeStruct(
-                p.shape, "float32" if name in ("lora", "reward_head") else frozen
+                p.shape, "float32" if name in ("lora", "reward_head") else cfg.trunk_dtype
             ),
             part,
         )
@@ -118,12 +117,12 @@ def measure(config: Config) -> dict[str, Any]:
     compute = Compute(cfg.dtype, cfg.remat)
     model = RewardModel(decoder, cfg.head, lora, compute=compute, params=params)
     structure, params = transformer.split(model)
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=cfg.learning_rate), 1000)
+    optimizer = make_optimizer(cfg.optimizer(), 1000)
     abstract = state.abstract_state(
         params,
         transformer.axes(model),
         optimizer,
-        trainable=lambda path: cfg.train == "all" or path.startswith(("reward_head", "lora")),
+        trainable=cfg.trains,
         mesh=mesh,
         rules=RULES,
     )

@@ -161,6 +161,15 @@ class Config:
         require(self.head.outputs == 1, "--head.outputs", "1, a reward", self.head.outputs)
         self.optimizer()  # refuses what is out of range before anything is read
 
+    @property
+    def trunk_dtype(self) -> str:
+        """What the trunk's parameters are kept in: whatever trains is float32."""
+        return "float32" if self.train == "all" else self.dtype
+
+    def trains(self, path: str) -> bool:
+        """Whether the parameter at this path trains."""
+        return self.train == "all" or path.startswith(("reward_head", "lora"))
+
     def optimizer(self) -> OptimizerConfig:
         """AdamW with a cosine, as every reward model is trained."""
         return OptimizerConfig(
@@ -299,8 +308,9 @@ def main(cfg: Config) -> None:
     shape = planning.fit_shape(training.trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg))
     best = Best("eval/val/accuracy", "max") if cfg.select == "best" else None
     results = {"seeds": [cfg.seed], "data": {"train": training.tally}, "models": {}}
-    for name in cfg.models:
-        model = hub.load(
+
+    def load() -> RewardModel:
+        return hub.load(
             base,
             cfg.head,
             cfg.lora if cfg.train == "lora" else None,
@@ -308,39 +318,40 @@ def main(cfg: Config) -> None:
             mesh=mesh,
             rules=RULES,
             seed=cfg.seed,
-            dtype="float32" if cfg.train == "all" else cfg.dtype,
+            dtype=cfg.trunk_dtype,
         )
-        if "base" not in results:
-            results["base"] = evaluate(model, held_out, progress="base")
-            for split, train in probing.items():
-                fitted = probe(model, train, held_out[split], **scoring)
-                results["base"][split]["probe"] = fitted
-        trees = training.trees
-        if name == "grm" and cfg.regularizer == "dpo":
-            trees = trees.with_references(
-                reference_logps(
-                    model.without_lora(),
-                    trees,
-                    cache=cfg.reference_cache or run / "reference",
-                    model_key=base_key,
-                    progress="reference",
-                    **scoring,
-                )
+
+    model, trees = load(), training.trees
+    results["base"] = evaluate(model, held_out, progress="base")
+    for split, train in probing.items():
+        results["base"][split]["probe"] = probe(model, train, held_out[split], **scoring)
+    if "grm" in cfg.models and cfg.regularizer == "dpo":
+        trees = trees.with_references(
+            reference_logps(
+                model.without_lora(),
+                trees,
+                cache=cfg.reference_cache or run / "reference",
+                model_key=base_key,
+                progress="reference",
+                **scoring,
             )
-        loader = Loader(
-            trees,
-            shape,
-            mesh=mesh,
-            seed=cfg.seed,
-            accumulate=cfg.accumulate,
-            weights=training.weights,
-            prompts=training.prompts if cfg.group_prompts else None,
         )
-        steps = cfg.steps or loader.steps(cfg.epochs)
-        if not steps:
-            raise DataError("the weights leave no comparison in an epoch: raise one, or --epochs")
+    loader = Loader(
+        trees,
+        shape,
+        mesh=mesh,
+        seed=cfg.seed,
+        accumulate=cfg.accumulate,
+        weights=training.weights,
+        prompts=training.prompts if cfg.group_prompts else None,
+    )
+    steps = cfg.steps or loader.steps(cfg.epochs)
+    if not steps:
+        raise DataError("the weights leave no comparison in an epoch: raise one, or --epochs")
+    for name in cfg.models:
+        del model  # the next one would otherwise be loaded beside it
         model = fit(
-            model,
+            load(),
             functools.partial(loss_fn, name=name, cfg=cfg),
             loader,
             cfg.optimizer(),
@@ -348,7 +359,7 @@ def main(cfg: Config) -> None:
             run_dir=run / name,
             mesh=mesh,
             rules=RULES,
-            trainable=lambda path: cfg.train == "all" or path.startswith(("reward_head", "lora")),
+            trainable=cfg.trains,
             seed=cfg.seed,
             log_every=cfg.log_every,
             checkpoint_every=cfg.checkpoint_every,
@@ -364,7 +375,6 @@ def main(cfg: Config) -> None:
         if best is not None:
             chosen = best.among(run / name / "metrics.jsonl")
             results.setdefault("selected", {})[name] = dataclasses.asdict(chosen)
-        del model  # the next one would otherwise be loaded beside it
     if jax.process_index() == 0:
         report.write(run, results)
         print(f"{report.table(results)}\n\n{run / 'report.html'}")
