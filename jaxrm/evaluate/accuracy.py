@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrm.data.comparison import Comparison, fault
+from jaxrm.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,21 @@ def accuracy_by_subset(
     }
 
 
+def macro_accuracy(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> float:
+    """The mean of the accuracies of the subsets, each counting alike however large it is.
+
+    Args:
+        rewards, comparisons: as for `accuracy`.
+
+    Raises:
+        DataError: a comparison has no ranks, or none of them has an order.
+    """
+    subsets = accuracy_by_subset(rewards, comparisons)
+    if not subsets:
+        raise _no_order(comparisons)
+    return float(np.mean([found.accuracy for found in subsets.values()]))
+
+
 def _shares(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> np.ndarray:
     """Float64 [comparisons]: the share of each one's ordered pairs got right, NaN without any."""
     shares = np.full(len(comparisons), np.nan)
@@ -76,7 +92,11 @@ def _shares(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) ->
 def _mean(shares: np.ndarray, comparisons: Sequence[Comparison]) -> Accuracy:
     counted = shares[~np.isnan(shares)]
     if not counted.size:
-        where = comparisons[0].where if comparisons else ""
-        raise fault(where, "ranks", "neither this nor a later row prefers any response")
+        raise _no_order(comparisons)
     error = counted.std() / np.sqrt(counted.size)
     return Accuracy(float(counted.mean()), int(counted.size), float(error))
+
+
+def _no_order(comparisons: Sequence[Comparison]) -> DataError:
+    where = comparisons[0].where if comparisons else ""
+    return fault(where, "ranks", "neither this nor a later row prefers any response")

@@ -9,7 +9,7 @@ import pytest
 
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError
-from jaxrm.evaluate.accuracy import Accuracy, accuracy, accuracy_by_subset
+from jaxrm.evaluate.accuracy import Accuracy, accuracy, accuracy_by_subset, macro_accuracy
 
 
 def pairs(n, subset=""):
@@ -65,6 +65,7 @@ def test_subsets_partition_the_comparisons():
         "y": (1, 1.0),
     }
     assert list(found) == ["x", "y"]
+    assert macro_accuracy(rewards, comparisons) == pytest.approx((2 / 3 + 1) / 2)
 
 
 def test_what_has_no_order_is_an_error():
@@ -73,5 +74,7 @@ def test_what_has_no_order_is_an_error():
         accuracy([np.zeros(2)], [unknown])
     with pytest.raises(DataError, match="field 'ranks': neither this nor a later row"):
         accuracy([np.zeros(2)], [Comparison("a", ("b", "c"), ranks=(0, 0))])
+    with pytest.raises(DataError, match="field 'ranks': neither this nor a later row"):
+        macro_accuracy([np.zeros(2)], [Comparison("a", ("b", "c"), ranks=(0, 0))])
     with pytest.raises(ValueError, match=r"shape \(3,\) for 2 responses"):
         accuracy([np.zeros(3)], pairs(1))
