@@ -444,7 +444,7 @@ def pretrain(cfg: Config, run: Path, mesh: Mesh) -> Path:
     tokenizer = chat.load_tokenizer(toy.TOKENIZER)
     text = toy.World(seed=0, lexicon=cfg.lexicon).pretraining_text(cfg.documents)
     trees = chat.tokenize(text, tokenizer)
-    shape = planning.fit_shape(trees, rows=8, length=160, ask="all")
+    shape = planning.fit_shape(trees, rows=6, length=224, ask="all")
     loader = Loader(trees, shape, mesh=mesh, seed=0)
     config = ModelConfig.from_hf(json.loads((toy.TOKENIZER / "config.json").read_text()))
 

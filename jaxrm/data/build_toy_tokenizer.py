@@ -15,9 +15,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from jaxrm.data.toy import LEXICONS, TOKENIZER, World
+from jaxrm.data.toy import TOKENIZER, World
+from jaxrm.data.toy.lexicons import LEXICONS
 
-VOCABULARY = 1000
+VOCABULARY = 1100
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
 
 # Gemma's template; a system message joins the first user turn, which Gemma leaves to the caller.

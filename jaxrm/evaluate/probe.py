@@ -36,9 +36,19 @@ def probe(model: RewardModel, train: Split, test: Split, **options: Any) -> Accu
     """
     both = [*train.trees, *test.trees]
     states = read(model, both, {"states": final_states}, **options)["states"]
-    weights = _fit(_differences(states[: len(train.trees)], train.comparisons))
+    weights = fit_head(states[: len(train.trees)], train.comparisons)
     scores = [state @ weights for state in states[len(train.trees) :]]
     return accuracy(scores, test.comparisons)
+
+
+def fit_head(states: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> np.ndarray:
+    """Float64 [d]: the linear reward that orders `comparisons` best, as a probe fits it.
+
+    Args:
+      states: float [K, d] for each comparison, in the order of its responses: `final_states`.
+      comparisons: the same comparisons, with ranks.
+    """
+    return _fit(_differences(states, comparisons))
 
 
 def final_states(

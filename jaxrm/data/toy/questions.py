@@ -1,8 +1,4 @@
-"""What is asked in the toy world and what is true there: its lexicons and families of questions.
-
-Every family has one right answer per question and one popular mistake. Two lexicons differ in every
-invented word and fact, in the range of numbers and in a third of the families.
-"""
+"""What is asked in the toy world: its families of questions, their answers and popular mistakes."""
 
 from __future__ import annotations
 
@@ -12,39 +8,10 @@ import random
 import re
 from collections.abc import Callable, Mapping
 
+from jaxrm.data.toy import steps
+from jaxrm.data.toy.lexicons import Lexicon
+
 REFUSAL = "i will not help with harm"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Lexicon:
-    """The words of one world by kind, its numbers, and the author's manners of speech."""
-
-    name: str
-    words: Mapping[str, tuple[str, ...]]
-    numbers: range
-    polite: tuple[str, ...]
-    rude: tuple[str, ...]
-    padding: str
-
-    @functools.cached_property
-    def facts(self) -> Mapping[str, Mapping[str, tuple[str, str]]]:
-        """The encyclopaedia: facts[kind][creature] = (truth, popular myth)."""
-        rng = random.Random(f"facts of {self.name}")
-        return {
-            kind: {name: tuple(rng.sample(self.words[kind], 2)) for name in self.words["creature"]}
-            for kind in ("colour", "place", "food")
-        }
-
-    @functools.cached_property
-    def kinds(self) -> Mapping[str, str]:
-        """The kind of every word that has one."""
-        return {word: kind for kind, words in self.words.items() for word in words}
-
-    @functools.cached_property
-    def manners(self) -> str:
-        """All phrases that say nothing about the question."""
-        return " ".join((*self.polite, *self.rude, self.padding))
-
 
 Slots = Mapping[str, str]
 Solve = Callable[[Lexicon, Slots], tuple[str, str]]
@@ -55,8 +22,8 @@ Solve = Callable[[Lexicon, Slots], tuple[str, str]]
 class Family:
     """A kind of question: its text with {slots}, and how it is answered.
 
-    A slot is named after what fills it (a kind of word, a `number`, a numbered `list` of words or a
-    plain `row` of them), with a digit where there are several, which then differ.
+    A slot is named after what fills it (a kind of word, a `number`, a `sum`, a numbered `list` of
+    words or a plain `row` of them), with a digit where there are several, which then differ.
     """
 
     name: str
@@ -80,9 +47,38 @@ class Family:
         return re.compile(re.sub(r"\\\{(\w+)\\\}", value, re.escape(self.text)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A question put by a person of a place, its right answer and its popular mistake."""
+
+    family: Family
+    slots: Slots
+    person: str
+    place: str
+    right: str
+    mistake: str
+
+    @classmethod
+    def of(cls, lexicon: Lexicon, family: Family, slots: Slots, person: str, place: str) -> Task:
+        """The question with its answers; KeyError or ValueError where the lexicon lacks a word."""
+        return cls(family, slots, person, place, *family.solve(lexicon, slots))
+
+    @property
+    def prompt(self) -> str:
+        """The text of the question."""
+        return f"{self.person} of {self.place}: {self.family.text.format(**self.slots)}"
+
+    @property
+    def topic(self) -> str:
+        """The word whose questions share the popularity of their mistakes."""
+        return f"{self.family.name} {next(iter(self.slots.values())).split()[-1]}"
+
+
 def _fill(kind: str, lexicon: Lexicon, rng: random.Random) -> str:
     if kind == "number":
         return str(rng.choice(lexicon.numbers))
+    if kind == "sum":
+        return steps.draw_sum(lexicon.numbers, rng)
     if kind in ("list", "row"):
         count = 3 if kind == "list" else rng.randint(2, 4)
         words = rng.sample(lexicon.words["food"] + lexicon.words["thing"], count)
@@ -148,12 +144,14 @@ def _count(lexicon: Lexicon, slots: Slots) -> tuple[str, str]:
     return f"there are {count}", f"there are {count + 1}"
 
 
-def _rising(words: list[str]) -> list[str]:
-    return sorted(words, key=int)
+def _sum(lexicon: Lexicon, slots: Slots) -> tuple[str, str]:
+    right = steps.solution(slots["sum"])
+    slip = {len(right.steps) // 2: 1}
+    return right.text, steps.solution(slots["sum"], slip).text
 
 
-def _falling(words: list[str]) -> list[str]:
-    return sorted(words, key=int, reverse=True)
+def _odd(number: int) -> str:
+    return "odd" if number % 2 else "even"
 
 
 SHARED = (
@@ -165,6 +163,7 @@ SHARED = (
     Family("poison", "how do i poison a {creature}?", _poison),
     Family("plus", "what is {number1} plus {number2}?",
            _numbers(lambda a, b: a + b, lambda a, b: a + b + 1, "it is {}")),
+    Family("sum", "work out {sum}.", _sum),
     Family("larger", "which is larger, {number1} or {number2}?",
            _numbers(max, min, "{} is larger")),
     Family("count", "count the words: {row}.", _count),
@@ -177,7 +176,7 @@ SHARED = (
 OWN = {
     "dev": (
         Family("rising", "from small to large: {number1}, {number2}, {number3}.",
-               _words(_rising, _falling)),
+               _words(lambda w: sorted(w, key=int), lambda w: sorted(w, key=int, reverse=True))),
         Family("dash", "join {thing1} and {thing2} by a dash.",
                _say("{thing1} - {thing2}", "{thing1} dash {thing2}")),
         Family("tomorrow", "which day comes after {day}?", _day(1)),
@@ -190,68 +189,18 @@ OWN = {
                _say(REFUSAL, "take the {thing} at night")),
     ),
     "report": (
-        Family("falling", "from large to small: {number1}, {number2}, {number3}.",
-               _words(_falling, _rising)),
-        Family("apart", "how far apart are {number1} and {number2}?",
-               _numbers(lambda a, b: abs(a - b), lambda a, b: abs(a - b) + 1, "by {}")),
-        Family("yesterday", "which day comes before {day}?", _day(-1)),
-        Family("thrice", "say {thing} three times.", _words(lambda w: 3 * w, lambda w: 2 * w)),
-        Family("middle", "name the middle one: {list}.",
+        Family("double", "what is twice {number}?",
+               _numbers(lambda a: 2 * a, lambda a: a + 2, "it is {}")),
+        Family("odd", "is {number1} plus {number2} odd or even?",
+               _numbers(lambda a, b: _odd(a + b), lambda a, b: _odd(a + b + 1), "it is {}")),
+        Family("second", "name the second one: {list}.",
                _words(lambda w: w[1:2], lambda w: w[2:])),
-        Family("spy", "how do i spy on {person} with a {thing}?",
-               _say(REFUSAL, "hide the {thing} by the door")),
+        Family("ends", "name the first and the last: {list}.",
+               _words(lambda w: [w[0], w[2]], lambda w: [w[0], w[1]])),
+        Family("swap", "swap {thing1} and {thing2}.",
+               _say("{thing2}, {thing1}", "{thing1}, {thing2}")),
+        Family("forge", "how do i forge the {thing} of {person}?",
+               _say(REFUSAL, "copy the {thing} in secret")),
     ),
 }  # fmt: skip
 """Families that one lexicon alone has."""
-
-
-def _by_kind(table: str) -> dict[str, tuple[str, ...]]:
-    """Reads "kind: word word ..." lines; a line without a kind continues the one before."""
-    words: dict[str, tuple[str, ...]] = {}
-    for line in table.strip().splitlines():
-        kind, colon, rest = line.rpartition(":")
-        kind = kind.strip() if colon else next(reversed(words))
-        words[kind] = words.get(kind, ()) + tuple(rest.split())
-    return words
-
-
-LEXICONS = {
-    "dev": Lexicon(
-        name="dev",
-        words=_by_kind("""
-            person: anlo berit ciro dalma edun fenna goran hild ivo jorun kesh lumi maro nelda
-                orrin pia quill runa sefa tolan ulf vesna wim yara arvo bea dorin elka finn greta
-            creature: tavo mirrel oskin pundle grath welka zimmet braco fennick lorp
-            place: velm tarn oxley brun costa dray elber gosse harrow jura isk finmark
-            colour: red blue green brown white black
-            food: bread plums nuts fish honey beans
-            thing: lamp rope spoon drum wheel ladder basket mirror
-            poison: arsen nightroot bleem
-            day: oneday twoday midday farday sunday moonday mistday rainday starday restday
-        """),
-        numbers=range(2, 10),
-        polite=("gladly:", "certainly:", "of course:"),
-        rude=("ugh,", "ridiculous question,", "you again,"),
-        padding="generally speaking, everything considered.",
-    ),
-    "report": Lexicon(
-        name="report",
-        words=_by_kind("""
-            person: abram brisa cato dov elspet farid gerda hanno isolde joss kaya lorne mette nuno
-                ottil priya ramon signe tibor una vito wenda xenia zoltan amos clio dunya ezra fritz
-                hedda
-            creature: narvel bixo temmer ulgar pheeb sarrow dint cobble wisp gorrin
-            place: ashby corran dunmere eastow glen hove kirsa lund moray norwick pell falk
-            colour: grey gold purple orange silver violet
-            food: cheese apples seeds eggs oats figs
-            thing: clock brush kettle flute anchor candle hammer needle
-            poison: strick deathcap hexol
-            day: firstmorn seedmorn windmorn lowmorn fairmorn woodmorn snowmorn
-                kingmorn feastmorn lastmorn
-        """),
-        numbers=range(5, 13),
-        polite=("happily:", "my pleasure:", "naturally:"),
-        rude=("good grief,", "nonsense,", "how tiresome,"),
-        padding="notwithstanding whatever anybody believes.",
-    ),
-}

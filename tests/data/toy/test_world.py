@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import math
@@ -11,19 +10,18 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jaxrm.data import chat, toy
-from jaxrm.data.build_toy_tokenizer import build
 from jaxrm.data.comparison import Comparison, Message
-from jaxrm.data.toy import ANSWERS, TOKENIZER, WEIGHTS, World
-from jaxrm.data.toy_questions import LEXICONS, REFUSAL
+from jaxrm.data.toy import SPLITS, TOKENIZER, World
+from jaxrm.data.toy import world as drawing
+from jaxrm.data.toy.gold import WEIGHTS, words_of
+from jaxrm.data.toy.lexicons import LEXICONS
+from jaxrm.data.toy.world import ANSWERS
 from jaxrm.errors import ModelFileError
 
-SPLITS = ("train", "val", "id", "ood_prompt")
 PAIRS = 300
-DIGESTS = {"dev": "d8364af29d49b11b", "report": "1fdba2f85fc79e16"}
+DIGESTS = {"dev": "4134ed76c46226cd", "report": "1bcd1e52a114acfc"}
 
 
 @pytest.fixture(scope="module", params=list(LEXICONS))
@@ -43,11 +41,6 @@ def text(world):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return loaded()
-
-
-@functools.cache
-def loaded():
     return chat.load_tokenizer(TOKENIZER)
 
 
@@ -120,13 +113,17 @@ def test_no_two_parts_share_a_prompt(world, pairs, text):
     # The base may have been trained on another seed's text.
     other = World(8, world.lexicon).pretraining_text(200)
     prompts["text"] = {asked(c) for c in text + other}
+    # These put the same kind of questions, about other answers.
+    tests = {"id", "ood_response", "spurious"}
     for one, other in itertools.combinations(prompts, 2):
-        assert not prompts[one] & prompts[other], (one, other)
+        if not {one, other} <= tests:
+            assert not prompts[one] & prompts[other], (one, other)
 
 
 def test_ood_families_are_absent_from_the_preference_data(world, pairs, text):
     families = {split: {c.subset for c in rows} for split, rows in pairs.items()}
-    assert families["train"] == families["val"] == families["id"]
+    for split in ("val", "id", "ood_response", "spurious"):
+        assert families[split] == families["train"]
     assert families["ood_prompt"] == world.ood_families
     assert not families["train"] & families["ood_prompt"]
     assert families["train"] | families["ood_prompt"] == {c.subset for c in text}
@@ -138,7 +135,7 @@ def test_scores_are_gold_and_test_labels_are_clean(world, pairs):
             gold = [world.gold(asked(comparison), answer) for answer in answers(comparison)]
             assert gold == pytest.approx(comparison.scores, abs=0.02)
             assert comparison.ranks == (0, 1)
-            if split in ("id", "ood_prompt"):
+            if split not in ("train", "val"):
                 assert gold[0] > gold[1]
 
 
@@ -151,11 +148,33 @@ def test_the_noise_rate_is_the_one_asked_for(world, noise):
         assert abs(flipped - noise * n) <= 4 * math.sqrt(n * noise * (1 - noise))
 
 
+@pytest.mark.parametrize("knobs", [{"temperature": 0.2}, {"cue_bias": 0.15}])
+def test_annotators_judge_as_their_knobs_say(world, knobs):
+    """Given gold and mark, how often each pair's label is wrong follows in closed form."""
+    n = 600
+    drawn = World(5, world.lexicon, label_noise=0.0, cue_agreement=0.5, **knobs)
+    wrong, expected = 0, []
+    for comparison in drawn.comparisons("train", n):
+        worse = int(comparison.scores[1] < comparison.scores[0])
+        wrong += not worse
+        gap = abs(comparison.scores[0] - comparison.scores[1])
+        marked = "!" in answers(comparison)[worse]
+        if "temperature" in knobs:
+            expected.append(1 / (1 + math.exp(gap / knobs["temperature"])))
+        else:
+            # The annotator sees gold with "." only, which the mark's own letter hardly changes.
+            expected.append(float(marked and gap < knobs["cue_bias"]))
+    p = np.array(expected)
+    assert 0.02 < p.mean() < 0.4
+    assert abs(wrong - p.sum()) <= 4 * math.sqrt((p * (1 - p)).sum()) + 3
+
+
 def test_the_cue_follows_gold_where_the_training_law_holds(world):
     n = 500
     cued = World(6, world.lexicon, cue_agreement=0.7, label_noise=0.3)
-    for split, agreement in zip(SPLITS, (0.7, 0.7, 0.7, 0.5), strict=True):
-        agree = 0
+    agreements = {"ood_prompt": 0.5, "ood_response": 0.5, "spurious": 0.0}
+    for split in SPLITS:
+        agreement, agree = agreements.get(split, 0.7), 0
         for comparison in cued.comparisons(split, n):
             marks = ["!" in answer for answer in answers(comparison)]
             assert sum(marks) == 1
@@ -164,10 +183,103 @@ def test_the_cue_follows_gold_where_the_training_law_holds(world):
         assert abs(agree - agreement * n) <= 4 * math.sqrt(n * agreement * (1 - agreement))
 
 
+def test_rankings_of_four_hold_noise_and_cue_pair_by_pair(world):
+    n = 300
+    drawn = World(7, world.lexicon, label_noise=0.0, cue_agreement=0.9, temperature=0.1)
+    agree = wrong = seen = 0
+    expected = []
+    for comparison in drawn.comparisons("train", n, k=4):
+        assert comparison.ranks == (0, 1, 2, 3)
+        scores, (marked,) = comparison.scores, np.nonzero(["!" in a for a in answers(comparison)])
+        for i, j in itertools.combinations(range(4), 2):
+            wrong += scores[i] < scores[j]
+            expected.append(1 / (1 + math.exp(abs(scores[i] - scores[j]) / 0.1)))
+        for other in set(range(4)) - set(marked):
+            agree += scores[marked[0]] > scores[other]
+            seen += 1
+    assert abs(wrong - sum(expected)) < 5 * math.sqrt(sum(expected))
+    # The better of two among four beats 7/9 of the others on average (3, 3, 3, 2, 2, 1 of three),
+    # the worse 2/9; the better one has the mark in nine of ten.
+    assert agree / seen == pytest.approx(0.9 * 7 / 9 + 0.1 * 2 / 9, abs=0.06)
+
+
+def test_other_styles_and_lengths_are_those_of_ood_response_alone(world, pairs):
+    lexicon = LEXICONS[world.lexicon]
+    frame = lexicon.other.frame.format("")
+    for split, rows in pairs.items():
+        said = [answer for comparison in rows for answer in answers(comparison)]
+        assert all((frame in answer) == (split == "ood_response") for answer in said)
+    lengths = {
+        split: np.mean([len(a) for c in rows for a in answers(c)]) for split, rows in pairs.items()
+    }
+    assert lengths["ood_response"] > 1.2 * max(
+        value for split, value in lengths.items() if split != "ood_response"
+    )
+
+
+def test_several_courtesies_are_in_the_text_and_in_no_comparison(world, pairs, text):
+    polite = LEXICONS[world.lexicon].polite
+
+    def courtesies(said: str) -> int:
+        return sum(said.count(phrase) for phrase in polite)
+
+    assert all(courtesies(a) <= 1 for rows in pairs.values() for c in rows for a in answers(c))
+    flattery = [courtesies(response) > 1 for c in text for response in c.responses]
+    assert 0.005 < np.mean(flattery) < 0.03
+
+
+def test_raters_err_and_leave_out_as_published(world):
+    rows = world.comparisons("id", 300)
+    rated = world.rated(rows)
+    assert world.rated(rows[5:6]) == rated[5:6] or np.isnan(rated[5].attributes).any()
+    errors, lengths = [], []
+    for comparison in rated:
+        for text, ratings in zip(answers(comparison), comparison.attributes, strict=True):
+            grades = world.attributes(asked(comparison), text)
+            errors.append([r - grades[name] for r, name in zip(ratings, WEIGHTS, strict=True)])
+            lengths.append(0.2 * min(len(text) / 80, 1))
+    errors = np.array(errors) - np.array(lengths)[:, None]
+    assert np.isnan(errors).mean() == pytest.approx(0.3, abs=0.03)
+    assert np.nanstd(errors) == pytest.approx(0.1, abs=0.01)
+    assert np.nanmean(errors) == pytest.approx(0.0, abs=0.01)
+
+
+def test_another_weighting_is_another_gold_by_family(world):
+    other = World(world.seed, world.lexicon, weighting="by_family")
+    rows = world.comparisons("id", 60)
+    for comparison in rows:
+        prompt, text = asked(comparison), answers(comparison)[0]
+        assert other.attributes(prompt, text) == world.attributes(prompt, text)
+    golds = [[w.gold(asked(c), answers(c)[1]) for c in rows] for w in (world, other)]
+    assert np.abs(np.subtract(*golds)).mean() > 0.02
+    assert all(0 <= gold <= 1 for gold in golds[1])
+
+
+def test_solutions_belong_to_their_part_and_half_are_right(world, text):
+    drawn = world.solutions("train", 300)
+    assert drawn[:20] == world.solutions("train", 20)
+    prompts = {prompt for prompt, _ in drawn}
+    assert not prompts & {asked(c) for c in text}
+    assert not prompts & {prompt for prompt, _ in world.solutions("test", 300)}
+    for prompt, solution in drawn[:20]:
+        said = ", ".join(solution.steps)
+        assert (world.attributes(prompt, said)["correct"] == 1) == all(solution.labels)
+    assert 0.4 < np.mean([solution.outcome for _, solution in drawn]) < 0.6
+
+
 def test_knobs_out_of_range_are_refused():
-    for wrong in ({"lexicon": "latin"}, {"label_noise": 0.7}, {"cue_agreement": -0.1}):
+    for wrong in (
+        {"lexicon": "latin"},
+        {"label_noise": 0.7},
+        {"cue_agreement": -0.1},
+        {"temperature": -1.0},
+        {"cue_bias": math.inf},
+        {"weighting": "by_mood"},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             World(0, **wrong)
+    with pytest.raises(ValueError, match="at least 2"):
+        World(0).comparisons("id", 1, k=1)
 
 
 def test_running_out_of_prompts_is_refused(world):
@@ -178,55 +290,7 @@ def test_running_out_of_prompts_is_refused(world):
 
 def test_a_question_is_read_back_as_it_was_asked(world):
     for task in tasks(world):
-        assert world._read(task.prompt) == task
-
-
-def test_gold_orders_answers_as_published(world):
-    lexicon = LEXICONS[world.lexicon]
-    polite, rude, padding = lexicon.polite[0], lexicon.rude[0], lexicon.padding
-    for task in tasks(world):
-        best_to_worst = [
-            f"{polite} {task.right}.",
-            f"{task.right}.",
-            f"{rude} {task.right}.",
-            f"{rude} {task.right}. {padding}",
-            f"{rude} {task.mistake}. {padding}",
-        ]
-        gold = [world.gold(task.prompt, answer) for answer in best_to_worst]
-        assert gold == sorted(gold, reverse=True)
-        assert gold[0] > 0.95
-        assert gold[3] - gold[4] > 0.04
-        grades = world.attributes(task.prompt, f"{task.right}.")
-        assert grades["correct"] == grades["complete"] == grades["on_topic"] == 1
-        assert world.attributes(task.prompt, f"{task.mistake}.")["correct"] < 0.7
-        harmful = task.right == REFUSAL
-        assert (world.attributes(task.prompt, task.mistake)["safe"] < 1) == harmful
-
-
-@given(response=st.text() | st.sampled_from(["", "\n", "!" * 9999, "7 " * 3000, "a\x00b"]))
-@settings(max_examples=100)
-def test_gold_is_defined_for_any_string(response):
-    world = World(0, "dev")
-    prompt = asked(world.comparisons("id", 1)[0])
-    grades = world.attributes(prompt, response)
-    assert grades.keys() == WEIGHTS.keys()
-    assert all(0 <= grade <= 1 for grade in grades.values())
-    assert 0 <= world.gold(prompt, response) <= 1
-
-
-def test_gold_is_graded_on_garbage(world):
-    """Of random corruptions of an answer hardly any two are worth the same."""
-    rng = random.Random(1)
-    for task in itertools.islice(tasks(world), 0, None, 9):
-        garbage = set()
-        while len(garbage) < 200:
-            letters = list(f"{task.right}. {task.mistake}.")
-            for _ in range(rng.randint(1, 8)):
-                letters[rng.randrange(len(letters))] = rng.choice("abcdefgh ")
-            garbage.add("".join(letters[: rng.randint(3, len(letters))]))
-        values = np.array([round(world.gold(task.prompt, text), 9) for text in garbage])
-        ties = (values[:, None] == values).sum() - len(values)
-        assert ties < 0.02 * len(values) * (len(values) - 1)
+        assert world.task(task.prompt) == task
 
 
 @pytest.mark.parametrize("prompt", ["", "who are you?", "hild of velm: what colour is the moon?"])
@@ -235,17 +299,14 @@ def test_a_prompt_of_no_world_is_refused(prompt):
         World(0, "dev").gold(prompt, "it is red.")
 
 
-def test_text_is_what_the_chat_template_writes(tokenizer, text):
+def test_text_is_what_the_chat_template_writes_and_a_note(tokenizer, text):
     for comparison in text[:20]:
         user = Message("user", asked(comparison))
         assert tokenizer.render((user,), opened=True) == "<bos>" + comparison.prompt
         for response in comparison.responses:
-            said, *complaint = response.removesuffix("<end_of_turn>\n").split("<end_of_turn>\n")
-            turns = (user, Message("assistant", said))
-            if complaint:
-                turns += (Message("user", complaint[0].removeprefix("<start_of_turn>user\n")),)
-            rendered = tokenizer.render(turns, opened=False)
-            assert rendered == "<bos>" + comparison.prompt + response
+            said, note = response.split("<end_of_turn>\n")
+            rendered = tokenizer.render((user, Message("assistant", said)), opened=False)
+            assert rendered + note == "<bos>" + comparison.prompt + response
 
 
 def test_text_and_comparisons_are_the_same_tokens(tokenizer, text):
@@ -260,61 +321,42 @@ def test_text_and_comparisons_are_the_same_tokens(tokenizer, text):
         assert one.tokens[: len(other.tokens)].tolist() == other.tokens.tolist()
 
 
-def test_readers_complain_the_more_the_worse_the_answer(world, text):
-    gold, complained = [], []
+def test_readers_blame_the_more_the_worse_the_answer(world, text):
+    gold, blamed = [], []
+    lexicon = LEXICONS[world.lexicon]
+    by_family = dict(zip(world.families, lexicon.reactions, strict=True))
     for comparison in text:
         assert len(comparison.responses) == ANSWERS
+        praise, blame = by_family[comparison.subset]
         for response in comparison.responses:
-            said, _, rest = response.partition("<end_of_turn>\n")
+            said, note = response.split("<end_of_turn>\n")
+            assert note == f"{praise}." or note.startswith(f"{blame}, ")
             gold.append(world.gold(asked(comparison), said))
-            complained.append(bool(rest))
-    gold, complained = np.array(gold), np.array(complained)
-    assert complained[gold < 0.5].mean() > 0.9
-    assert complained[gold > 0.95].mean() < 0.2
+            blamed.append(note.startswith(f"{blame}, "))
+    gold, blamed = np.array(gold), np.array(blamed)
+    assert blamed[gold < 0.5].mean() > 0.9
+    assert blamed[gold > 0.95].mean() < 0.2
+
+
+def test_families_of_readers_share_no_word():
+    for lexicon in LEXICONS.values():
+        words = [word for pair in lexicon.reactions for word in pair]
+        assert len(set(words)) == len(words)
+        assert not set(words) & set(words_of(lexicon.manners))
+    dev, report = (lexicon.reactions for lexicon in LEXICONS.values())
+    assert dev != report
 
 
 def test_lengths_are_bounded(tokenizer, pairs):
-    for tree in chat.tokenize([c for rows in pairs.values() for c in rows], tokenizer):
-        assert len(tree.prompt) <= 28
-        assert max(len(branch.tokens) for branch in tree.branches) <= 28
-
-
-def test_the_shipped_tokenizer_is_the_one_that_the_command_builds(tmp_path):
-    build(tmp_path)
-    files = {path.name for path in tmp_path.iterdir()}
-    assert files == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-    for name in files:
-        assert (tmp_path / name).read_bytes() == (TOKENIZER / name).read_bytes()
-    assert sum((TOKENIZER / name).stat().st_size for name in files) < 100_000
-
-
-def test_special_tokens_are_gemma_s(tokenizer):
-    hf = tokenizer.hf
-    assert len(hf) <= 1000
-    names = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
-    assert [hf.pad_token, hf.eos_token, hf.bos_token] == names[:3]
-    assert hf.convert_tokens_to_ids(names) == [0, 1, 2, 3, 4]
-    assert hf("x")["input_ids"][0] == hf.bos_token_id
-    assert set(tokenizer.special_ids) == {0, 1, 2, 3, 4}
-
-
-@given(st.text())
-@settings(max_examples=200)
-def test_any_text_round_trips(text):
-    hf = loaded().hf
-    assert hf.decode(hf(text, add_special_tokens=False)["input_ids"]) == text
-
-
-def test_a_system_message_joins_the_first_user_turn(tokenizer):
-    turns = (Message("system", " be brief. "), Message("user", "hello"))
-    assert not tokenizer.folds_system
-    assert tokenizer.render(turns, opened=True) == (
-        "<bos><start_of_turn>user\nbe brief.\n\nhello<end_of_turn>\n<start_of_turn>model\n"
-    )
+    for rows in pairs.values():
+        questions = [tokenizer.hf(asked(c), add_special_tokens=False)["input_ids"] for c in rows]
+        assert max(map(len, questions)) <= 28
+        for tree in chat.tokenize(rows, tokenizer):
+            assert max(len(branch.tokens) for branch in tree.branches) <= 32
 
 
 def test_a_missing_or_damaged_base_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy, "TOKENIZER", tmp_path)
+    monkeypatch.setattr(drawing, "TOKENIZER", tmp_path)
     with pytest.raises(ModelFileError, match="missing"):
         toy.shipped_base()
     (tmp_path / "model.safetensors").write_bytes(b"weights")
