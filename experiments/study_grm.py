@@ -11,8 +11,11 @@ early stopping, fitting the head before the rest (arXiv 2202.10054), a pull to t
 
 `--screen` tries them on the "dev" lexicon, reads `val` alone, and writes the choices. `--confirm`
 takes the choices of `study_grm_choices.json` to the "report" lexicon and to seeds that no choice
-has seen, evaluates on all splits, and writes the page (see jaxrm.study_report). Every training run
-is a file of RUN/jobs; the same command goes on where it was stopped.
+has seen, evaluates on all splits, and writes the page (see jaxrm.study). Every training run is a
+file of RUN/jobs; the same command goes on where it was stopped.
+
+The methods and their trials are in study_grm_methods.py. Here is which runs are made of them, and
+then how one is run.
 """
 
 from __future__ import annotations
@@ -23,66 +26,61 @@ import itertools
 import json
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import nnx
 from jax.sharding import Mesh
 
-from experiments import grm_gemma
-from jaxrm import cli, files, parallel, study_report
-from jaxrm.data import chat, packing, planning, toy
-from jaxrm.data.comparison import Comparison
+from experiments.study_grm_methods import (
+    METHODS,
+    RATES,
+    STRENGTHS,
+    Recipe,
+    WithText,
+    choice,
+    choices_table,
+    trials,
+)
+from jaxrm import cli, files, parallel
+from jaxrm.data import chat, packing, toy
 from jaxrm.data.loader import Loader
-from jaxrm.data.packing import Ask, PackedBatch, PackShape, TokenTree
+from jaxrm.data.packing import Ask, TokenTree
 from jaxrm.errors import DataError, OptionError, require
-from jaxrm.evaluate.accuracy import accuracy, macro_accuracy
+from jaxrm.evaluate.accuracy import macro_accuracy
+from jaxrm.evaluate.packed import (
+    Packed,
+    cosine_distance,
+    of_rewards,
+    pack_pairs,
+    pair_shape,
+    read,
+    reading_shape,
+)
 from jaxrm.evaluate.probe import final_states, fit_head
-from jaxrm.models import heads, hub, transformer
+from jaxrm.models import heads, hub
 from jaxrm.models.heads import HeadConfig
-from jaxrm.models.transformer import RewardModel
 from jaxrm.reference import fingerprint
-from jaxrm.score import Reading
-from jaxrm.study_report import Condition, Trial
+from jaxrm.study.page import write
+from jaxrm.study.records import MAIN, Condition, Trial
+from jaxrm.train import short
 from jaxrm.train.optimizer import OptimizerConfig, make_schedule
-from jaxrm.train.state import Params, TrainState, abstract_state, create_state, join, shardings_of
-from jaxrm.train.step import TrainStep, make_train_step
+from jaxrm.train.short import Point, Trainer
+from jaxrm.train.state import Params
 from jaxrm.train.sweep import Record, sweep
-from jaxrm.train.terms import LossFn, Term, Terms
 
 Part = Literal["main", "sizes", "strengths", "heads", "frozen", "curves"]
 
-RATES = (3e-5, 1e-4, 3e-4, 1e-3)
-"""What Bradley-Terry's learning rate is chosen from."""
-
-HEAD_RATES = (3e-3, 1e-2, 3e-2, 1e-1)
-"""The same where the head alone trains."""
-
-STRENGTHS = {
-    "l2": (10.0, 30.0, 100.0, 300.0),
-    "replay": (0.03, 0.1, 0.3, 0.6),
-    "grm_sft": (0.01, 0.03, 0.1, 0.3),
-    "grm_dpo": (0.1, 0.3),
-    "grm_dpo_reference_free": (0.1, 0.3),
-}
-"""What a method's strength is chosen from: at Bradley-Terry's learning rate, and where there are
-two strengths, at the next lower one too. A pull of L2 acts for `learning_rate x steps`, so that it
-has to be large."""
-
-MAIN_METHODS = study_report.MAIN
 SCREEN_SEEDS, CONFIRM_SEEDS, EXPLORING, CURVES = 5, 12, 5, 3
 """How many: of the screen (from 0 on), and of the confirmation's part main, its other parts, and
 its learning curves."""
 FIRST_SEED = 100
 """Where the confirmation's seeds begin."""
 
-WARMUP, CLIP = 0.03, 5.0
+WARMUP = 0.03
 EARLY_POINTS, EARLY_ITEMS = 6, 500
 """Where `bt_early` looks, and at how many comparisons of `val`."""
 TEXTS = 1000
@@ -104,7 +102,7 @@ class Config:
     """What the screen chose, as --confirm reads it. A screen writes RUN/choices.json."""
     workers: int | None = None
     """Processes; one for each core of a CPU without it, one on an accelerator."""
-    methods: tuple[str, ...] = MAIN_METHODS
+    methods: tuple[str, ...] = MAIN
     """What the part main compares; a screen tries `frozen` too. Bradley-Terry is always among
     them."""
     parts: tuple[Part, ...] = ("main", "sizes", "strengths", "heads", "frozen", "curves")
@@ -146,7 +144,7 @@ class Config:
         }
 
 
-# What is run: jobs
+# What is run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,23 +177,6 @@ class Job:
     head: HeadConfig = HeadConfig()
 
 
-def trials(method: str, rate: float) -> tuple[Trial, ...]:
-    """The four settings that a method may choose from, given Bradley-Terry's learning rate."""
-    if method not in STRENGTHS:
-        rates = HEAD_RATES if method == "frozen" else RATES
-        return tuple(Trial(rate, None) for rate in rates)
-    strengths = STRENGTHS[method]
-    rates = [rate] if len(strengths) == 4 else [_lower(rate), rate]
-    return tuple(Trial(*setting) for setting in itertools.product(rates, strengths))
-
-
-def _lower(rate: float) -> float:
-    """The next lower of `RATES`; the next higher one of the lowest, so that there are always
-    two."""
-    place = RATES.index(rate)
-    return RATES[place - 1] if place else RATES[1]
-
-
 def screen(cfg: Config) -> dict[str, Any]:
     """Each method's best trial on `val`: {method: {learning_rate, strength, trials}}."""
     if cfg.base is None:
@@ -218,45 +199,6 @@ def screen(cfg: Config) -> dict[str, Any]:
     first = choose(["bt"], RATES[0], "screen, Bradley-Terry")
     others = [method for method in dict.fromkeys((*cfg.methods, "frozen")) if method != "bt"]
     return first | choose(others, first["bt"]["learning_rate"], "screen, all others")
-
-
-def choice(records: Sequence[Record]) -> dict[str, Any]:
-    """The trial of one method's records with the best mean of family-macro accuracy on `val`.
-
-    Of equal ones it is the first, the one with less of everything.
-    """
-    settings: dict[tuple[float, float | None], list[float]] = {}
-    for record in records:
-        setting = record["learning_rate"], record["strength"]
-        settings.setdefault(setting, []).append(record["splits"]["val"]["macro"])
-    tried = [
-        {
-            "learning_rate": rate,
-            "strength": strength,
-            "mean": float(np.mean(values)),
-            "standard_error": float(np.std(values, ddof=1) / np.sqrt(len(values)))
-            if len(values) > 1
-            else None,
-            "n": len(values),
-        }
-        for (rate, strength), values in settings.items()
-    ]
-    best = max(tried, key=lambda trial: trial["mean"])
-    return {"learning_rate": best["learning_rate"], "strength": best["strength"], "trials": tried}
-
-
-def choices_table(choices: Mapping[str, Any]) -> str:
-    """All trials as lines of text, the chosen ones marked."""
-    lines = [f"{'method':24}{'rate':>8}{'strength':>10}  val, %"]
-    for method, chosen in choices.items():
-        for trial in chosen["trials"]:
-            picked = all(trial[name] == chosen[name] for name in ("learning_rate", "strength"))
-            strength = "" if trial["strength"] is None else f"{trial['strength']:g}"
-            error = trial["standard_error"]
-            spread = "" if error is None else f" ± {100 * error:.1f}"
-            figures = f"{100 * trial['mean']:.1f}{spread}{' <' if picked else ''}"
-            lines.append(f"{method:24}{trial['learning_rate']:8g}{strength:>10}  {figures}")
-    return "\n".join(lines)
 
 
 def confirm(cfg: Config, choices: Mapping[str, Any]) -> list[Record]:
@@ -336,154 +278,14 @@ def run_all(jobs: Sequence[Job], cfg: Config, base: Path, title: str) -> list[Re
     return sweep(jobs, here, cfg.run_dir / "jobs", workers=workers, progress=title)
 
 
-# What is compared: methods
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class WithText:
-    """Pairs, and pretraining text beside them."""
-
-    pairs: PackedBatch
-    text: PackedBatch
-
-    @property
-    def comparison(self) -> jax.Array:
-        """Of all tokens, -1 on padding: what the train step counts."""
-        return jnp.concatenate([self.pairs.comparison.ravel(), self.text.comparison.ravel()])
-
-
-def bradley_terry(strength: float | None) -> LossFn:
-    """The baseline, as the experiment trains it."""
-    return functools.partial(grm_gemma.loss_fn, name="baseline", cfg=grm_gemma.Config())
-
-
-def grm(strength: float, *, regularizer: str) -> LossFn:
-    """(1 - strength) Bradley-Terry + strength text generation."""
-    cfg = grm_gemma.Config(regularizer=regularizer, alpha=strength)
-    return functools.partial(grm_gemma.loss_fn, name="grm", cfg=cfg)
-
-
-def replay(strength: float) -> LossFn:
-    """(1 - strength) Bradley-Terry + strength the mean loss of a token of pretraining text."""
-
-    def loss_fn(model: RewardModel, batch: WithText, rng: jax.Array) -> Terms:
-        terms = dict(bradley_terry(None)(model, batch.pairs, rng))
-        terms["reward"] = dataclasses.replace(terms["reward"], coefficient=1 - strength)
-        logps = heads.target_logps(model, model.hidden(batch.text), batch.text)
-        return terms | {"text": Term(strength, -logps, batch.text.target_mask)}
-
-    return loss_fn
-
-
-def adam(learning_rate: float, strength: float | None) -> optax.GradientTransformation:
-    """Adam with clipping, at a constant rate."""
-    return optax.chain(
-        optax.clip_by_global_norm(CLIP),
-        optax.scale_by_adam(),
-        optax.scale_by_learning_rate(learning_rate),
-    )
-
-
-def pulled_adam(learning_rate: float, strength: float) -> optax.GradientTransformation:
-    """The same with `strength` of a decay like AdamW's, to the initial weights instead of to 0."""
-    return optax.chain(
-        optax.clip_by_global_norm(CLIP),
-        optax.scale_by_adam(),
-        pull_to_start(strength),
-        optax.scale_by_learning_rate(learning_rate),
-    )
-
-
-def pull_to_start(strength: float) -> optax.GradientTransformation:
-    """Adds strength x (what the weights are - what they were) to the updates (L2-SP, arXiv
-    1802.01483, decoupled from the gradient's moments as in arXiv 1711.05101)."""
-
-    def init(params: optax.Params) -> optax.Params:
-        return jax.tree.map(jnp.copy, params)
-
-    def update(updates: optax.Updates, start: optax.Params, params: optax.Params):
-        pulled = jax.tree.map(
-            lambda u, now, then: u + strength * (now - then), updates, params, start
-        )
-        return pulled, start
-
-    return optax.GradientTransformation(init, update)
-
-
-def everything(path: str) -> bool:
-    """All parameters train."""
-    return True
-
-
-def head_alone(path: str) -> bool:
-    """The reward head trains."""
-    return path.startswith("reward_head")
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What is compiled for a method: equal recipes share a compilation at equal strengths.
-
-    Attributes:
-      loss: its loss function at a strength.
-      optimizer: at a learning rate and a strength.
-      trains: which parameters.
-      ask: whose tokens its language model is asked to predict.
-      text: whether batches bring pretraining text.
-    """
-
-    loss: Callable[[float | None], LossFn] = bradley_terry
-    optimizer: Callable[[float, float | None], optax.GradientTransformation] = adam
-    trains: Callable[[str], bool] = everything
-    ask: Ask = "none"
-    text: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A way to train a reward model.
-
-    Attributes:
-      recipe: of its steps.
-      fits_head: the head starts from a fit to the training pairs on the base's states.
-      knows_reference: pairs bring the base's log-probs.
-      stops_early: the parameters that count are those that were best on `val`.
-    """
-
-    recipe: Recipe = Recipe()
-    fits_head: bool = False
-    knows_reference: bool = False
-    stops_early: bool = False
-
-
-METHODS = {
-    "bt": Method(),
-    "bt_early": Method(stops_early=True),
-    "lp_ft": Method(fits_head=True),
-    "l2": Method(Recipe(optimizer=pulled_adam)),
-    "replay": Method(Recipe(replay, text=True)),
-    "grm_sft": Method(Recipe(functools.partial(grm, regularizer="sft"), ask="best")),
-    "grm_dpo": Method(
-        Recipe(functools.partial(grm, regularizer="dpo"), ask="all"), knows_reference=True
-    ),
-    "grm_dpo_reference_free": Method(
-        Recipe(functools.partial(grm, regularizer="dpo_reference_free"), ask="all")
-    ),
-    "frozen": Method(Recipe(trains=head_alone)),
-}
-
-
 # How a job is run. What several jobs share is kept for the life of the process.
 
 ROWS, TEXT_ROWS, LENGTH = 8, 2, 160
 """Rows of a batch of pairs, and of text beside it, and tokens of a row."""
+TEXT_SHAPE = reading_shape(TEXT_ROWS, LENGTH, "all")
 
-REWARDS: tuple[tuple[str, Reading], ...] = (("rewards", heads.rewards),)
-ABILITY: tuple[tuple[str, Reading], ...] = (
-    ("logps", heads.response_logps),
-    ("states", final_states),
-)
+ABILITY = {"logps": heads.response_logps, "states": final_states}
+"""What is read from a model beside its rewards."""
 
 
 def run(job: Job, base: Path) -> Record:
@@ -507,7 +309,7 @@ def run(job: Job, base: Path) -> Record:
                 for tree, of_tree in zip(trees, logps.tolist(), strict=True)
             ]
 
-        def rewards(params: Params, split: str, n: int) -> dict[str, Any]:
+        def rewards(params: Params, split: str, n: int) -> dict[str, float]:
             return of_rewards(start.structure, params, packed(world, split, n))
 
         best, curve = -1.0, []
@@ -523,7 +325,9 @@ def run(job: Job, base: Path) -> Record:
                 # Copied, because the next step takes their memory.
                 best, stopped, kept = value, point.step, jax.tree.map(jnp.copy, point.params)
 
-        figures = {split: rewards(kept, split, n) for split, n in evaluation.splits}
+        figures = {
+            split: rewards(kept, split, n) | {"language": None} for split, n in evaluation.splits
+        }
         drift = {}
         for split, n in evaluation.sampled:
             sample = packed(world, split, n, "all")
@@ -546,28 +350,19 @@ def run(job: Job, base: Path) -> Record:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """A model in the course of its training, and what it has cost so far."""
-
-    step: int
-    steps: int
-    params: Params
-    seconds: float
-    tokens: int
+def flat(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """A point of the learning curves: "<split>/<figure>"."""
+    names = ("macro", "loss")
+    return {f"{split}/{name}": of[name] for split, of in figures.items() for name in names}
 
 
 def train(
     job: Job, base: Path, params: Params, trees: Sequence[TokenTree], points: int
 ) -> Iterator[Point]:
-    """Trains from `params`, and stops to be looked at after each of `points` equal parts.
-
-    A point's parameters are gone with the next step; its seconds hold neither the looking nor the
-    compilation.
-    """
+    """The job's model at each of `points` equal parts of its training, which begins at `params`."""
     recipe = METHODS[job.method].recipe
     tools = trainer(recipe, job.trial.strength, base, job.head)
-    loader = Loader(trees, pair_shape(recipe.ask), mesh=mesh(), seed=job.seed)
+    loader = Loader(trees, pair_shape(ROWS, LENGTH, recipe.ask), mesh=mesh(), seed=job.seed)
     batches: Iterator[Any] = loader.batches(0)
     if recipe.text:
         texts = Loader(text_trees(job.lexicon), TEXT_SHAPE, mesh=mesh(), seed=job.seed)
@@ -575,72 +370,26 @@ def train(
     steps = loader.steps(job.condition.epochs)
     config = OptimizerConfig(learning_rate=job.trial.learning_rate, warmup=WARMUP)
     rates = np.asarray(make_schedule(config, steps)(np.arange(steps)), np.float32)
-    stops = {round(part * steps / points) for part in range(1, points + 1)}
-
-    state = create_state(params, tools.optimizer, tools.abstract, seed=job.seed)
-    seconds, tokens, since = 0.0, [], time.perf_counter()
-    for step in range(1, steps + 1):
-        state, metrics = tools.step(at_rate(state, rates[step - 1]), next(batches))
-        tokens.append(metrics["tokens"])
-        if step in stops:
-            jax.block_until_ready(state)
-            seconds += time.perf_counter() - since
-            model = join(state.trainable, state.frozen)
-            yield Point(step, steps, model, seconds, sum(map(int, jax.device_get(tokens))))
-            since = time.perf_counter()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Trainer:
-    """A compiled step, and the state that it takes."""
-
-    step: TrainStep
-    optimizer: optax.GradientTransformation
-    abstract: TrainState
+    return short.train(tools, params, batches, rates, points=points, seed=job.seed)
 
 
 @functools.cache
 def trainer(recipe: Recipe, strength: float | None, base: Path, head: HeadConfig) -> Trainer:
     """One compilation for all learning rates, conditions, lengths of run and seeds."""
-    start = load(base, head, 0)
-    # The rate is a part of the state, and the schedule is left to whoever runs the steps.
-    optimizer = optax.inject_hyperparams(recipe.optimizer, static_args="strength")(
-        learning_rate=0.0, strength=strength
-    )
-    layout = {"mesh": mesh(), "rules": grm_gemma.RULES, "trainable": recipe.trains}
-    abstract = abstract_state(start.params, start.axes, optimizer, **layout)
-    step = make_train_step(
-        recipe.loss(strength), start.structure, optimizer, shardings_of(abstract)
-    )
-    batch: Any = packing.pack([], [], pair_shape(recipe.ask))
+    batch: Any = packing.pack([], [], pair_shape(ROWS, LENGTH, recipe.ask))
     if recipe.text:
         batch = WithText(batch, packing.pack([], [], TEXT_SHAPE))
-    window = jax.tree.map(lambda leaf: leaf[None], batch)
-    placed = parallel.shard_rows(window, mesh(), leading=1)
-    return Trainer(step.lower(abstract, placed).compile(), optimizer, abstract)
+    return short.trainer(
+        load(base, head, 0),
+        recipe.loss(strength),
+        functools.partial(recipe.optimizer, strength=strength),
+        batch,
+        trainable=recipe.trains,
+        mesh=mesh(),
+    )
 
 
-def at_rate(state: TrainState, rate: np.float32) -> TrainState:
-    """The state whose next step has this learning rate."""
-    held = state.optimizer.hyperparams | {"learning_rate": rate}
-    return dataclasses.replace(state, optimizer=state.optimizer._replace(hyperparams=held))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Start:
-    """A model before training, its parameters in the host's memory."""
-
-    structure: nnx.GraphDef
-    axes: Params
-    params: Params
-
-
-@functools.lru_cache(maxsize=8)
-def load(base: Path, head: HeadConfig, seed: int) -> Start:
-    """The base with a head drawn from `seed`."""
-    model = hub.load(base, head, seed=seed)
-    structure, params = transformer.split(model)
-    return Start(structure, transformer.axes(model), jax.tree.map(np.array, params))
+load = functools.lru_cache(maxsize=8)(short.load)
 
 
 @functools.cache
@@ -655,49 +404,12 @@ def tokenizer() -> chat.ChatTokenizer:
     return chat.load_tokenizer(toy.TOKENIZER)
 
 
-def pair_shape(ask: Ask) -> PackShape:
-    """One shape for the training data of all jobs.
-
-    It is set by the row's length, not fitted to data: a text of this world has far more than the 8
-    tokens that a slot takes here, so that a row is full before its slots are, and so it is with
-    the targets, of which a best response has no more than half of its comparison's tokens. Then
-    what a batch holds does not depend on `ask`, and methods see the same pairs in the same batches.
-    The price is logits at masked targets, a few percent of a step.
-    """
-    slots = LENGTH // 8
-    targets = {"none": 0, "best": LENGTH // 2, "all": LENGTH}[ask]
-    capacities = {"slots": slots, "pairs": slots // 2, "groups": slots // 2, "targets": targets}
-    return PackShape(ROWS, LENGTH, **capacities, group_size=2, ask=ask)
-
-
-def scoring_shape(ask: Ask) -> PackShape:
-    """The same without preferences, for what is only read."""
-    return dataclasses.replace(pair_shape(ask), pairs=0, groups=0, group_size=0)
-
-
-TEXT_SHAPE = dataclasses.replace(scoring_shape("all"), rows=TEXT_ROWS)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Packed:
-    """Comparisons of two responses, their trees, and batches of them to read."""
-
-    comparisons: list[Comparison]
-    trees: list[TokenTree]
-    batches: list[PackedBatch]
-
-
 @functools.lru_cache(maxsize=64)
 def packed(world: toy.World, split: str, n: int, ask: Ask = "none") -> Packed:
-    """The first n comparisons of a split, in batches of one shape for all of them."""
+    """The first n comparisons of a split."""
     comparisons = world.comparisons(split, n)
     trees = chat.tokenize(comparisons, tokenizer())
-    shape, offsets = scoring_shape(ask), packing.response_offsets(trees)
-    sizes = packing.measure(trees, ask=ask, preferences=False)
-    plan = planning.plan_rows(sizes, shape.capacity, np.arange(n))
-    rows = range(0, len(plan), shape.rows)
-    batches = [packing.pack(trees, plan[i : i + shape.rows], shape, offsets) for i in rows]
-    return Packed(comparisons, trees, batches)
+    return pack_pairs(comparisons, trees, reading_shape(ROWS, LENGTH, ask))
 
 
 @functools.lru_cache(maxsize=2)
@@ -708,72 +420,11 @@ def text_trees(lexicon: str) -> list[TokenTree]:
     return [part for tree in trees for part in packing.split(tree, LENGTH)]
 
 
-def read(
-    structure: nnx.GraphDef,
-    params: Params,
-    data: Packed,
-    readings: tuple[tuple[str, Reading], ...],
-) -> dict[str, np.ndarray]:
-    """Float32 [n, 2, ...] for each reading: what it says of every response, in order."""
-    params = jax.device_put(params)
-    values = [_read_batch(structure, params, batch, readings) for batch in data.batches]
-    found: dict[str, np.ndarray] = {}
-    for batch, of_batch in zip(data.batches, jax.device_get(values), strict=True):
-        places = batch.response_index[batch.response_mask]
-        for name, value in of_batch.items():
-            shape = (2 * len(data.trees), *value.shape[2:])
-            found.setdefault(name, np.zeros(shape, np.float32))[places] = value[batch.response_mask]
-    return {name: value.reshape(-1, 2, *value.shape[1:]) for name, value in found.items()}
-
-
-@functools.partial(jax.jit, static_argnames=("structure", "readings"))
-def _read_batch(
-    structure: nnx.GraphDef,
-    params: Params,
-    batch: PackedBatch,
-    readings: tuple[tuple[str, Reading], ...],
-) -> dict[str, jax.Array]:
-    model = transformer.merge(structure, params)
-    hidden = model.hidden(batch)
-    return {name: reading(model, hidden, batch) for name, reading in readings}
-
-
 @functools.lru_cache(maxsize=8)
 def base_states(base: Path, world: toy.World, split: str, n: int) -> np.ndarray:
     """Float32 [n, 2, d]: the untrained states that rewards are to be read from."""
     start = load(base, HeadConfig(), 0)
     return read(start.structure, start.params, packed(world, split, n, "all"), ABILITY)["states"]
-
-
-def of_rewards(structure: nnx.GraphDef, params: Params, data: Packed) -> dict[str, Any]:
-    """Accuracy, family-macro and plain, and the mean Bradley-Terry loss in nats.
-
-    What the language model says is None until it is asked.
-    """
-    rewards = read(structure, params, data, REWARDS)["rewards"].astype(np.float64)
-    strict = accuracy(list(rewards), data.comparisons)
-    return {
-        "macro": macro_accuracy(list(rewards), data.comparisons),
-        "accuracy": strict.accuracy,
-        "n": strict.n,
-        "loss": float(np.logaddexp(0.0, rewards[:, 1] - rewards[:, 0]).mean()),
-        "language": None,
-    }
-
-
-def flat(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """A point of the learning curves: "<split>/<figure>"."""
-    return {
-        f"{split}/{name}": found[name]
-        for split, found in figures.items()
-        for name in ("macro", "loss")
-    }
-
-
-def cosine_distance(before: np.ndarray, after: np.ndarray) -> float:
-    """1 - cosine of two arrays' last axis, the mean over all others."""
-    norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
-    return float(np.mean(1 - (before * after).sum(-1) / norms))
 
 
 def main(cfg: Config) -> None:
@@ -790,7 +441,7 @@ def main(cfg: Config) -> None:
     choices = json.loads(cfg.choices.read_bytes())
     records = confirm(cfg, choices)
     page = cfg.run_dir / "results.md"
-    study_report.write(records, choices, page, cfg.run_dir / "figures", cfg.conditions)
+    write(records, choices, page, cfg.run_dir / "figures", cfg.conditions)
     print(page)
 
 

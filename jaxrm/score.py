@@ -13,13 +13,14 @@ import collections
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import tyro
+from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 from tqdm import tqdm
 
@@ -29,6 +30,7 @@ from jaxrm.data.loader import pack_local, prefetch
 from jaxrm.data.packing import PackedBatch, TokenTree
 from jaxrm.errors import DataError
 from jaxrm.models import heads, hub, transformer
+from jaxrm.models.parameters import Tree
 from jaxrm.models.transformer import RewardModel
 
 Reading = Callable[[RewardModel, jax.Array, PackedBatch], jax.Array]
@@ -75,34 +77,66 @@ def read(
     """
     counts = [len(tree.branches) for tree in trees]
     structure, params = transformer.split(model)
+    batches = _batches(trees, rows, row_length, ask, mesh)
+    with jax.set_mesh(mesh):
+        found = read_batches(
+            structure, params, batches, readings, responses=sum(counts), progress=progress
+        )
+    ends = np.cumsum(counts)[:-1]
+    return {name: np.split(values, ends) for name, values in found.items()}
+
+
+def read_batches(
+    structure: nnx.GraphDef,
+    params: Tree,
+    batches: Iterable[PackedBatch],
+    readings: Mapping[str, Reading],
+    *,
+    responses: int,
+    progress: str = "",
+) -> dict[str, np.ndarray]:
+    """`read` of batches that are packed already, each shape of them compiled once.
+
+    A mesh must be in context (`jax.set_mesh`).
+
+    Args:
+      structure, params: of the model, as `transformer.split` gives them.
+      batches: in any order, on the devices or, in a single process, as numpy arrays.
+      readings, progress: as for `read`.
+      responses: how many all batches together hold.
+
+    Returns:
+      For each reading, float32 [responses, ...] in the order of `response_index`.
+    """
     found: dict[str, np.ndarray] = {}
-    with tqdm(total=sum(counts), desc=progress, unit="response", disable=not progress) as bar:
+    with tqdm(total=responses, desc=progress, unit="response", disable=not progress) as bar:
 
         def collect(slots: tuple[jax.Array, jax.Array], values: dict[str, jax.Array]) -> None:
             mask, index = jax.device_get(slots)
             for name, value in jax.device_get(values).items():
                 if name not in found:
-                    found[name] = np.zeros((sum(counts), *value.shape[2:]), np.float32)
+                    found[name] = np.zeros((responses, *value.shape[2:]), np.float32)
                 found[name][index[mask]] = value[mask]
             bar.update(int(mask.sum()))
 
         # One batch is in flight while the one before it is fetched.
         in_flight = None
-        for batch in _batches(trees, rows, row_length, ask, mesh):
-            with jax.set_mesh(mesh):
-                following = _read_batch(structure, params, batch, tuple(readings.items()))
+        for batch in batches:
+            following = _read_batch(structure, params, batch, tuple(readings.items()))
             if in_flight is not None:
                 collect(*in_flight)
             in_flight = following
         if in_flight is not None:
             collect(*in_flight)
-    ends = np.cumsum(counts)[:-1]
-    return {name: np.split(values, ends) for name, values in found.items()}
+    return found
 
 
 @functools.partial(jax.jit, static_argnames=("structure", "readings"))
 def _read_batch(
-    structure: Any, params: Any, batch: PackedBatch, readings: tuple[tuple[str, Reading], ...]
+    structure: nnx.GraphDef,
+    params: Tree,
+    batch: PackedBatch,
+    readings: tuple[tuple[str, Reading], ...],
 ) -> tuple[tuple[jax.Array, jax.Array], dict[str, jax.Array]]:
     model = transformer.merge(structure, params)
     hidden = model.hidden(batch)

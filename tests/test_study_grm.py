@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import json
 import math
 from typing import get_args
@@ -12,18 +11,20 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from experiments import study_grm
-from experiments.study_grm import ABILITY, METHODS, Condition, Config, Evaluation, Job, Point, Trial
+from experiments import study_grm, study_grm_methods
+from experiments.study_grm import ABILITY, Config, Evaluation, Job
+from experiments.study_grm_methods import METHODS, STRENGTHS, WithText, replay
 from jaxrm.data import packing, planning, toy
 from jaxrm.errors import DataError, OptionError
+from jaxrm.evaluate.packed import pair_shape, read, reading_shape
 from jaxrm.evaluate.probe import fit_head
 from jaxrm.models import hub, transformer
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.heads import HeadConfig
-from jaxrm.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from jaxrm.study.records import Condition, Trial
+from jaxrm.train.short import Point
 
 PAIRS, ITEMS = 30, 12
 VOCABULARY = json.loads((toy.TOKENIZER / "config.json").read_text())["vocab_size"]
@@ -137,7 +138,8 @@ def test_lp_ft_starts_from_the_fitted_head(monkeypatch, base, world):
     study_grm.run(job("lp_ft"), base)
     start = study_grm.load(base, HeadConfig(), 0)
     training = study_grm.packed(world, "train", PAIRS, "all")
-    states = study_grm.read(start.structure, start.params, training, ABILITY)["states"]
+    with jax.set_mesh(study_grm.mesh()):
+        states = read(start.structure, start.params, training, ABILITY)["states"]
     fitted = fit_head(list(states), training.comparisons)
     weight = seen[0][0]["reward_head"]["weight"]
     np.testing.assert_allclose(weight[:, 0], fitted, rtol=1e-5)
@@ -159,11 +161,11 @@ def test_dpo_knows_the_base_and_others_need_not(monkeypatch, base):
 
 
 def test_replay_shares_its_loss_with_text(base, world):
-    shape = dataclasses.replace(study_grm.pair_shape("none"), rows=2)
+    shape = pair_shape(2, study_grm.LENGTH, "none")
     trees = study_grm.packed(world, "train", PAIRS, "all").trees
     texts = study_grm.text_trees("report")
     assert max(map(packing.tree_length, texts)) <= study_grm.LENGTH
-    batch = study_grm.WithText(
+    batch = WithText(
         packing.pack(trees, [[0, 1], [2]], shape), packing.pack(texts, [[0]], study_grm.TEXT_SHAPE)
     )
     tokens = [*map(packing.tree_length, trees[:3]), packing.tree_length(texts[0])]
@@ -174,7 +176,7 @@ def test_replay_shares_its_loss_with_text(base, world):
     @jax.jit
     def losses(params):
         model = transformer.merge(start.structure, params)
-        return study_grm.replay(0.2)(model, batch, jax.random.key(0))
+        return replay(0.2)(model, batch, jax.random.key(0))
 
     terms = losses(start.params | {"embedding": nothing})
     reward, text = terms["reward"], terms["text"]
@@ -186,85 +188,24 @@ def test_replay_shares_its_loss_with_text(base, world):
     np.testing.assert_allclose(text.values[text.weights > 0], math.log(VOCABULARY), rtol=1e-6)
 
 
-def test_the_pull_by_hand():
-    params, gradient = {"w": jnp.array([1.0])}, {"w": jnp.array([0.5])}
-    pull = study_grm.pull_to_start(10.0)
-    state = pull.init(params)
-    updates, _ = pull.update(gradient, state, {"w": jnp.array([3.0])})
-    assert updates["w"] == pytest.approx(20.5)  # 0.5 + 10 (3 - 1)
-    pulled = study_grm.pulled_adam(0.1, 2.0)
-    updates, _ = pulled.update({"w": jnp.zeros(1)}, pulled.init(params), {"w": jnp.array([3.0])})
-    assert updates["w"] == pytest.approx(-0.4)  # -0.1 x 2 (3 - 1), and nothing of Adam's
-
-
-def test_a_rate_from_outside_is_the_schedule_of_the_experiments():
-    steps, config = 7, OptimizerConfig(learning_rate=1e-2, warmup=0.3, clip=5.0)
-    inside = make_optimizer(config, steps)
-    outside = optax.inject_hyperparams(study_grm.adam, static_args="strength")(0.0, strength=None)
-    rates = make_schedule(config, steps)(np.arange(steps))
-    params = {"weight": jnp.array([1.0, -2.0])}
-    states = [inside.init(params), outside.init(params)]
-    for step in range(steps):
-        gradient = {"weight": jnp.array([4.0, 30.0 * step])}  # clipped from the second step on
-        first, states[0] = inside.update(gradient, states[0], params)
-        held = states[1].hyperparams | {"learning_rate": rates[step]}
-        second, states[1] = outside.update(gradient, states[1]._replace(hyperparams=held), params)
-        np.testing.assert_allclose(first["weight"], second["weight"], rtol=1e-6)
-
-
 @pytest.mark.parametrize("split", get_args(toy.Split))
 def test_one_shape_serves_every_split_and_method(world, split):
     found = study_grm.packed(world, split, 40)
-    wanted = packing.pack([], [], study_grm.scoring_shape("none"))
+    wanted = packing.pack([], [], reading_shape(study_grm.ROWS, study_grm.LENGTH, "none"))
     for batch in found.batches:
         assert jax.tree.map(np.shape, batch) == jax.tree.map(np.shape, wanted)
     index = np.concatenate([b.response_index[b.response_mask] for b in found.batches])
     assert sorted(index) == list(range(80))
-    sizes = {
-        ask: (packing.measure(found.trees, ask=ask, preferences=True), study_grm.pair_shape(ask))
-        for ask in ("none", "best", "all")
-    }
-    plans = [planning.plan_epoch(size, shape, 0, 0) for size, shape in sizes.values()]
+    plans = []
+    for ask in get_args(packing.Ask):
+        sizes = packing.measure(found.trees, ask=ask, preferences=True)
+        shape = pair_shape(study_grm.ROWS, study_grm.LENGTH, ask)
+        plans.append(planning.plan_epoch(sizes, shape, 0, 0))
     assert plans[0] == plans[1] == plans[2]
 
 
-def test_cosine_distance_by_hand():
-    before = np.array([[[1.0, 0.0], [0.0, 2.0]]])
-    after = np.array([[[0.0, 3.0], [0.0, 1.0]]])
-    assert study_grm.cosine_distance(before, after) == pytest.approx(0.5)
-
-
-def test_every_method_has_four_trials(monkeypatch):
-    for method, rate in itertools.product(METHODS, study_grm.RATES):
-        assert len(set(study_grm.trials(method, rate))) == 4, method
-    monkeypatch.setattr(study_grm, "RATES", (1.0, 2.0, 3.0, 4.0))
-
-    def rates(method, rate):
-        return {trial.learning_rate for trial in study_grm.trials(method, rate)}
-
-    assert rates("lp_ft", 3.0) == {1.0, 2.0, 3.0, 4.0}
-    assert rates("l2", 3.0) == {3.0}
-    assert rates("grm_dpo", 3.0) == {2.0, 3.0}
-    assert rates("grm_dpo", 1.0) == {1.0, 2.0}
-
-
-def test_the_choice_is_the_first_of_the_best_means():
-    def found(rate, macro):
-        return {"learning_rate": rate, "strength": None, "splits": {"val": {"macro": macro}}}
-
-    records = [found(1.0, 0.5), found(1.0, 0.7), found(2.0, 0.6), found(2.0, 0.6), found(3.0, 0.1)]
-    chosen = study_grm.choice(records)
-    assert (chosen["learning_rate"], chosen["strength"]) == (1.0, None)
-    first, second, third = chosen["trials"]
-    assert first["mean"] == pytest.approx(0.6)
-    # Deviations of -.1 and .1: sqrt(.02 / 1) / sqrt(2)
-    assert first["standard_error"] == pytest.approx(0.1)
-    assert (second["standard_error"], second["n"]) == (0.0, 2)
-    assert (third["standard_error"], third["n"]) == (None, 1)
-
-
 def chosen():
-    first = {method: study_grm.STRENGTHS.get(method, (None,))[0] for method in METHODS}
+    first = {method: STRENGTHS.get(method, (None,))[0] for method in METHODS}
     return {m: {"learning_rate": 3e-4, "strength": s, "trials": []} for m, s in first.items()}
 
 
@@ -299,8 +240,8 @@ def test_from_a_screen_to_a_page_and_nothing_twice(monkeypatch, tmp_path, base):
 
     monkeypatch.setattr(toy.World, "comparisons", watched)
     monkeypatch.setattr(toy, "shipped_base", lambda: base)
-    monkeypatch.setattr(study_grm, "RATES", (1e-3, 1e-2))
-    monkeypatch.setattr(study_grm, "HEAD_RATES", (1e-2,))
+    monkeypatch.setattr(study_grm_methods, "RATES", (1e-3, 1e-2))
+    monkeypatch.setattr(study_grm_methods, "HEAD_RATES", (1e-2,))
     small = {"pairs": PAIRS, "items": ITEMS, "val_items": ITEMS, "side_items": ITEMS}
     small |= {"sample_items": 6, "workers": 1, "run_dir": tmp_path, "methods": ("bt",)}
     study_grm.main(Config(screen=True, base=base, seeds=1, **small))

@@ -62,6 +62,10 @@ def tree_attention(
     logits = scale * wide_einsum("rqhgd,rkhd->rhgqk", grouped, k)
     if softcap is not None:
         logits = soft_cap(logits, softcap)
-    weights = jax.nn.softmax(jnp.where(mask[:, None, None], logits, _MASKED), axis=-1)
+    logits = jnp.where(mask[:, None, None], logits, _MASKED)
+    highest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    weights = jnp.exp(logits - highest)
+    # Divided after the product with v: the backward pass then sums over head_dim, not over keys.
     mixed = jnp.einsum("rhgqk,rkhd->rqhgd", weights.astype(v.dtype), v)
-    return mixed.reshape(rows, length, heads, head_dim)
+    total = jnp.moveaxis(jnp.sum(weights, axis=-1, keepdims=True), 3, 1)
+    return (mixed / total).astype(q.dtype).reshape(rows, length, heads, head_dim)

@@ -21,7 +21,12 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
 }
 
+# Elementwise work is cheaper to do again in the backward pass than its insides are to keep. Layers
+# run in a scan, where the compiler cannot undo that, so it need not be kept from trying.
+_recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
+
+@_recomputed
 def rms_norm(
     x: Float[Array, "tokens d"], weight: Float[Array, " d"], *, eps: float, offset: float
 ) -> Float[Array, "tokens d"]:
@@ -29,6 +34,16 @@ def rms_norm(
     wide = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
     return (wide * inverse * (offset + weight.astype(jnp.float32))).astype(x.dtype)
+
+
+@functools.partial(_recomputed, static_argnums=0)
+def gated(
+    activation: Callable[[jax.Array], jax.Array],
+    gate: Float[Array, "tokens hidden"],
+    up: Float[Array, "tokens hidden"],
+) -> Float[Array, "tokens hidden"]:
+    """activation(gate) * up, the inside of a gated MLP (arXiv 2002.05202)."""
+    return activation(gate) * up
 
 
 def rope_angles(

@@ -21,7 +21,7 @@ from jaxrm.data.packing import PackedBatch
 from jaxrm.models import heads
 from jaxrm.models.attention import tree_attention, tree_mask
 from jaxrm.models.config import ModelConfig
-from jaxrm.models.layers import ACTIVATIONS, project, rms_norm, rope, rope_angles
+from jaxrm.models.layers import ACTIVATIONS, gated, project, rms_norm, rope, rope_angles
 from jaxrm.models.lora import LoraConfig, apply_update, declare_update, merge_update
 from jaxrm.models.parameters import Parameter, Tree, constant, initialise, normal, shapes
 from jaxrm.parallel import ShardingRules, constrain_rows, shardings
@@ -40,8 +40,8 @@ class Compute:
       dtype: of activations and of weights at their use. Norms, softmax, reward heads and log-probs
         are float32 whatever this says. Matrix products in the trunk follow JAX's
         `jax_default_matmul_precision`, which on TPU and GPU rounds float32 inputs unless raised.
-      remat: what a layer keeps for its backward pass: everything, the results of its weight
-        products, or its input alone.
+      remat: what a layer keeps for its backward pass: everything but the insides of norms and
+        activations, the results of its weight products, or its input alone.
       logp_chunk: language-model targets per row whose logits exist at the same time.
     """
 
@@ -235,8 +235,8 @@ def _layer(
 
     normed = _norm(config, flat, weights["mlp_norm"])
     activation = ACTIVATIONS[config.activation]
-    # A gated MLP (arXiv 2002.05202).
-    change = projected("down", activation(projected("gate", normed)) * projected("up", normed))
+    inside = gated(activation, projected("gate", normed), projected("up", normed))
+    change = projected("down", inside)
     if config.post_norms:
         change = _norm(config, change, weights["mlp_post_norm"])
     return (flat + change).reshape(x.shape)

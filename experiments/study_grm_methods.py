@@ -1,0 +1,242 @@
+"""The methods that the study of GRM compares, and how each is tuned.
+
+All train the same model on the same pairs in the same batches. A method is a recipe, which is what
+is compiled for it, and what is done around its steps. Beside the learning rate it is tuned by one
+number, its `strength`: None where it has none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import grm_gemma
+from jaxrm.data.packing import Ask, PackedBatch
+from jaxrm.models import heads
+from jaxrm.models.transformer import RewardModel
+from jaxrm.study.records import Trial
+from jaxrm.train.state import Trainable
+from jaxrm.train.sweep import Record
+from jaxrm.train.terms import LossFn, Term, Terms
+
+CLIP = 5.0
+"""Largest norm of a gradient."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class WithText:
+    """Pairs, and pretraining text beside them."""
+
+    pairs: PackedBatch
+    text: PackedBatch
+
+    @property
+    def comparison(self) -> jax.Array:
+        """Of all tokens, -1 on padding: what the train step counts."""
+        return jnp.concatenate([self.pairs.comparison.ravel(), self.text.comparison.ravel()])
+
+
+def bradley_terry(strength: float | None) -> LossFn:
+    """The baseline, as the experiment trains it."""
+    return functools.partial(grm_gemma.loss_fn, name="baseline", cfg=grm_gemma.Config())
+
+
+def grm(strength: float, *, regularizer: str) -> LossFn:
+    """(1 - strength) Bradley-Terry + strength text generation."""
+    cfg = grm_gemma.Config(regularizer=regularizer, alpha=strength)
+    return functools.partial(grm_gemma.loss_fn, name="grm", cfg=cfg)
+
+
+def replay(strength: float) -> LossFn:
+    """(1 - strength) Bradley-Terry + strength the mean loss of a token of pretraining text."""
+
+    def loss_fn(model: RewardModel, batch: WithText, rng: jax.Array) -> Terms:
+        terms = dict(bradley_terry(None)(model, batch.pairs, rng))
+        terms["reward"] = dataclasses.replace(terms["reward"], coefficient=1 - strength)
+        logps = heads.target_logps(model, model.hidden(batch.text), batch.text)
+        return terms | {"text": Term(strength, -logps, batch.text.target_mask)}
+
+    return loss_fn
+
+
+def adam(learning_rate: float, strength: float | None) -> optax.GradientTransformation:
+    """Adam with clipping, at a constant rate."""
+    return optax.chain(
+        optax.clip_by_global_norm(CLIP),
+        optax.scale_by_adam(),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def pulled_adam(learning_rate: float, strength: float) -> optax.GradientTransformation:
+    """The same with `strength` of a decay like AdamW's, to the initial weights instead of to 0."""
+    return optax.chain(
+        optax.clip_by_global_norm(CLIP),
+        optax.scale_by_adam(),
+        pull_to_start(strength),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def pull_to_start(strength: float) -> optax.GradientTransformation:
+    """Adds strength x (what the weights are - what they were) to the updates (L2-SP, arXiv
+    1802.01483, decoupled from the gradient's moments as in arXiv 1711.05101)."""
+
+    def init(params: optax.Params) -> optax.Params:
+        return jax.tree.map(jnp.copy, params)
+
+    def update(updates: optax.Updates, start: optax.Params, params: optax.Params):
+        pulled = jax.tree.map(
+            lambda u, now, then: u + strength * (now - then), updates, params, start
+        )
+        return pulled, start
+
+    return optax.GradientTransformation(init, update)
+
+
+def everything(path: str) -> bool:
+    """All parameters train."""
+    return True
+
+
+def head_alone(path: str) -> bool:
+    """The reward head trains."""
+    return path.startswith("reward_head")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is compiled for a method: equal recipes share a compilation at equal strengths.
+
+    Attributes:
+      loss: its loss function at a strength.
+      optimizer: at a learning rate and a strength.
+      trains: which parameters.
+      ask: whose tokens its language model is asked to predict.
+      text: whether batches bring pretraining text.
+    """
+
+    loss: Callable[[float | None], LossFn] = bradley_terry
+    optimizer: Callable[[float, float | None], optax.GradientTransformation] = adam
+    trains: Trainable = everything
+    ask: Ask = "none"
+    text: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to train a reward model.
+
+    Attributes:
+      recipe: of its steps.
+      fits_head: the head starts from a fit to the training pairs on the base's states.
+      knows_reference: pairs bring the base's log-probs.
+      stops_early: the parameters that count are those that were best on `val`.
+    """
+
+    recipe: Recipe = Recipe()
+    fits_head: bool = False
+    knows_reference: bool = False
+    stops_early: bool = False
+
+
+METHODS = {
+    "bt": Method(),
+    "bt_early": Method(stops_early=True),
+    "lp_ft": Method(fits_head=True),
+    "l2": Method(Recipe(optimizer=pulled_adam)),
+    "replay": Method(Recipe(replay, text=True)),
+    "grm_sft": Method(Recipe(functools.partial(grm, regularizer="sft"), ask="best")),
+    "grm_dpo": Method(
+        Recipe(functools.partial(grm, regularizer="dpo"), ask="all"), knows_reference=True
+    ),
+    "grm_dpo_reference_free": Method(
+        Recipe(functools.partial(grm, regularizer="dpo_reference_free"), ask="all")
+    ),
+    "frozen": Method(Recipe(trains=head_alone)),
+}
+
+
+# How a method is tuned: its trials, and the choice among them
+
+RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+"""What Bradley-Terry's learning rate is chosen from."""
+
+HEAD_RATES = (3e-3, 1e-2, 3e-2, 1e-1)
+"""The same where the head alone trains."""
+
+STRENGTHS = {
+    "l2": (10.0, 30.0, 100.0, 300.0),
+    "replay": (0.03, 0.1, 0.3, 0.6),
+    "grm_sft": (0.01, 0.03, 0.1, 0.3),
+    "grm_dpo": (0.1, 0.3),
+    "grm_dpo_reference_free": (0.1, 0.3),
+}
+"""What a method's strength is chosen from: at Bradley-Terry's learning rate, and where there are
+two strengths, at the next lower one too. A pull of L2 acts for `learning_rate x steps`, so that it
+has to be large."""
+
+
+def trials(method: str, rate: float) -> tuple[Trial, ...]:
+    """The four settings that a method may choose from, given Bradley-Terry's learning rate."""
+    if method not in STRENGTHS:
+        rates = HEAD_RATES if method == "frozen" else RATES
+        return tuple(Trial(rate, None) for rate in rates)
+    strengths = STRENGTHS[method]
+    rates = [rate] if len(strengths) == 4 else [_lower(rate), rate]
+    return tuple(Trial(*setting) for setting in itertools.product(rates, strengths))
+
+
+def _lower(rate: float) -> float:
+    """The next lower of `RATES`; the next higher one of the lowest, so that there are always
+    two."""
+    place = RATES.index(rate)
+    return RATES[place - 1] if place else RATES[1]
+
+
+def choice(records: Sequence[Record]) -> dict[str, Any]:
+    """The trial of one method's records with the best mean of family-macro accuracy on `val`.
+
+    Of equal ones it is the first, the one with less of everything.
+    """
+    settings: dict[tuple[float, float | None], list[float]] = {}
+    for record in records:
+        setting = record["learning_rate"], record["strength"]
+        settings.setdefault(setting, []).append(record["splits"]["val"]["macro"])
+    tried = [
+        {
+            "learning_rate": rate,
+            "strength": strength,
+            "mean": float(np.mean(values)),
+            "standard_error": float(np.std(values, ddof=1) / np.sqrt(len(values)))
+            if len(values) > 1
+            else None,
+            "n": len(values),
+        }
+        for (rate, strength), values in settings.items()
+    ]
+    best = max(tried, key=lambda trial: trial["mean"])
+    return {"learning_rate": best["learning_rate"], "strength": best["strength"], "trials": tried}
+
+
+def choices_table(choices: Mapping[str, Any]) -> str:
+    """All trials as lines of text, the chosen ones marked."""
+    lines = [f"{'method':24}{'rate':>8}{'strength':>10}  val, %"]
+    for method, chosen in choices.items():
+        for trial in chosen["trials"]:
+            picked = all(trial[name] == chosen[name] for name in ("learning_rate", "strength"))
+            strength = "" if trial["strength"] is None else f"{trial['strength']:g}"
+            error = trial["standard_error"]
+            spread = "" if error is None else f" ± {100 * error:.1f}"
+            figures = f"{100 * trial['mean']:.1f}{spread}{' <' if picked else ''}"
+            lines.append(f"{method:24}{trial['learning_rate']:8g}{strength:>10}  {figures}")
+    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""Pairs in batches of one shape for all sets of them, packed once and read by many models.
+
+`jaxrm.evaluate.splits` fits a batch's shape to the comparisons at hand, and so compiles for each
+set of them. Where hundreds of small models meet many small sets, that would be most of the time.
+Here a shape follows from a row's length alone, so that all sets, and all models of one structure,
+share a compilation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+
+from jaxrm.data import packing, planning
+from jaxrm.data.comparison import Comparison
+from jaxrm.data.packing import Ask, PackedBatch, PackShape, TokenTree
+from jaxrm.evaluate.accuracy import accuracy, macro_accuracy
+from jaxrm.models import heads
+from jaxrm.models.parameters import Tree
+from jaxrm.score import Reading, read_batches
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Packed:
+    """Pairs, the better response first, their trees, and batches of them all as numpy arrays."""
+
+    comparisons: Sequence[Comparison]
+    trees: Sequence[TokenTree]
+    batches: Sequence[PackedBatch]
+
+
+def pair_shape(rows: int, length: int, ask: Ask) -> PackShape:
+    """A shape to train on pairs in, set by the row's length and not fitted to data.
+
+    It suits texts of far more than the 8 tokens that a slot takes here, so that a row is full
+    before its slots are, and best responses of no more than half of their comparison's tokens, so
+    that it is full before its targets are. Then what a batch holds does not depend on `ask`, and
+    losses that ask differently see the same pairs in the same batches. The price is logits at
+    masked targets, a few percent of a step.
+
+    Args:
+      rows, length: of a batch, and tokens of a row.
+      ask: whose tokens are language-model targets.
+    """
+    slots = length // 8
+    targets = {"none": 0, "best": length // 2, "all": length}[ask]
+    capacities = {"slots": slots, "pairs": slots // 2, "groups": slots // 2, "targets": targets}
+    return PackShape(rows, length, **capacities, group_size=2, ask=ask)
+
+
+def reading_shape(rows: int, length: int, ask: Ask) -> PackShape:
+    """`pair_shape` without preferences, for what no preference loss is taken of."""
+    return dataclasses.replace(pair_shape(rows, length, ask), pairs=0, groups=0, group_size=0)
+
+
+def pack_pairs(
+    comparisons: Sequence[Comparison], trees: Sequence[TokenTree], shape: PackShape
+) -> Packed:
+    """The pairs in as few rows of `shape` as they need, the last batch filled up with empty rows.
+
+    Args:
+      comparisons: of two responses each.
+      trees: the same, tokenised.
+      shape: of every batch, as from `reading_shape`.
+
+    Raises:
+      ValueError: a tree has not two branches, or does not fit an empty row.
+    """
+    if any(len(tree.branches) != 2 for tree in trees):
+        raise ValueError("comparisons of other than two responses")
+    sizes = packing.measure(trees, ask=shape.ask, preferences=False)
+    plan = planning.plan_rows(sizes, shape.capacity, np.arange(len(trees)))
+    offsets = packing.response_offsets(trees)
+    rows = range(0, len(plan), shape.rows)
+    batches = [packing.pack(trees, plan[i : i + shape.rows], shape, offsets) for i in rows]
+    return Packed(comparisons, trees, batches)
+
+
+def read(
+    structure: nnx.GraphDef, params: Tree, data: Packed, readings: Mapping[str, Reading]
+) -> dict[str, Float[np.ndarray, "pairs 2 ..."]]:
+    """Float32 [pairs, 2, ...] for each reading: what it says of every response, in order.
+
+    A mesh must be in context (`jax.set_mesh`).
+
+    Args:
+      structure, params: of the model, as `transformer.split` gives them.
+      readings: named functions of a module, as for `jaxrm.score.read`.
+    """
+    responses = 2 * len(data.trees)
+    found = read_batches(
+        structure, jax.device_put(params), data.batches, readings, responses=responses
+    )
+    return {name: value.reshape(-1, 2, *value.shape[1:]) for name, value in found.items()}
+
+
+def of_rewards(structure: nnx.GraphDef, params: Tree, data: Packed) -> dict[str, float]:
+    """How well the model's rewards order `data`, of whose responses the first is the better.
+
+    Args:
+      structure, params: as for `read`.
+
+    Returns:
+      macro, accuracy: strict, the mean over subsets and plain; n, the pairs counted; and loss, the
+      mean Bradley-Terry loss in nats.
+    """
+    rewards = read(structure, params, data, {"rewards": heads.rewards})["rewards"]
+    rewards = rewards.astype(np.float64)
+    strict = accuracy(list(rewards), data.comparisons)
+    return {
+        "macro": macro_accuracy(list(rewards), data.comparisons),
+        "accuracy": strict.accuracy,
+        "n": strict.n,
+        "loss": float(np.logaddexp(0.0, rewards[:, 1] - rewards[:, 0]).mean()),
+    }
+
+
+def cosine_distance(before: Float[np.ndarray, "... d"], after: Float[np.ndarray, "... d"]) -> float:
+    """1 - cosine of two arrays' last axis, in [0, 2], the mean over all others."""
+    norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
+    return float(np.mean(1 - (before * after).sum(-1) / norms))

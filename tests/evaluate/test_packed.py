@@ -1,0 +1,95 @@
+"""Pairs in batches of one shape: what is read lies in its place, and nothing compiles twice."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrm import parallel, score
+from jaxrm.data.comparison import Comparison
+from jaxrm.evaluate import packed as module
+from jaxrm.evaluate.packed import (
+    cosine_distance,
+    of_rewards,
+    pack_pairs,
+    pair_shape,
+    read,
+    reading_shape,
+)
+from jaxrm.models import heads, transformer
+from jaxrm.models.heads import HeadConfig
+from tests.models.support import CONFIG, random_tree, small_model
+
+SHAPE = reading_shape(2, 64, "all")
+BOTH = {"rewards": heads.rewards, "logps": heads.response_logps}
+
+
+def pairs(n, seed=0):
+    """n pairs of one to twelve tokens a text, each in a subset "even" or "odd"."""
+    rng = np.random.default_rng(seed)
+    trees = [random_tree(rng, *rng.integers(1, 13, 1), rng.integers(1, 13, 2)) for _ in range(n)]
+    subsets = ["odd" if i % 2 else "even" for i in range(n)]
+    return [Comparison("", ("a", "b"), ranks=(0, 1), subset=subset) for subset in subsets], trees
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return parallel.make_mesh(devices=jax.devices()[:1])
+
+
+def test_what_is_read_is_what_scoring_reads_in_order(mesh):
+    model = small_model(CONFIG, HeadConfig())
+    data = pack_pairs(*pairs(11), SHAPE)
+    assert len(data.batches) > 1
+    with jax.set_mesh(mesh):
+        found = read(*transformer.split(model), data, BOTH)
+    expected = score.read(model, data.trees, BOTH, mesh=mesh, rows=1, row_length=256, ask="all")
+    for name in BOTH:
+        assert found[name].shape == (11, 2)
+        np.testing.assert_allclose(found[name], np.stack(expected[name]), rtol=1e-4, atol=1e-5)
+
+
+def test_other_pairs_and_other_parameters_share_the_compilation(mesh):
+    structure, params = transformer.split(small_model(CONFIG, HeadConfig(), seed=1))
+    with jax.set_mesh(mesh):
+        first = of_rewards(structure, params, pack_pairs(*pairs(5), SHAPE))
+        compiled = score._read_batch._cache_size()
+        other = jax.tree.map(np.negative, params)
+        second = of_rewards(structure, other, pack_pairs(*pairs(9, seed=1), SHAPE))
+    assert score._read_batch._cache_size() == compiled
+    assert (first["n"], second["n"]) == (5, 9)
+
+
+def test_figures_of_rewards_by_hand(monkeypatch):
+    rewards = np.array([[2.0, 1.0], [0.0, 1.0], [5.0, 1.0]], np.float32)
+    monkeypatch.setattr(module, "read", lambda *_: {"rewards": rewards})
+    figures = of_rewards(None, None, pack_pairs(*pairs(3), SHAPE))
+    losses = [math.log1p(math.exp(-1)), math.log1p(math.exp(1)), math.log1p(math.exp(-4))]
+    # Right, wrong, right: both of "even", none of "odd".
+    expected = {"macro": 0.5, "accuracy": 2 / 3, "n": 3, "loss": sum(losses) / 3}
+    assert figures == pytest.approx(expected)
+
+
+def test_shapes_by_hand():
+    shape = pair_shape(8, 160, "best")
+    assert (shape.slots, shape.pairs, shape.groups, shape.group_size) == (20, 10, 10, 2)
+    targets = {ask: pair_shape(8, 160, ask).targets for ask in ("none", "best", "all")}
+    assert targets == {"none": 0, "best": 80, "all": 160}
+    alone = reading_shape(8, 160, "best")
+    assert (alone.slots, alone.pairs, alone.groups, alone.group_size) == (20, 0, 0, 0)
+
+
+def test_only_pairs_are_packed():
+    comparisons, _ = pairs(2)
+    trees = [random_tree(np.random.default_rng(0), 3, lengths) for lengths in ((2,), (2, 2, 2))]
+    with pytest.raises(ValueError, match="other than two responses"):
+        pack_pairs(comparisons, trees, SHAPE)
+
+
+def test_cosine_distance_by_hand():
+    before = np.array([[[1.0, 0.0], [0.0, 2.0]]])
+    after = np.array([[[0.0, 3.0], [0.0, 1.0]]])
+    assert cosine_distance(before, after) == pytest.approx(0.5)

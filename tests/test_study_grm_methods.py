@@ -1,0 +1,74 @@
+"""The study's methods: optimizers by hand, trials, and the choice among them."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import study_grm_methods
+from experiments.study_grm_methods import (
+    CLIP,
+    METHODS,
+    RATES,
+    adam,
+    choice,
+    pull_to_start,
+    pulled_adam,
+    trials,
+)
+from jaxrm.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
+
+
+def test_the_pull_by_hand():
+    params, gradient = {"w": jnp.array([1.0])}, {"w": jnp.array([0.5])}
+    pull = pull_to_start(10.0)
+    state = pull.init(params)
+    updates, _ = pull.update(gradient, state, {"w": jnp.array([3.0])})
+    assert updates["w"] == pytest.approx(20.5)  # 0.5 + 10 (3 - 1)
+    pulled = pulled_adam(0.1, 2.0)
+    updates, _ = pulled.update({"w": jnp.zeros(1)}, pulled.init(params), {"w": jnp.array([3.0])})
+    assert updates["w"] == pytest.approx(-0.4)  # -0.1 x 2 (3 - 1), and nothing of Adam's
+
+
+def test_adam_at_the_rates_of_a_schedule_is_the_optimizer_of_the_experiments():
+    steps, config = 7, OptimizerConfig(learning_rate=1e-2, warmup=0.3, clip=CLIP)
+    scheduled = make_optimizer(config, steps)
+    params = {"weight": jnp.array([1.0, -2.0])}
+    states = [scheduled.init(params), adam(0.0, None).init(params)]
+    for step, rate in enumerate(make_schedule(config, steps)(np.arange(steps))):
+        gradient = {"weight": jnp.array([4.0, 30.0 * step])}  # clipped from the second step on
+        first, states[0] = scheduled.update(gradient, states[0], params)
+        second, states[1] = adam(rate, None).update(gradient, states[1], params)
+        np.testing.assert_allclose(first["weight"], second["weight"], rtol=1e-6)
+
+
+def test_every_method_has_four_trials(monkeypatch):
+    for method, rate in itertools.product(METHODS, RATES):
+        assert len(set(trials(method, rate))) == 4, method
+    monkeypatch.setattr(study_grm_methods, "RATES", (1.0, 2.0, 3.0, 4.0))
+
+    def rates(method, rate):
+        return {trial.learning_rate for trial in trials(method, rate)}
+
+    assert rates("lp_ft", 3.0) == {1.0, 2.0, 3.0, 4.0}
+    assert rates("l2", 3.0) == {3.0}
+    assert rates("grm_dpo", 3.0) == {2.0, 3.0}
+    assert rates("grm_dpo", 1.0) == {1.0, 2.0}
+
+
+def test_the_choice_is_the_first_of_the_best_means():
+    def found(rate, macro):
+        return {"learning_rate": rate, "strength": None, "splits": {"val": {"macro": macro}}}
+
+    records = [found(1.0, 0.5), found(1.0, 0.7), found(2.0, 0.6), found(2.0, 0.6), found(3.0, 0.1)]
+    chosen = choice(records)
+    assert (chosen["learning_rate"], chosen["strength"]) == (1.0, None)
+    first, second, third = chosen["trials"]
+    assert first["mean"] == pytest.approx(0.6)
+    # Deviations of -.1 and .1: sqrt(.02 / 1) / sqrt(2)
+    assert first["standard_error"] == pytest.approx(0.1)
+    assert (second["standard_error"], second["n"]) == (0.0, 2)
+    assert (third["standard_error"], third["n"]) == (None, 1)
