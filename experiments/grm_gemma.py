@@ -207,8 +207,8 @@ _FULL = dataclasses.replace(
     accumulate=4,
     learning_rate=5e-6,
 )
-# The toy's learning rate was chosen on its `dev` lexicon by `val` alone, to which any alpha from .01
-# to .3 is the same (`study_grm_choices.json`). The last two families cannot be read yet; the
+# The toy's learning rate was chosen on its `dev` lexicon by `val` alone, to which any alpha between
+# .01 and .3 is the same (`study_grm_choices.json`). The last two families cannot be read yet; the
 # recipe's scripts hold no values of their own for them.
 PRESETS: dict[Preset, Config] = {
     "toy": Config(),

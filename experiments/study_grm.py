@@ -3,6 +3,7 @@
     python -m experiments.grm_gemma --lexicon dev --pretrain --run-dir runs/dev
     python -m experiments.study_grm --screen --base runs/dev/base/export --run-dir runs/screen
     python -m experiments.study_grm --confirm --run-dir runs/study_grm
+    python -m experiments.study_grm --report docs/study_grm_records.jsonl --page docs/results.md
 
 GRM (arXiv 2406.10216) keeps the language model beside the reward head and claims better rewards
 out of distribution. Here its three variants meet Bradley-Terry and what else might do the same:
@@ -12,7 +13,8 @@ early stopping, fitting the head before the rest (arXiv 2202.10054), a pull to t
 `--screen` tries them on the "dev" lexicon, reads `val` alone, and writes the choices. `--confirm`
 takes the choices of `study_grm_choices.json` to the "report" lexicon and to seeds that no choice
 has seen, evaluates on all splits, and writes the page (see jaxrm.study). Every training run is a
-file of RUN/jobs; the same command goes on where it was stopped.
+file of RUN/jobs; the same command goes on where it was stopped. `--report` writes the page again
+from the records, of which those of the results page are kept beside it.
 
 The methods and their trials are in study_grm_methods.py. Here is which runs are made of them, and
 then how one is run.
@@ -74,7 +76,7 @@ from jaxrm.train.sweep import Record, sweep
 
 Part = Literal["main", "sizes", "strengths", "heads", "frozen", "curves"]
 
-SCREEN_SEEDS, CONFIRM_SEEDS, EXPLORING, CURVES = 5, 12, 5, 3
+SCREEN_SEEDS, CONFIRM_SEEDS, EXPLORING, CURVES = 3, 12, 3, 2
 """How many: of the screen (from 0 on), and of the confirmation's part main, its other parts, and
 its learning curves."""
 FIRST_SEED = 100
@@ -95,6 +97,10 @@ class Config:
     """Tune every method on `val` of the dev lexicon; needs --base."""
     confirm: bool = False
     """Measure the chosen trials on the report lexicon and its shipped base."""
+    report: Path | None = None
+    """Write the page again from the records of a confirmation, RUN/records.jsonl."""
+    page: Path | None = None
+    """Where the page goes, with its figures beside it; RUN/results.md without it."""
     base: Path | None = None
     """The base of the screen, which has read the dev lexicon."""
     run_dir: Path = Path("runs/study_grm")
@@ -108,7 +114,7 @@ class Config:
     parts: tuple[Part, ...] = ("main", "sizes", "strengths", "heads", "frozen", "curves")
     """What --confirm runs."""
     seeds: int | None = None
-    """How many; 5 for the screen and 12 to confirm without it (and 5 for all but the main part)."""
+    """How many; without it 3 to screen, and 12 to confirm (of them 3 for all but the main part)."""
     pairs: int = 2000
     """Training pairs of the main condition; the other sizes are a quarter, half and double."""
     items: int = 2000
@@ -122,8 +128,8 @@ class Config:
     curve_points: int = 8
 
     def __post_init__(self):
-        one = self.screen != self.confirm
-        require(one, "--screen, --confirm", "given one at a time", (self.screen, self.confirm))
+        stages = (self.screen, self.confirm, self.report is not None)
+        require(sum(stages) == 1, "--screen, --confirm, --report", "one of the three", stages)
         for name in ("pairs", "items", "val_items", "side_items", "sample_items", "curve_points"):
             value = getattr(self, name)
             require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
@@ -438,10 +444,17 @@ def main(cfg: Config) -> None:
         return
     if not cfg.choices.is_file():
         raise DataError(f"{cfg.choices} does not exist: --screen makes the choices")
+    if cfg.report is not None and not cfg.report.is_file():
+        raise DataError(f"{cfg.report} does not exist: --confirm makes the records")
     choices = json.loads(cfg.choices.read_bytes())
-    records = confirm(cfg, choices)
-    page = cfg.run_dir / "results.md"
-    write(records, choices, page, cfg.run_dir / "figures", cfg.conditions)
+    if cfg.report is None:
+        records = confirm(cfg, choices)
+        with files.replacing(cfg.run_dir / "records.jsonl") as draft:
+            draft.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
+    else:
+        records = [json.loads(line) for line in cfg.report.read_text("utf-8").splitlines()]
+    page = cfg.page or cfg.run_dir / "results.md"
+    write(records, choices, page, page.parent / "figures", cfg.conditions)
     print(page)
 
 

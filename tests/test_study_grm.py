@@ -260,10 +260,18 @@ def test_from_a_screen_to_a_page_and_nothing_twice(monkeypatch, tmp_path, base):
     study_grm.main(confirm)
     assert (tmp_path / "results.md").read_bytes() == page
 
+    records, copy = tmp_path / "records.jsonl", tmp_path / "copy" / "results.md"
+    kept = {"report": records, "choices": tmp_path / "choices.json", "page": copy}
+    study_grm.main(Config(**kept, **small))
+    assert copy.read_bytes() == page
+    records.unlink()
+    with pytest.raises(DataError, match="--confirm makes the records"):
+        study_grm.main(Config(**kept, **small))
+
 
 def test_what_cannot_be_run_is_refused(monkeypatch, tmp_path, base):
     for wrong in ({}, {"screen": True, "confirm": True}):
-        with pytest.raises(OptionError, match="one at a time"):
+        with pytest.raises(OptionError, match="one of the three"):
             Config(**wrong)
     with pytest.raises(OptionError, match="--methods"):
         Config(screen=True, methods=("bt", "magic"))
