@@ -219,13 +219,13 @@ def test_the_confirmation_runs_each_job_once_the_main_part_first(monkeypatch, ba
     monkeypatch.setattr(study_grm, "sweep", count)
     monkeypatch.setattr(toy, "shipped_base", lambda: base)
     records = study_grm.confirm(Config(confirm=True, workers=1), chosen())
-    # 12 seeds x 3 conditions x 8 methods; 5 x 8 x 2 sizes less the 5 x 3 x 2 that are main's;
-    # 5 x 4 strengths less main's 5; 5 x 2 x 2 heads; 5 frozen; 3 x 2 x 2 curves.
-    counts = {"main": 288, "sizes": 50, "strengths": 15, "heads": 20, "frozen": 5, "curves": 12}
+    # 12 seeds x 3 conditions x 8 methods; 3 x 8 x 2 sizes less the 3 x 3 x 2 that are main's;
+    # 3 x 4 strengths less main's 3; 3 x 2 x 2 heads; 3 frozen; 2 x 2 x 2 curves.
+    counts = {"main": 288, "sizes": 30, "strengths": 9, "heads": 12, "frozen": 3, "curves": 8}
     parts = [record["part"] for record in records]
     assert {part: parts.count(part) for part in counts} == counts
     assert parts[:288] == ["main"] * 288
-    assert len(set(asked)) == len(asked) == 390
+    assert len(set(asked)) == len(asked) == 350
     assert [job.seed for job in asked[:288]] == [100 + i // 24 for i in range(288)]
     assert {job.lexicon for job in asked} == {"report"}
 

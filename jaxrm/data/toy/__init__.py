@@ -3,7 +3,7 @@
 People ask short questions of nineteen families (look-up in an invented encyclopaedia, lists, order,
 counting, arithmetic in one and several steps, format, requests to refuse); a flawed author answers;
 readers react; `World.gold` grades any answer. The author's text trains a base model, comparisons of
-answers train and test reward models. `docs/toyworld.md` shows samples of everything.
+answers train and test reward models.
 
 Three habits of the text make the world a test. The base's own log-probability must order answers
 not much better than chance (or keeping the language model would be an oracle), while a linear
