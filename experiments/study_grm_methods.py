@@ -68,23 +68,21 @@ def replay(strength: float) -> LossFn:
     return loss_fn
 
 
-def adam(learning_rate: float, strength: float | None) -> optax.GradientTransformation:
-    """Adam with clipping, at a constant rate."""
+def adam(
+    learning_rate: float, strength: float | None, *pulls: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Adam with clipping, and what pulls beside the gradient, at one constant rate."""
     return optax.chain(
         optax.clip_by_global_norm(CLIP),
         optax.scale_by_adam(),
+        *pulls,
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
 def pulled_adam(learning_rate: float, strength: float) -> optax.GradientTransformation:
     """The same with `strength` of a decay like AdamW's, to the initial weights instead of to 0."""
-    return optax.chain(
-        optax.clip_by_global_norm(CLIP),
-        optax.scale_by_adam(),
-        pull_to_start(strength),
-        optax.scale_by_learning_rate(learning_rate),
-    )
+    return adam(learning_rate, strength, pull_to_start(strength))
 
 
 def pull_to_start(strength: float) -> optax.GradientTransformation:
