@@ -30,10 +30,11 @@ from jaxrm.data.toy import SPLITS, World, samples
 from jaxrm.data.toy import gold as grading
 from jaxrm.data.toy.author import FLATTERY
 from jaxrm.data.toy.lexicons import LEXICONS
-from jaxrm.data.toy.samples import answers, follows_mark, is_noisy, one_of_each, question, table
+from jaxrm.data.toy.samples import answers, follows_mark, is_noisy, one_of_each, question
 from jaxrm.errors import OptionError, require
 from jaxrm.evaluate.accuracy import Accuracy, accuracy_by_subset, macro_accuracy
 from jaxrm.evaluate.probe import final_states, fit_head
+from jaxrm.markdown import table
 from jaxrm.models import heads, hub
 from jaxrm.models.heads import HeadConfig
 from jaxrm.score import read

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from jaxrm.evaluate.statistics import Paired
+from jaxrm.markdown import table
 from jaxrm.study.claims import Claim
 from jaxrm.study.records import SPLITS, VARIANTS, Runs, common, macro, scores, standard_error
 
@@ -16,12 +16,6 @@ Form = tuple[int, str]
 PERCENT: Form = (100, ".1f")
 POINTS: Form = (100, "+.2f")
 SHARE: Form = (1, ".3f")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int) -> str:
-    """A Markdown table whose first `left` columns are aligned left, the others right."""
-    rule = ["---" if i < left else "---:" for i in range(len(head))]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in [head, rule, *rows])
 
 
 def cell(scores: np.ndarray, form: Form) -> str:

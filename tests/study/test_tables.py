@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxrm.markdown import table
 from jaxrm.study.claims import claims
-from jaxrm.study.tables import PERCENT, POINTS, SHARE, cell, comparison, table, verdict_table
+from jaxrm.study.tables import PERCENT, POINTS, SHARE, cell, comparison, verdict_table
 from tests.study.toy_records import SEEDS, STEPS, A, main_part, rows, study
 
 

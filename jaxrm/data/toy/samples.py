@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.toy.gold import WEIGHTS
 from jaxrm.data.toy.lexicons import LEXICONS
 from jaxrm.data.toy.world import SPLITS, Split, World
+from jaxrm.markdown import table
 
 TEMPERATURE = 0.1
 """Of the annotators of the ranking that is shown, so that it is not in the order of gold always."""
@@ -125,12 +126,6 @@ def is_noisy(pair: Comparison) -> bool:
 def follows_mark(pair: Comparison) -> bool:
     """Whether the better answer by gold has the mark."""
     return "!" in answers(pair)[is_noisy(pair)]
-
-
-def table(head: Sequence[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def code(text: str) -> str:
