@@ -31,7 +31,7 @@ from experiments.grm_gemma import PRESETS, RULES, Preset
 from jaxrm import cli, parallel
 from jaxrm.data import packing, planning
 from jaxrm.data.packing import Branch, PackedBatch, PackShape, TokenTree
-from jaxrm.models import transformer
+from jaxrm.models import families, transformer
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.transformer import Compute, RewardModel
 from jaxrm.train import state
@@ -101,7 +101,7 @@ def measure(config: Config) -> dict[str, Any]:
     cfg = dataclasses.replace(PRESETS[config.preset], regularizer=config.regularizer)
     cfg = dataclasses.replace(cfg, rows=config.rows or cfg.rows, accumulate=1)
     mesh = parallel.make_mesh(config.mesh)
-    decoder = ModelConfig.from_hf(SHAPES[config.shapes])
+    decoder = families.read(SHAPES[config.shapes])
     batch = random_batch(decoder, cfg)
     lora = cfg.lora if cfg.train == "lora" else None
     declared = transformer.declare(decoder, cfg.head, lora)

@@ -16,15 +16,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from jax.sharding import Mesh
 
-from jaxrm import cli, parallel, report
+from jaxrm import card, cli, parallel, report
 from jaxrm.data import chat, planning, sources, toy
+from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackedBatch
@@ -35,8 +36,7 @@ from jaxrm.evaluate import splits
 from jaxrm.evaluate.probe import probe
 from jaxrm.evaluate.splits import Split
 from jaxrm.losses import generation, preference
-from jaxrm.models import adapter, heads, hub, transformer
-from jaxrm.models.config import ModelConfig
+from jaxrm.models import adapter, families, heads, hub, transformer, vocabulary
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import Compute, RewardModel
@@ -66,7 +66,7 @@ class Config:
     run_dir: Path = Path("runs/grm_gemma")
     """Where everything goes; the same command with the same directory resumes."""
     base: Path | None = None
-    """A Gemma directory in Hugging Face layout; the toy base without it."""
+    """A Gemma, Llama, Mistral or Qwen directory in Hugging Face layout; the toy base without it."""
     chat_template: Path | None = None
     """A file with the chat template, for a base that brings none."""
     data: tuple[str, ...] = ()
@@ -96,6 +96,8 @@ class Config:
     """Where log-probs of DPO's reference are kept between runs; in the run directory without it."""
     head: HeadConfig = HeadConfig()
     """The reward head of all models."""
+    export_language_model: bool = False
+    """Also export each model with its language-model head, as a ...ForCausalLM."""
     train: Literal["all", "lora", "head"] = "all"
     """Which parameters train: all of them, low-rank updates and the head, or the head alone."""
     lora: LoraConfig = LoraConfig()
@@ -208,8 +210,8 @@ _FULL = dataclasses.replace(
     learning_rate=5e-6,
 )
 # The toy's learning rate was chosen on its `dev` lexicon by `val` alone, to which any alpha between
-# .01 and .3 is the same (`study_grm_choices.json`). The last two families cannot be read yet; the
-# recipe's scripts hold no values of their own for them.
+# .01 and .3 is the same (`study_grm_choices.json`). The recipe's scripts hold no values of their
+# own for the last two families.
 PRESETS: dict[Preset, Config] = {
     "toy": Config(),
     "gemma-2b-it-lora": _LORA,
@@ -217,6 +219,16 @@ PRESETS: dict[Preset, Config] = {
     "mistral-7b-instruct-lora": dataclasses.replace(_LORA, preset="mistral-7b-instruct-lora"),
     "llama-3-8b-instruct-full": dataclasses.replace(_FULL, preset="llama-3-8b-instruct-full"),
 }
+
+METHODS: dict[Name, str] = {
+    "baseline": "Trained as a Bradley-Terry model of preferences alone.",
+    "margin": "Trained as a Bradley-Terry model whose rewards are to differ by the data's margins.",
+    "label_smoothed": "Trained as a Bradley-Terry model with smoothed labels.",
+    "grm": "Trained as a generalizable reward model (GRM, [arXiv 2406.10216]"
+    "(https://arxiv.org/abs/2406.10216)): a Bradley-Terry model of preferences whose hidden states "
+    "also serve a language-model head, which a text-generation loss keeps able to write.",
+}
+"""What a model's card says of its training."""
 
 RULES = parallel.ShardingRules()
 """Which logical axis of a parameter lies over which axis of the mesh."""
@@ -292,6 +304,7 @@ def main(cfg: Config) -> None:
         truncate_prompt=cfg.truncate_prompt,
     )
     print(f"training data: {training.tally}")
+    vocabulary.check(hub.read_config(base), tokenizer, str(base))
     base_key = fingerprint(base)
     check_inputs(run, {"the training data": training.key(), "the base": base_key})
     if "margin" in cfg.models and not any(tree.margin for tree in training.trees):
@@ -369,16 +382,42 @@ def main(cfg: Config) -> None:
             evaluate=lambda model: splits.curves(evaluate(model, sample, language=False)),
             eval_every=cfg.eval_every or max(1, steps // 10),
         )
-        hub.save(model, run / name / "export", tokenizer)
-        if cfg.train == "lora":
-            adapter.save(model, run / name / "adapter", base=str(base), tokenizer=tokenizer)
         results["models"][name] = evaluate(model, held_out, progress=name)
         if best is not None:
             chosen = best.among(run / name / "metrics.jsonl")
             results.setdefault("selected", {})[name] = dataclasses.asdict(chosen)
+        export(model, run / name, name, results, tokenizer, base, cfg)
     if jax.process_index() == 0:
         report.write(run, results)
         print(f"{report.table(results)}\n\n{run / 'report.html'}")
+
+
+def export(
+    model: RewardModel,
+    folder: Path,
+    name: Name,
+    results: Mapping[str, Any],
+    tokenizer: ChatTokenizer,
+    base: Path,
+    cfg: Config,
+) -> None:
+    """Leaves the model in the layouts of others, with a card that says what was measured."""
+    split, figures = next(iter(results["models"][name].items()))
+    scale = splits.reward_scale(figures, f"the held-out split {split}")
+    text = card.write(
+        name,
+        results,
+        method=METHODS[name],
+        base=cfg.base.name if cfg.base else "jaxrm's toy base",
+        config=model.config,
+        head=cfg.head,
+        scale=scale,
+    )
+    hub.save(model, folder / "export", tokenizer, scale=scale, card=text)
+    if cfg.export_language_model:
+        hub.save(model.language_model(), folder / "language_model", tokenizer)
+    if cfg.train == "lora":
+        adapter.save(model, folder / "adapter", base=str(base), tokenizer=tokenizer)
 
 
 def check(cfg: Config) -> None:
@@ -447,7 +486,7 @@ def pretrain(cfg: Config, run: Path, mesh: Mesh) -> Path:
     trees = chat.tokenize(text, tokenizer)
     shape = planning.fit_shape(trees, rows=6, length=224, ask="all")
     loader = Loader(trees, shape, mesh=mesh, seed=0)
-    config = ModelConfig.from_hf(json.loads((toy.TOKENIZER / "config.json").read_text()))
+    config = families.read(json.loads((toy.TOKENIZER / "config.json").read_text()))
 
     def language_loss(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
         logps = heads.target_logps(model, model.hidden(batch), batch)

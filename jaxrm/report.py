@@ -11,10 +11,10 @@ The page is one file with its figures inside. `results.json` holds
     data     {name: {read, used, dropped: {reason: count}, truncated, folded}} (optional)
     selected {name: {step, value}}, the step whose model counts, where one was chosen (optional)
 
-where `rewards` is {edges, best, others}, histogram counts of the best and the other responses'
-rewards, `language` is {accuracy, n, standard_error} of ordering responses by their log-prob under
-the language-model head, `probe` the same of a linear probe on the base's frozen states, and those
-three and `loss` are optional.
+where `rewards` is {mean, deviation, n, edges, best, others}, the last two histogram counts of the
+best and the other responses' rewards, `language` is {accuracy, n, standard_error} of ordering
+responses by their log-prob under the language-model head, `probe` the same of a linear probe on the
+base's frozen states, and those three and `loss` are optional.
 """
 
 from __future__ import annotations

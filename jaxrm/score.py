@@ -29,7 +29,7 @@ from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.loader import pack_local, prefetch
 from jaxrm.data.packing import PackedBatch, TokenTree
 from jaxrm.errors import DataError
-from jaxrm.models import heads, hub, transformer
+from jaxrm.models import heads, hub, transformer, vocabulary
 from jaxrm.models.parameters import Tree
 from jaxrm.models.transformer import RewardModel
 
@@ -77,7 +77,9 @@ def read(
     """
     counts = [len(tree.branches) for tree in trees]
     structure, params = transformer.split(model)
-    batches = _batches(trees, rows, row_length, ask, mesh)
+    # Where a prompt reads differently before a longer response, responses cannot share it.
+    shared = not model.config.rope.depends_on_length
+    batches = _batches(trees, rows, row_length, ask, mesh, shared)
     with jax.set_mesh(mesh):
         found = read_batches(
             structure, params, batches, readings, responses=sum(counts), progress=progress
@@ -147,17 +149,22 @@ def _read_batch(
 
 
 def _batches(
-    trees: Sequence[TokenTree], rows: int, row_length: int, ask: packing.Ask, mesh: Mesh
+    trees: Sequence[TokenTree],
+    rows: int,
+    row_length: int,
+    ask: packing.Ask,
+    mesh: Mesh,
+    shared: bool,
 ) -> Iterator[PackedBatch]:
     """Batches of all trees, the short ones in rows of `row_length`, the long ones in longer
-    rows."""
+    rows; unless prompts are `shared`, every branch has its own."""
     offsets = packing.response_offsets(trees)
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     buckets: dict[int, list[tuple[TokenTree, int]]] = collections.defaultdict(list)
     for tree, offset in zip(trees, offsets, strict=True):
         need = packing.longest_branch(tree)
         length = row_length if need <= row_length else 1 << (need - 1).bit_length()
-        for part in packing.split(tree, length):
+        for part in packing.split(tree, length if shared else 0):
             buckets[length].append((part, offset))
             offset += len(part.branches)
     for length, bucket in sorted(buckets.items()):
@@ -213,6 +220,7 @@ def main(config: Config) -> None:
     mesh = parallel.make_mesh(config.mesh)
     comparisons = sources.read(config.input)
     tokenizer = chat.load_tokenizer(config.model, config.chat_template)
+    vocabulary.check(hub.read_config(config.model), tokenizer, str(config.model))
     trees = chat.tokenize(comparisons, tokenizer)
     compute = transformer.Compute(dtype=config.dtype)
     model = hub.load(config.model, None, adapter=config.adapter, compute=compute, mesh=mesh)

@@ -1,4 +1,4 @@
-"""From conversations to rewards, log-probs and gradients: equal to Hugging Face's torch Gemma."""
+"""From conversations to rewards, log-probs and gradients: equal to Hugging Face's torch models."""
 
 import dataclasses
 import functools
@@ -11,21 +11,21 @@ from safetensors.numpy import load_file
 
 from jaxrm.data import chat, packing, planning, sources
 from jaxrm.losses import generation, preference
-from jaxrm.models import heads, hub, transformer
-from jaxrm.models.transformer import RewardModel
+from jaxrm.models import heads, hub, tensorfile, transformer
+from jaxrm.models.config import ModelConfig
 from tests import messages_oracle
-from tests.messages_oracle import ALPHA, BETA, FOLDER
+from tests.messages_oracle import ALPHA, BETA, CHATS, FOLDER
+from tests.models.support import load, named_gradients, quick_jit, small_model
 
 
-@pytest.fixture(scope="module")
-def trees():
-    return chat.tokenize(sources.read(FOLDER / "rows.jsonl"), chat.load_tokenizer(FOLDER))
+def tokenized(directory):
+    return chat.tokenize(sources.read(FOLDER / "rows.jsonl"), chat.load_tokenizer(directory))
 
 
-@pytest.fixture(scope="module")
-def batch(trees):
-    # Two rows, so that conversations share a row and do not.
-    shape = planning.fit_shape(trees, rows=2, length=160, ask="all")
+def two_rows(trees):
+    """Conversations that share a row and some that do not."""
+    length = 2 * max(map(packing.tree_length, trees))
+    shape = planning.fit_shape(trees, rows=2, length=length, ask="all")
     sizes = packing.measure(trees, ask="all", preferences=True)
     plan = planning.plan_rows(sizes, shape.capacity, np.arange(len(trees)))
     assert len(plan) == 2
@@ -33,36 +33,49 @@ def batch(trees):
 
 
 @pytest.fixture(scope="module")
+def trees():
+    return tokenized(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def batch(trees):
+    return two_rows(trees)
+
+
+@pytest.fixture(scope="module")
 def model():
-    return hub.load(FOLDER, None)
+    return load(FOLDER)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def read_params(params, structure, batch):
+def _read(structure, params, batch):
     model = transformer.merge(structure, params)
     hidden = model.hidden(batch)
     rewards = heads.rewards(model, hidden, batch)
     return hidden, rewards, heads.response_logps(model, hidden, batch)
 
 
+read_params = quick_jit(_read)
+
+
 def read(model, batch):
-    structure, params = transformer.split(model)
-    return read_params(params, structure, batch)
+    return read_params(*transformer.split(model), batch)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-@jax.value_and_grad
-def loss_and_gradient(params, structure, batch):
-    _, rewards, logps = read_params(params, structure, batch)
-    pairs, best = batch.pair_weight * batch.pair_mask, batch.best_mask
-    reward = preference.bradley_terry(*batch.pairs(rewards))
-    text = generation.sft(batch.best(logps), BETA)
-    return (1 - ALPHA) * (reward * pairs).sum() / pairs.sum() + ALPHA * (
-        text * best
-    ).sum() / best.sum()
+@quick_jit
+def loss_and_gradient(structure, params, batch):
+    def loss_fn(params):
+        _, rewards, logps = _read(structure, params, batch)
+        pairs, best = batch.pair_weight * batch.pair_mask, batch.best_mask
+        reward = preference.bradley_terry(*batch.pairs(rewards))
+        text = generation.sft(batch.best(logps), BETA)
+        return (1 - ALPHA) * (reward * pairs).sum() / pairs.sum() + ALPHA * (
+            text * best
+        ).sum() / best.sum()
+
+    return jax.value_and_grad(loss_fn)(params)
 
 
-def check_against(values, gradients, model, batch, tmp_path):
+def check_values(values, model, batch):
     hidden, rewards, logps = map(np.asarray, read(model, batch))
     seen = 0
     for r, s in zip(*np.nonzero(np.asarray(batch.response_mask)), strict=True):
@@ -79,13 +92,12 @@ def check_against(values, gradients, model, batch, tmp_path):
         seen += 1
     assert seen == 8
 
+
+def check_gradients(values, gradients, model, batch, tmp_path):
     structure, params = transformer.split(model)
-    loss, gradient = loss_and_gradient(params, structure, batch)
+    loss, gradient = loss_and_gradient(structure, params, batch)
     np.testing.assert_allclose(loss, values["loss"], rtol=1e-5)
-    # The gradient is a model-shaped tree: saved as a model it gets Hugging Face's names and layout.
-    named = RewardModel(model.config, model.head_config, params=gradient)
-    hub.save(named, tmp_path / "gradient")
-    ours = load_file(tmp_path / "gradient" / "model.safetensors")
+    ours = named_gradients(model, gradient, tmp_path)
     assert ours.keys() == gradients.keys()
     for name, theirs in gradients.items():
         scale = np.abs(theirs).max()
@@ -95,14 +107,66 @@ def check_against(values, gradients, model, batch, tmp_path):
 
 def test_values_and_gradients_equal_the_stored_torch_ones(model, batch, tmp_path):
     values = dict(np.load(FOLDER / "values.npz"))
+    check_values(values, model, batch)
     gradients = load_file(FOLDER / "gradients.safetensors")
-    check_against(values, gradients, model, batch, tmp_path)
+    check_gradients(values, gradients, model, batch, tmp_path)
+
+
+@pytest.fixture(scope="module", params=[name for name in CHATS if name != "gemma"])
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def directory(family, tmp_path_factory):
+    """A small model of the family with its tokenizer, as `messages_oracle` had it."""
+    scratch = tmp_path_factory.mktemp(family)
+    config = ModelConfig.from_hf(messages_oracle.family_config(family))
+    with jax.disable_jit():  # as in `load`
+        hub.save(small_model(config, None), scratch / "shapes")
+    named = tensorfile.read(scratch / "shapes" / "model.safetensors")
+    shapes = {name: tensor.shape for name, tensor in named.items()}
+    shapes["score.weight"] = (1, config.hidden_size)
+    messages_oracle.write(family, shapes, scratch / "model")
+    return scratch / "model"
+
+
+def test_every_familys_values_equal_the_stored_torch_ones(family, directory):
+    values = dict(np.load(FOLDER / family / "values.npz"))
+    check_values(values, load(directory), two_rows(tokenized(directory)))
+
+
+@pytest.mark.torch
+def test_every_familys_values_and_gradients_equal_live_torch(family, directory, tmp_path):
+    pytest.importorskip("torch")
+    values, gradients = messages_oracle.answers(directory, CHATS[family].end_of_turn)
+    model, batch = load(directory), two_rows(tokenized(directory))
+    check_values(values, model, batch)
+    check_gradients(values, gradients, model, batch, tmp_path)
+
+
+LAST = {"llama": "<|eot_id|>", "mistral": "</s>"}
+
+
+def test_texts_begin_once_and_end_where_rewards_are_read(family, directory):
+    hf = chat.load_tokenizer(directory).hf
+    for tree in tokenized(directory):
+        for branch in tree.branches:
+            ids = np.concatenate([tree.prompt, branch.tokens])
+            begins = np.flatnonzero(ids == hf.bos_token_id)
+            assert begins.tolist() == ([] if family.startswith("qwen") else [0])
+            # Of the other families' templates a newline is the last word, but no target.
+            assert hf.decode(ids[-1]) == LAST.get(family, "\n")
+            targets = branch.tokens[branch.targets]
+            assert hf.decode(targets[-1]) == CHATS[family].end_of_turn
 
 
 @pytest.mark.torch
 def test_values_and_gradients_equal_live_torch(model, batch, tmp_path):
     pytest.importorskip("torch")
-    check_against(*messages_oracle.answers(), model, batch, tmp_path)
+    values, gradients = messages_oracle.answers()
+    check_values(values, model, batch)
+    check_gradients(values, gradients, model, batch, tmp_path)
 
 
 @pytest.mark.torch
@@ -112,7 +176,7 @@ def test_what_we_save_is_what_torch_reads(model, batch, tmp_path):
     values, _ = messages_oracle.answers(tmp_path / "saved")
     stored = np.load(FOLDER / "values.npz")
     for name in stored.files:
-        np.testing.assert_allclose(values[name], stored[name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(values[name], stored[name], rtol=1e-5, atol=1e-5)
 
 
 def unpacked(trees):
@@ -155,7 +219,7 @@ def test_gradients_do_not_depend_on_packing(model, trees):
         sizes = packing.measure(trees, ask="best", preferences=True)
         plan = planning.plan_rows(sizes, shape.capacity, np.array(order))
         batch = jax.tree.map(jnp.asarray, packing.pack(trees, plan, shape))
-        gradients.append(loss_and_gradient(params, structure, batch)[1])
+        gradients.append(loss_and_gradient(structure, params, batch)[1])
     for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):
         scale = np.abs(one).max()
         np.testing.assert_allclose(one / scale, other / scale, atol=1e-4)

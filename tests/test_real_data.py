@@ -12,8 +12,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from jaxrm.data.chat import ChatTokenizer
-from jaxrm.models import hub, transformer
-from jaxrm.models.config import ModelConfig
+from jaxrm.models import families, hub, transformer
 from tests.shared_data import shared
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +31,7 @@ def base(tmp_path_factory):
     )
     hf.chat_template = shared("tokenizers", "chat_templates", "mistral-instruct.jinja").read_text()
     hf.chat_template = "".join(line.strip() for line in hf.chat_template.splitlines())
-    config = ModelConfig.from_hf(
+    config = families.read(
         {
             "model_type": "gemma",
             "vocab_size": len(hf),

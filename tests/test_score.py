@@ -13,8 +13,11 @@ from jaxrm import parallel
 from jaxrm import score as scoring
 from jaxrm.data import chat, sources
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.packing import TokenTree
 from jaxrm.errors import DataError
-from jaxrm.models import heads, hub
+from jaxrm.models import heads, hub, transformer
+from jaxrm.models.rotary import Dynamic, Rope
+from jaxrm.models.transformer import RewardModel
 from jaxrm.score import read, score
 from tests.messages_oracle import FOLDER
 
@@ -80,7 +83,7 @@ def test_scores_follow_their_comparison_in_any_order(scores, model, trees, mesh)
 
 
 def test_longer_rows_come_fewer_to_a_batch(trees, mesh):
-    batches = list(scoring._batches(trees, 8, 64, "none", mesh))
+    batches = list(scoring._batches(trees, 8, 64, "none", mesh, shared=True))
     shapes = {batch.tokens.shape for batch in batches}
     assert len(shapes) > 1
     for rows, length in shapes:
@@ -130,3 +133,20 @@ def test_a_bad_row_is_named_and_nothing_is_written(tmp_path):
     assert "in.jsonl, row 2: field 'responses[0]': expected text" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_no_reward_hangs_on_its_siblings_where_frequencies_go_by_length(model, trees, mesh):
+    scaled = Rope(10_000.0, Dynamic(factor=4.0, original_length=32))
+    config, params = dataclasses.replace(model.config, rope=scaled), transformer.split(model)[1]
+    dynamic = RewardModel(config, model.head_config, params=params)
+    options = {"mesh": mesh, "rows": 2, "row_length": 512}
+    together = score(dynamic, trees, **options)
+    alone = [
+        score(dynamic, [TokenTree(tree.prompt, (branch,))], **options)[0][0]
+        for tree in trees[:3]
+        for branch in tree.branches
+    ]
+    np.testing.assert_allclose(np.concatenate(together[:3]), alone, rtol=1e-4)
+    # One of these texts is long enough to be read otherwise.
+    plain = np.concatenate(score(model, trees[:3], **options))
+    assert np.abs(plain - alone).max() > 1e-2

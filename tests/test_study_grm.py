@@ -20,8 +20,7 @@ from jaxrm.data import packing, planning, toy
 from jaxrm.errors import DataError, OptionError
 from jaxrm.evaluate.packed import pair_shape, read, reading_shape
 from jaxrm.evaluate.probe import fit_head
-from jaxrm.models import hub, transformer
-from jaxrm.models.config import ModelConfig
+from jaxrm.models import families, hub, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.study.records import Condition, Trial
 from jaxrm.train.short import Point
@@ -36,7 +35,7 @@ def base(tmp_path_factory):
     sizes |= {"num_attention_heads": 1, "num_key_value_heads": 1}
     config = json.loads((toy.TOKENIZER / "config.json").read_text()) | sizes
     directory = tmp_path_factory.mktemp("base") / "export"
-    model = transformer.create(ModelConfig.from_hf(config), None, seed=0)
+    model = transformer.create(families.read(config), None, seed=0)
     hub.save(model, directory, study_grm.tokenizer().hf)
     return directory
 

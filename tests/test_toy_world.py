@@ -15,8 +15,7 @@ from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.toy import SPLITS, World, samples
 from jaxrm.data.toy.gold import WEIGHTS
 from jaxrm.errors import DataError, OptionError
-from jaxrm.models import hub, transformer
-from jaxrm.models.config import ModelConfig
+from jaxrm.models import families, hub, transformer
 
 ITEMS = 60
 SMALL = {
@@ -34,7 +33,7 @@ def cfg(tmp_path_factory):
     """A run with a small random base on one device."""
     folder = tmp_path_factory.mktemp("toy_world")
     config = json.loads((toy.TOKENIZER / "config.json").read_text()) | SMALL
-    model = transformer.create(ModelConfig.from_hf(config), None, seed=0)
+    model = transformer.create(families.read(config), None, seed=0)
     hub.save(model, folder / "base", chat.load_tokenizer(toy.TOKENIZER))
     one, make_mesh = jax.devices()[:1], toy_world.parallel.make_mesh
     with pytest.MonkeyPatch.context() as patch:

@@ -82,11 +82,19 @@ class ChatTokenizer:
         return self._render(_fold(messages) if self.folds_system else messages, opened)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes the tokenizer's files, to be read back without guessing a tokenizer class."""
+        """Writes the tokenizer's files, so that transformers 4 and 5 read the same from them."""
         self.hf.save_pretrained(directory)
         path = Path(directory, "tokenizer_config.json")
         config = json.loads(path.read_text("utf-8"))
+        # The class is not to be guessed from the model's type.
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        # transformers 4 fails on the list of that name, and 5 reads the older name too.
+        if extra := config.pop("extra_special_tokens", None):
+            config["additional_special_tokens"] = extra
+        # Without it transformers 4 makes token_type_ids too, which decoders do not take.
+        config["model_input_names"] = ["input_ids", "attention_mask"]
+        for of_this_process in ("backend", "is_local", "local_files_only"):
+            config.pop(of_this_process, None)
         path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
     def _render(self, messages: Conversation, opened: bool) -> str:
@@ -106,10 +114,10 @@ def load_tokenizer(directory: str | Path, chat_template: str | Path | None = Non
     if not any((directory / name).is_file() for name in VOCABULARY_FILES):
         problem = f"no tokenizer here: expected one of {', '.join(VOCABULARY_FILES)}"
         raise TokenizerError(f"{directory}: {problem}")
-    # Without a class of its own on record, AutoTokenizer takes the one that belongs to the model
-    # type of config.json and rebuilds the vocabulary in that class's manner, whatever
-    # tokenizer.json says.
-    as_filed = (directory / "tokenizer.json").is_file() and not _names_class(directory)
+    # Without a class of its own on record, and for some model types (qwen2) even with one,
+    # AutoTokenizer takes the class that belongs to the model type of config.json and rebuilds the
+    # vocabulary in its manner, whatever tokenizer.json says.
+    as_filed = (directory / "tokenizer.json").is_file() and _class_of(directory) in _NO_FAMILY_S
     family = PreTrainedTokenizerFast if as_filed else AutoTokenizer
     try:
         hf = family.from_pretrained(str(directory), local_files_only=True)
@@ -291,12 +299,17 @@ def _fold(messages: Conversation) -> Conversation:
     return (*messages[1:user], joined, *messages[user + 1 :])
 
 
-def _names_class(directory: Path) -> bool:
+# Classes that take tokenizer.json as it is.
+_NO_FAMILY_S = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+def _class_of(directory: Path) -> str | None:
+    """The tokenizer's class, where `tokenizer_config.json` names one."""
     path = directory / "tokenizer_config.json"
     if not path.is_file():
-        return False
+        return None
     try:
-        return bool(json.loads(path.read_text("utf-8")).get("tokenizer_class"))
+        return json.loads(path.read_text("utf-8")).get("tokenizer_class") or None
     except (ValueError, AttributeError) as error:
         raise TokenizerError(f"{path}: not a JSON object: {error}") from error
 

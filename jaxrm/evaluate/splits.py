@@ -13,6 +13,7 @@ from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import TokenTree
 from jaxrm.evaluate.accuracy import accuracy
 from jaxrm.models import heads
+from jaxrm.models.hub import RewardScale
 from jaxrm.models.transformer import RewardModel
 from jaxrm.score import read
 
@@ -49,7 +50,8 @@ def evaluate(
     Returns, by split:
       accuracy, n, standard_error: of the rewards' strict order (absent without a reward head);
       loss: the mean Bradley-Terry loss, in nats;
-      rewards: histogram counts of best and other responses over shared `edges`;
+      rewards: mean, deviation and n of all rewards, and histogram counts of those of best and of
+        other responses over shared `edges`;
       language: accuracy, n, standard_error of ordering by summed log-prob under the language-model
         head: what is left of the model's ability to write (absent if not asked for).
     """
@@ -88,6 +90,12 @@ def curves(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
+def reward_scale(figures: Mapping[str, Any], reference: str) -> RewardScale:
+    """Where a model's rewards lie on a split, from the `figures` that `evaluate` has of it."""
+    rewards = figures["rewards"]
+    return RewardScale(rewards["mean"], rewards["deviation"], reference, rewards["n"])
+
+
 def _of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> dict[str, Any]:
     # First, because it is what refuses comparisons without ranks by their file and row.
     strict = accuracy(rewards, comparisons)
@@ -100,7 +108,8 @@ def _of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]
             losses.append(np.logaddexp(0.0, -difference).mean())
         best.append(values[ranks == ranks.min()])
         others.append(values[ranks > ranks.min()])
-    edges = np.histogram_bin_edges(np.concatenate(rewards), HISTOGRAM_BINS)
+    together = np.concatenate(rewards).astype(np.float64)
+    edges = np.histogram_bin_edges(together, HISTOGRAM_BINS)
     histogram = {
         "edges": edges,
         "best": np.histogram(np.concatenate(best), edges)[0],
@@ -109,5 +118,10 @@ def _of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]
     return {
         **dataclasses.asdict(strict),
         "loss": float(np.mean(losses)),
-        "rewards": {part: values.tolist() for part, values in histogram.items()},
+        "rewards": {
+            "mean": float(together.mean()),
+            "deviation": float(together.std()),
+            "n": len(together),
+            **{part: values.tolist() for part, values in histogram.items()},
+        },
     }

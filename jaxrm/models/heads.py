@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxrm.data.packing import PackedBatch
-from jaxrm.errors import require
+from jaxrm.errors import ModelFileError, require
 from jaxrm.models.layers import dropout, soft_cap, wide_einsum
 from jaxrm.models.parameters import Parameter, Tree, constant, normal
 
@@ -143,6 +143,9 @@ def target_logps(
     Logits exist for `compute.logp_chunk` targets of each row at a time, and are computed again in
     the backward pass instead of being kept. Chunks are cut along the targets of a row: flattening
     rows first would make every chunk cross the devices that hold them.
+
+    Raises:
+      ModelFileError: the model's files left its language-model head out.
     """
     rows, targets = batch.target.shape
     if targets == 0:
@@ -155,7 +158,12 @@ def target_logps(
         x = jnp.pad(x, padding).reshape(rows, chunks, chunk, *x.shape[2:])
         return jnp.moveaxis(x, 1, 0)
 
-    head = model.embedding if model.lm_head is None else model.lm_head
+    head = model.embedding if model.config.tie_embeddings else model.lm_head
+    if head is None:
+        raise ModelFileError(
+            "this model has no language-model head, so no log-probs: it comes from the files of a "
+            "sequence classifier, which leave lm_head.weight out; its ...ForCausalLM has one"
+        )
     weight, cap = head[...], model.config.logit_softcap
 
     def logps_of(states: jax.Array, target: jax.Array) -> jax.Array:

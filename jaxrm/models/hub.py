@@ -1,7 +1,6 @@
 """Model directories in Hugging Face's layout: read straight into sharded arrays, and written.
 
-Neither way needs torch. Weights are transposed on the devices, where it is nearly free, and the
-host never holds more than one tensor of the file at a time.
+Neither way needs torch.
 """
 
 from __future__ import annotations
@@ -10,51 +9,62 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from jaxrm.errors import ModelFileError
+from jaxrm.data.chat import ChatTokenizer
+from jaxrm.errors import ModelFileError, require
 from jaxrm.files import replacing
-from jaxrm.models import heads, tensorfile, transformer
+from jaxrm.models import families, heads, transformer, vocabulary, weights
 from jaxrm.models.adapter import CONFIG as ADAPTER_CONFIG
 from jaxrm.models.adapter import read as read_adapter
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.layout import (
-    CLASS_PREFIX,
     EMBEDDING,
     LM_HEAD,
     Layout,
-    Stored,
     Tensors,
     check_replaceable,
     check_tensors,
-    one_layer,
     read_json,
     stored_head,
     stored_layout,
 )
 from jaxrm.models.lora import LoraConfig
-from jaxrm.models.parameters import Parameter, Tree, initialise, shapes
+from jaxrm.models.parameters import Tree, initialise, shapes
 from jaxrm.models.transformer import Compute, RewardModel
-from jaxrm.parallel import ShardingRules, replicated, shard_spec
+from jaxrm.parallel import ShardingRules
 
 log = logging.getLogger(__name__)
 
 
-class Tokenizer(Protocol):
-    """Whatever writes itself into a directory."""
+@dataclasses.dataclass(frozen=True)
+class RewardScale:
+    """Where the rewards of a model lie: (reward - offset) / scale is standardised on `reference`.
 
-    def save_pretrained(self, directory: str) -> Any:
-        """Writes the tokenizer's files."""
+    Attributes:
+      offset, scale: mean and standard deviation of the rewards there.
+      reference: what set of responses that is.
+      responses: how many.
+
+    Raises OptionError for a value out of range.
+    """
+
+    offset: float
+    scale: float
+    reference: str
+    responses: int
+
+    def __post_init__(self):
+        require(math.isfinite(self.offset), "a reward offset", "finite", self.offset)
+        require(0 < self.scale < math.inf, "a reward scale", "a number above 0", self.scale)
 
 
 def load(
@@ -72,7 +82,7 @@ def load(
     """Reads a model from `config.json` and safetensors, one file or several with an index.
 
     A directory with a reward head (`score.weight`, or GRM's `v_head.summary.*`) brings its own; one
-    without gets a fresh head drawn from `seed`, and the log says so.
+    of a language model gets a fresh head drawn from `seed`, and the log says so.
 
     Args:
       head: the reward head; None takes the one in the directory.
@@ -83,30 +93,15 @@ def load(
       dtype: of the parameters, apart from the reward head and LoRA, which are float32.
 
     Raises:
-      ModelFileError: something is missing, extra, misshapen, truncated, in a pickle, of an
-        architecture that is not implemented, or the stored head is another one than `head`.
+      ModelFileError: something is missing (a reward head too, where `config.json` promises one),
+        extra, misshapen, truncated, in a pickle, of an architecture that is not implemented, or the
+        stored head is another one than `head`.
       ValueError: both `lora` and `adapter` are given.
     """
     if adapter is not None and lora is not None:
         raise ValueError("an adapter brings its own LoRA: give one of the two")
     directory, rules = Path(directory), rules or ShardingRules()
-    config_file = directory / "config.json"
-    if not config_file.exists() and (directory / ADAPTER_CONFIG).exists():
-        raise ModelFileError(
-            f"{directory} is a LoRA adapter: give its base model's directory here, and this one as "
-            "the adapter"
-        )
-    if not config_file.exists():
-        raise ModelFileError(
-            f"{config_file} does not exist: give a directory in Hugging Face's layout, downloaded "
-            "before"
-        )
-    config = ModelConfig.from_hf(read_json(config_file), str(config_file))
-    tensors = _open(directory)
-    base_head = stored_head(tensors)
-    in_base = stored_layout(transformer.declare(config, base_head), base_head)
-    check_tensors(directory, tensors, in_base, ignored=_second_copy(tensors, in_base))
-
+    config, base_head, tensors, in_base = _open(directory)
     brought: Tree = {}
     held_head, head_from = base_head, directory
     if adapter is not None:
@@ -115,6 +110,8 @@ def load(
         if read_from.head is not None:
             held_head, head_from = read_from.head, Path(adapter)
             brought["reward_head"] = read_from.head_arrays
+    if held_head is None:
+        _check_promise(config, directory)
     head = _choose_head(head_from, config, head, held_head)
     declared = transformer.declare(config, head, lora)
     fresh: Tree = {}
@@ -124,15 +121,9 @@ def load(
     if lora is not None and adapter is None:
         fresh["lora"] = declared["lora"]
 
-    read = functools.partial(_read, tensors, mesh=mesh, rules=rules)
-    params = traverse_util.unflatten_dict(
-        {
-            path: read(stored, parameter, "float32" if path.startswith("reward_head") else dtype)
-            for path, (stored, parameter) in in_base.items()
-            if path.split("/")[0] not in brought
-        },
-        sep="/",
-    )
+    wanted = {path: place for path, place in in_base.items() if path.split("/")[0] not in brought}
+    kinds = functools.partial(_kind, dtype=dtype)
+    params = weights.read(tensors, wanted, kinds, mesh=mesh, rules=rules)
     if fresh:
         placement = transformer.placements(fresh, mesh, rules)
         params |= jax.jit(functools.partial(initialise, fresh), out_shardings=placement)(seed)
@@ -142,70 +133,132 @@ def load(
     return RewardModel(config, head, lora, compute=compute or Compute(), params=params)
 
 
+def load_language_model(
+    directory: str | Path,
+    *,
+    compute: Compute | None = None,
+    mesh: Mesh | None = None,
+    rules: ShardingRules | None = None,
+    dtype: str = "float32",
+) -> RewardModel:
+    """Reads a model without its reward head, if it has one. Arguments and errors as for `load`."""
+    config, _, tensors, layout = _open(Path(directory))
+    wanted = {path: place for path, place in layout.items() if not path.startswith("reward_head")}
+    kinds = functools.partial(_kind, dtype=dtype)
+    params = weights.read(tensors, wanted, kinds, mesh=mesh, rules=rules or ShardingRules())
+    return RewardModel(config, None, compute=compute or Compute(), params=params)
+
+
+def read_config(directory: str | Path) -> ModelConfig:
+    """What the model in a directory computes; raises ModelFileError as `load` does."""
+    path = Path(directory, "config.json")
+    if not path.exists() and Path(directory, ADAPTER_CONFIG).exists():
+        raise ModelFileError(
+            f"{directory} is a LoRA adapter: give its base model's directory here, and this one as "
+            "the adapter"
+        )
+    if not path.exists():
+        raise ModelFileError(
+            f"{path} does not exist: give a directory in Hugging Face's layout, downloaded before"
+        )
+    return families.read(read_json(path), str(path))
+
+
 def save(
     model: RewardModel,
     directory: str | Path,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: ChatTokenizer | None = None,
+    *,
     dtype: str | None = None,
+    shard_bytes: int = 5_000_000_000,
+    scale: RewardScale | None = None,
+    card: str | None = None,
 ) -> None:
     """Writes the model as a directory that `load` and Hugging Face's classes read.
 
-    A linear head makes a `...ForSequenceClassification`, an MLP head GRM's layout, no head a
+    A linear head makes a `...ForSequenceClassification`, which has no language-model head but the
+    embedding; an MLP head makes GRM's layout; no head (`model.language_model()`) a
     `...ForCausalLM`. LoRA is merged into the weights. The directory appears whole or not at all, in
     the place of a model directory that may be there. In a run of several processes each must call
     this; the first one writes.
 
     Args:
+      tokenizer: written beside the model, with its chat template. Where it has no padding token
+        other than an end of sequence it gets one, which may enlarge the vocabulary.
       dtype: of the stored trunk, by default the parameters' own. A reward head stays float32.
+      shard_bytes: what a file of several may hold.
+      scale: recorded in `config.json`; the weights are those of the raw reward.
+      card: the directory's README.md.
 
     Raises:
-      ModelFileError: there is something else than a model directory at `directory`, or its
-        `config.json` cannot express the model.
+      ModelFileError: there is something else than a model directory at `directory`, it cannot be
+        written, or its `config.json` cannot express the model.
     """
     directory, model = Path(directory), model.merged()
     check_replaceable(directory, "config.json", "model directory")
+    if tokenizer is not None:
+        model, tokenizer = vocabulary.padded(model, tokenizer)
     dtype = dtype or str(model.embedding[...].dtype)
-    config = _config_json(model, dtype)
-    tensors = _tensors_to_write(model, dtype)
-    arrays = _gather(model, tensors)
+    config = _config_json(model, dtype, scale)
+    layout = stored_layout(transformer.declare(model.config, model.head_config), model.head_config)
+    if _is_classifier(model):
+        layout.pop("lm_head", None)
+    shards = weights.plan(layout, functools.partial(_kind, dtype=dtype), shard_bytes)
+    params = transformer.split(model)[1]
     if jax.process_index() == 0:
-        with replacing(directory) as draft:
-            draft.mkdir()
-            (draft / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-            layout = {name: (jnp.dtype(t.dtype), t.shape) for name, t in tensors.items()}
-            tensorfile.write(draft / "model.safetensors", layout, arrays)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(str(draft))
+        try:
+            with replacing(directory) as draft:
+                draft.mkdir()
+                text = json.dumps(config, indent=2, sort_keys=True)
+                (draft / "config.json").write_text(text + "\n")
+                weights.write(draft, params, shards)
+                if tokenizer is not None:
+                    tokenizer.save_pretrained(draft)
+                if card is not None:
+                    (draft / "README.md").write_text(card, encoding="utf-8")
+        except OSError as error:
+            raise ModelFileError(f"{directory} cannot be written: {error}") from error
     else:
-        # Gathering is collective: every process takes part, the first one writes.
-        for _ in arrays:
-            pass
+        for shard in shards:
+            for _ in weights.gather(params, shard):
+                pass
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"saved {directory}")
 
 
-def _open(directory: Path) -> dict[str, np.ndarray]:
-    """Every tensor of the directory's safetensors by name, memory-mapped."""
-    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if single.exists():
-        return tensorfile.read(single)
-    if not index.exists():
-        pickles = [p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth")]
-        if pickles:
-            raise ModelFileError(
-                f"{directory} holds its weights in a pickle ({', '.join(sorted(pickles))}), which "
-                "can run any code when it is read: save the model again as safetensors"
-            )
-        raise ModelFileError(f"{directory} holds no model.safetensors, nor an index of several")
-    weight_map = read_json(index).get("weight_map")
-    named = isinstance(weight_map, dict) and all(isinstance(f, str) for f in weight_map.values())
-    if not named:
-        raise ModelFileError(f"{index}: weight_map is missing or does not map names to files")
-    files = {name: tensorfile.read(directory / name) for name in sorted(set(weight_map.values()))}
-    for name, file in weight_map.items():
-        if name not in files[file]:
-            raise ModelFileError(f"{index}: {file} should hold {name}, but does not")
-    return {name: tensor for tensors in files.values() for name, tensor in tensors.items()}
+def _open(directory: Path) -> tuple[ModelConfig, HeadConfig | None, Tensors, Layout]:
+    """A directory's model, its reward head, its tensors, and where among them each parameter is."""
+    config = read_config(directory)
+    tensors = weights.open_directory(directory)
+    head = stored_head(tensors)
+    if head is not None and LM_HEAD not in tensors:
+        config = dataclasses.replace(config, language_head=config.tie_embeddings)
+    layout = stored_layout(transformer.declare(config, head), head)
+    check_tensors(directory, tensors, layout, ignored=_superfluous(tensors, layout))
+    return config, head, tensors, layout
+
+
+def _kind(path: str, dtype: str) -> str:
+    """What a parameter is kept in, in memory or in a file, where the trunk is kept in `dtype`."""
+    return "float32" if path.startswith("reward_head") else dtype
+
+
+def _is_classifier(model: RewardModel) -> bool:
+    return model.head_config is not None and model.head_config.kind == "linear"
+
+
+def _check_promise(config: ModelConfig, directory: Path) -> None:
+    """Raises ModelFileError where a `config.json` without a reward head beside it promises one."""
+    classes = [str(name) for name in config.extra.get("architectures") or []]
+    promises = [name for name in classes if name.endswith("ForSequenceClassification")]
+    if config.extra.get("vhead_layer_type"):
+        promises.append("vhead_layer_type")
+    if promises:
+        raise ModelFileError(
+            f"{directory / 'config.json'}: {promises[0]} promises a reward head, but the weights "
+            "hold neither score.weight nor v_head.summary.*: a fresh one would be noise where a "
+            "trained one is expected"
+        )
 
 
 def _choose_head(
@@ -227,11 +280,13 @@ def _choose_head(
     return asked
 
 
-def _second_copy(tensors: Tensors, layout: Layout) -> set[str]:
-    """The language-model head of a file, where it is the embedding once more."""
-    tied = [tensors.get(name) for name in (EMBEDDING, LM_HEAD)]
-    twice = "lm_head" not in layout and all(tensor is not None for tensor in tied)
-    return {LM_HEAD} if twice and _equal(*tied) else set()
+def _superfluous(tensors: Tensors, layout: Layout) -> set[str]:
+    """What some files hold that says nothing: frequencies, which follow from the configuration, and
+    the language-model head where it is the embedding once more."""
+    ignored = {name for name in tensors if name.endswith("rotary_emb.inv_freq")}
+    if "lm_head" not in layout and {EMBEDDING, LM_HEAD} <= tensors.keys():
+        ignored |= {LM_HEAD} if _equal(tensors[EMBEDDING], tensors[LM_HEAD]) else set()
+    return ignored
 
 
 def _equal(left: np.ndarray, right: np.ndarray) -> bool:
@@ -241,115 +296,31 @@ def _equal(left: np.ndarray, right: np.ndarray) -> bool:
     return left.reshape(-1).view(np.uint8).data == right.reshape(-1).view(np.uint8).data
 
 
-def _read(
-    tensors: Tensors,
-    stored: Stored,
-    parameter: Parameter,
-    dtype: str,
-    *,
-    mesh: Mesh | None,
-    rules: ShardingRules,
-) -> jax.Array:
-    """One parameter: its tensors put on the devices in pieces, stacked and transposed there."""
-    one = one_layer(parameter)
-    shape = tuple(one.shape[axis] for axis in stored.order)
-    if mesh is None:
-        target = None
-        put: Callable[[np.ndarray], jax.Array] = jnp.asarray
-    else:
-        target = NamedSharding(mesh, shard_spec(parameter.axes, parameter.shape, mesh, rules))
-        axes = tuple(one.axes[axis] for axis in stored.order)
-        source = NamedSharding(mesh, shard_spec(axes, shape, mesh, rules))
-
-        def put(tensor: np.ndarray) -> jax.Array:
-            return jax.make_array_from_callback(
-                shape, source, lambda index: np.ascontiguousarray(tensor[index])
-            )
-
-    def assemble(pieces: list[jax.Array]) -> jax.Array:
-        return (pieces[0] if one is parameter else jnp.stack(pieces)).astype(dtype)
-
-    inverse = tuple(stored.order.index(axis) for axis in range(len(shape)))
-    names = stored.names(parameter)
-    pieces = [_transpose(put(tensors[name].reshape(shape)), inverse) for name in names]
-    # JAX may have taken over the memory map itself; what a jitted function returns is its own.
-    return jax.jit(assemble, out_shardings=target)(pieces)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _transpose(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
-    """By itself, because on a CPU XLA runs it several times slower fused with its neighbours."""
-    return x.transpose(order)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-    """One tensor to be written: a layer (None: all) of the parameter at `path`, axes in `order`."""
-
-    path: str
-    layer: int | None
-    order: tuple[int, ...]
-    shape: tuple[int, ...]
-    dtype: str
-
-
-def _tensors_to_write(model: RewardModel, dtype: str) -> dict[str, _Tensor]:
-    """By name, and wider types first, which keeps every tensor of the file aligned."""
-    head = model.head_config
-    tensors: dict[str, _Tensor] = {}
-    for path, (stored, parameter) in stored_layout(
-        transformer.declare(model.config, head), head
-    ).items():
-        stacked = parameter.axes[0] == "layers"
-        kind = "float32" if path.startswith("reward_head") else dtype
-        for i, name in enumerate(stored.names(parameter)):
-            layer = i if stacked else None
-            tensors[name] = _Tensor(path, layer, stored.order, stored.shape(parameter), kind)
-    widest_first = sorted(tensors.items(), key=lambda item: -jnp.dtype(item[1].dtype).itemsize)
-    return dict(widest_first)
-
-
-def _gather(model: RewardModel, tensors: Mapping[str, _Tensor]) -> Iterator[np.ndarray]:
-    """The tensors one by one, each made whole from the devices that share it."""
-    params = traverse_util.flatten_dict(transformer.split(model)[1], sep="/")
-
-    take_layer = jax.jit(lambda values, layer: values[layer])
-
-    @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-    def whole(
-        values: jax.Array, shape: tuple[int, ...], dtype: str, everywhere: NamedSharding | None
-    ) -> jax.Array:
-        values = values.reshape(shape).astype(dtype)
-        if everywhere is None:
-            return values
-        return jax.lax.with_sharding_constraint(values, everywhere)
-
-    for tensor in tensors.values():
-        values = params[tensor.path]
-        sharded = isinstance(values.sharding, NamedSharding)
-        everywhere = replicated(values.sharding.mesh) if sharded else None
-        one = values if tensor.layer is None else take_layer(values, tensor.layer)
-        yield np.asarray(
-            whole(_transpose(one, tensor.order), tensor.shape, tensor.dtype, everywhere)
-        )
-
-
-def _config_json(model: RewardModel, dtype: str) -> dict[str, Any]:
+def _config_json(model: RewardModel, dtype: str, scale: RewardScale | None) -> dict[str, Any]:
     """The model's `config.json`, with what tells a reader which head to expect."""
-    head, prefix = model.head_config, CLASS_PREFIX[model.config.model_type]
-    config = model.config.to_hf(dtype)
+    head, family = model.head_config, families.FAMILIES[model.config.model_type]
+    config = families.write(model.config, dtype)
     for name in ("id2label", "label2id", "num_labels", "problem_type"):
         config.pop(name, None)
-    for name in ("vhead_layer_type", "vhead_num_neurons", "vhead_num_layers"):
+    for part in ("layer_type", "num_neurons", "num_layers", "num_output"):
+        config.pop(f"vhead_{part}", None)
+    for name in ("reward_offset", "reward_scale", "reward_reference"):
         config.pop(name, None)
     if head is None:
-        return config | {"architectures": [f"{prefix}ForCausalLM"]}
+        return config | {"architectures": [family.language_model]}
+    if scale is not None:
+        config |= {
+            "reward_offset": scale.offset,
+            "reward_scale": scale.scale,
+            "reward_reference": f"{scale.reference} ({scale.responses} responses)",
+        }
     if head.kind == "mlp":
         return config | {
-            "architectures": [f"{prefix}ForCausalLM"],
+            "architectures": [family.language_model],
             "vhead_layer_type": "mlp" if head.layers else "linear",
             "vhead_num_neurons": head.hidden,
             "vhead_num_layers": head.layers,
+            "vhead_num_output": head.outputs,
         }
     pad, eos = model.config.pad_token_id, model.config.eos_token_id
     if pad is None or pad in (eos if isinstance(eos, tuple) else (eos,)):
@@ -361,7 +332,7 @@ def _config_json(model: RewardModel, dtype: str) -> dict[str, Any]:
         )
     labels = [f"LABEL_{i}" for i in range(head.outputs)]
     return config | {
-        "architectures": [f"{prefix}ForSequenceClassification"],
+        "architectures": [family.classifier],
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
         "num_labels": head.outputs,

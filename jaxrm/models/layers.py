@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxrm.models.config import Activation
 
@@ -28,8 +28,8 @@ _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 @_recomputed
 def rms_norm(
-    x: Float[Array, "tokens d"], weight: Float[Array, " d"], *, eps: float, offset: float
-) -> Float[Array, "tokens d"]:
+    x: Float[Array, "*shape d"], weight: Float[Array, " d"], *, eps: float, offset: float
+) -> Float[Array, "*shape d"]:
     """x / rms(x) * (offset + weight), computed in float32, in x's dtype (arXiv 1910.07467)."""
     wide = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
@@ -44,29 +44,6 @@ def gated(
 ) -> Float[Array, "tokens hidden"]:
     """activation(gate) * up, the inside of a gated MLP (arXiv 2002.05202)."""
     return activation(gate) * up
-
-
-def rope_angles(
-    positions: Int[Array, "rows length"], head_dim: int, theta: float
-) -> tuple[Float[Array, "rows length half"], Float[Array, "rows length half"]]:
-    """Float32 (cos, sin) of each position's rotation at each of head_dim / 2 frequencies."""
-    frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angles = positions[..., None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rope(
-    x: Float[Array, "rows length heads head_dim"],
-    angles: tuple[Float[Array, "rows length half"], Float[Array, "rows length half"]],
-) -> Float[Array, "rows length heads head_dim"]:
-    """Rotary position embedding (arXiv 2104.09864).
-
-    Feature i is rotated with feature i + head_dim / 2, which is how Hugging Face stores weights.
-    """
-    cos, sin = (part[:, :, None, :] for part in angles)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x.dtype)
 
 
 def project(x: Float[Array, "tokens ..."], weight: Float[Array, ...]) -> Float[Array, "tokens ..."]:

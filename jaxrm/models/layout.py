@@ -55,7 +55,7 @@ class Stored:
 
 
 _VECTOR, _SAME, _TRANSPOSED = ((0,),), ((0,), (1,)), ((1,), (0,))
-_INTO_HEADS, _OUT_OF_HEADS = ((1, 2), (0,)), ((2,), (0, 1))
+_INTO_HEADS, _OUT_OF_HEADS, _FLAT = ((1, 2), (0,)), ((2,), (0, 1)), ((0, 1),)
 
 _NAMES = {
     "embedding": Stored("model.embed_tokens.weight", _SAME),
@@ -63,6 +63,11 @@ _NAMES = {
     "layers/query": Stored("model.layers.{}.self_attn.q_proj.weight", _INTO_HEADS),
     "layers/key": Stored("model.layers.{}.self_attn.k_proj.weight", _INTO_HEADS),
     "layers/value": Stored("model.layers.{}.self_attn.v_proj.weight", _INTO_HEADS),
+    "layers/query_bias": Stored("model.layers.{}.self_attn.q_proj.bias", _FLAT),
+    "layers/key_bias": Stored("model.layers.{}.self_attn.k_proj.bias", _FLAT),
+    "layers/value_bias": Stored("model.layers.{}.self_attn.v_proj.bias", _FLAT),
+    "layers/query_norm": Stored("model.layers.{}.self_attn.q_norm.weight", _VECTOR),
+    "layers/key_norm": Stored("model.layers.{}.self_attn.k_norm.weight", _VECTOR),
     "layers/output": Stored("model.layers.{}.self_attn.o_proj.weight", _OUT_OF_HEADS),
     "layers/mlp_norm": Stored("model.layers.{}.post_attention_layernorm.weight", _VECTOR),
     "layers/gate": Stored("model.layers.{}.mlp.gate_proj.weight", _TRANSPOSED),
@@ -81,9 +86,6 @@ _POST_NORMS = {
     "layers/mlp_norm": Stored("model.layers.{}.pre_feedforward_layernorm.weight", _VECTOR),
     "layers/mlp_post_norm": Stored("model.layers.{}.post_feedforward_layernorm.weight", _VECTOR),
 }
-
-CLASS_PREFIX = {"gemma": "Gemma", "gemma2": "Gemma2"}
-"""By model_type, what the names of Hugging Face's classes begin with."""
 
 EMBEDDING, LM_HEAD = _NAMES["embedding"].name, _NAMES["lm_head"].name
 

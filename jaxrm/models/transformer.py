@@ -21,9 +21,10 @@ from jaxrm.data.packing import PackedBatch
 from jaxrm.models import heads
 from jaxrm.models.attention import tree_attention, tree_mask
 from jaxrm.models.config import ModelConfig
-from jaxrm.models.layers import ACTIVATIONS, gated, project, rms_norm, rope, rope_angles
+from jaxrm.models.layers import ACTIVATIONS, gated, project, rms_norm
 from jaxrm.models.lora import LoraConfig, apply_update, declare_update, merge_update
 from jaxrm.models.parameters import Parameter, Tree, constant, initialise, normal, shapes
+from jaxrm.models.rotary import Angles, turn
 from jaxrm.parallel import ShardingRules, constrain_rows, shardings
 
 Remat = Literal["none", "dots", "full"]
@@ -81,7 +82,15 @@ def declare(
     if config.post_norms:
         for name in ("attention_post_norm", "mlp_post_norm"):
             declared["layers"][name] = stacked((embed,), ("embed",), identity)
-    if not config.tie_embeddings:
+    if config.qkv_bias:
+        zero = constant(0.0)
+        declared["layers"]["query_bias"] = stacked(queries, query_axes, zero)
+        declared["layers"]["key_bias"] = stacked(keys, key_axes, zero)
+        declared["layers"]["value_bias"] = stacked(keys, key_axes, zero)
+    if config.qk_norms:
+        for name in ("query_norm", "key_norm"):
+            declared["layers"][name] = stacked((config.head_dim,), ("head_dim",), identity)
+    if config.language_head and not config.tie_embeddings:
         declared["lm_head"] = Parameter((config.vocab_size, embed), ("vocab", "embed"), matrix)
     if head is not None:
         declared["reward_head"] = heads.declare(head, embed)
@@ -109,7 +118,7 @@ class RewardModel(nnx.Module):
       embedding: [vocab, embed].
       layers: a `Group`; every parameter is stacked along a leading layer axis.
       final_norm: [embed].
-      lm_head: [vocab, embed], or None where the embedding serves.
+      lm_head: [vocab, embed], or None where the embedding serves or there is none.
       reward_head: a `Group` as `jaxrm.models.heads` declares it, or None for a language model.
       lora: a `Group` as `jaxrm.models.lora` declares it, or None.
     """
@@ -157,13 +166,19 @@ class RewardModel(nnx.Module):
         x = jnp.take(self.embedding[...], batch.tokens, axis=0).astype(dtype)
         x = constrain_rows(x * jnp.asarray(config.embedding_scale, dtype))
         mask = tree_mask(batch)
-        angles = rope_angles(batch.positions, config.head_dim, config.rope_theta)
+        lengths = _lengths(batch)
+        everywhere, in_windows = (
+            rope.angles(batch.positions, lengths, config.head_dim)
+            for rope in (config.rope, config.local_rope or config.rope)
+        )
 
         def layer(x: jax.Array, scanned: tuple[Any, ...]) -> tuple[jax.Array, None]:
             weights, updates, window, key = scanned
 
             def projected(name: str, x: jax.Array) -> jax.Array:
                 result = project(x, weights[name].astype(x.dtype))
+                if f"{name}_bias" in weights:
+                    result = result + weights[f"{name}_bias"].astype(x.dtype)
                 if self.lora is None:
                     return result
                 return result + apply_update(self.lora_config, updates, name, x, key)
@@ -176,6 +191,10 @@ class RewardModel(nnx.Module):
                 softcap=config.attention_softcap,
                 mask=mask,
             )
+            angles = everywhere
+            if config.local_rope is not None and window is not None:
+                local = window < _NO_WINDOW
+                angles = jax.tree.map(functools.partial(jnp.where, local), in_windows, everywhere)
             return constrain_rows(_layer(config, weights, projected, x, angles, attend)), None
 
         updates = None if self.lora is None else self.lora.arrays()
@@ -184,6 +203,12 @@ class RewardModel(nnx.Module):
         x, _ = jax.lax.scan(_remat(layer, self.compute.remat), x, scanned)
         flat = _norm(config, x.reshape(-1, config.hidden_size), self.final_norm[...])
         return flat.reshape(x.shape)
+
+    def language_model(self) -> RewardModel:
+        """The same arrays without the reward head."""
+        params = split(self)[1]
+        params.pop("reward_head", None)
+        return RewardModel(self.config, None, self.lora_config, compute=self.compute, params=params)
 
     def without_lora(self) -> RewardModel:
         """The same arrays with LoRA off: the model that training began from, but for its head."""
@@ -209,13 +234,13 @@ def _layer(
     weights: dict[str, jax.Array],
     projected: Callable[[str, jax.Array], jax.Array],
     x: Float[Array, "rows length d"],
-    angles: tuple[jax.Array, jax.Array],
+    angles: Angles,
     attend: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
 ) -> Float[Array, "rows length d"]:
     """One decoder layer.
 
     Args:
-      weights: the layer's norms.
+      weights: the layer's own; products with them go through `projected`.
       projected: (name, input) -> the product with that weight of the layer.
       attend: (query, key, value) -> attention's result.
     """
@@ -226,8 +251,11 @@ def _layer(
         return flat.reshape(rows, length, *flat.shape[1:])
 
     normed = _norm(config, flat, weights["attention_norm"])
-    query, key, value = (in_rows(projected(name, normed)) for name in ("query", "key", "value"))
-    mixed = attend(rope(query, angles), rope(key, angles), value)
+    query, key, value = (projected(name, normed) for name in ("query", "key", "value"))
+    if config.qk_norms:
+        query = _norm(config, query, weights["query_norm"])
+        key = _norm(config, key, weights["key_norm"])
+    mixed = attend(turn(in_rows(query), angles), turn(in_rows(key), angles), in_rows(value))
     change = projected("output", mixed.reshape(rows * length, *mixed.shape[2:]))
     if config.post_norms:
         change = _norm(config, change, weights["attention_post_norm"])
@@ -243,9 +271,16 @@ def _layer(
 
 
 def _norm(
-    config: ModelConfig, x: Float[Array, "tokens d"], weight: Float[Array, " d"]
-) -> Float[Array, "tokens d"]:
+    config: ModelConfig, x: Float[Array, "*shape d"], weight: Float[Array, " d"]
+) -> Float[Array, "*shape d"]:
     return rms_norm(x, weight, eps=config.rms_norm_eps, offset=config.norm_offset)
+
+
+def _lengths(batch: PackedBatch) -> Int[Array, "rows length"]:
+    """How long the longest branch of each token's comparison is, with its prompt."""
+    comparison, positions = jnp.asarray(batch.comparison), jnp.asarray(batch.positions)
+    together = comparison[:, :, None] == comparison[:, None, :]
+    return 1 + jnp.max(jnp.where(together, positions[:, None, :], 0), axis=-1)
 
 
 def _windows(config: ModelConfig) -> Int[Array, " layers"] | None:

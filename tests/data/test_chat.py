@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 
@@ -266,11 +267,15 @@ def test_a_directory_without_a_tokenizer_is_an_error(directory, tmp_path):
         chat.load_tokenizer(directory, tmp_path / "none.jinja")
 
 
-def test_a_tokenizer_file_is_taken_as_it_is_beside_any_config(directory, tmp_path):
+@pytest.mark.parametrize("family", ["gemma", "qwen2"])
+@pytest.mark.parametrize("named", [None, "PreTrainedTokenizerFast", "TokenizersBackend"])
+def test_a_tokenizer_file_is_taken_as_it_is_beside_any_config(directory, tmp_path, family, named):
     text = "a hi\n\nb"
     expected = chat.load_tokenizer(directory).hf(text).input_ids
     shutil.copy(directory / "tokenizer.json", tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "gemma"}')
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    if named is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
     assert chat.load_tokenizer(tmp_path).hf(text).input_ids == expected
 
 
@@ -281,6 +286,19 @@ def test_saving_keeps_ids_template_and_a_class_that_needs_no_guess(tokenizer, tm
     again = chat.load_tokenizer(tmp_path)
     messages = (user("hi\n"), says("there"))
     assert whole(again, messages) == whole(tokenizer, messages)
+
+
+def test_what_is_saved_is_in_words_that_transformers_4_reads_too(tokenizer, tmp_path):
+    hf = copy.deepcopy(tokenizer.hf)
+    hf.add_special_tokens({"extra_special_tokens": ["<extra>"]})
+    chat.ChatTokenizer(hf).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
+    assert "extra_special_tokens" not in config  # a list, on which 4 fails
+    assert "<extra>" in config["additional_special_tokens"]
+    assert config["model_input_names"] == ["input_ids", "attention_mask"]
+    again = chat.load_tokenizer(tmp_path).hf
+    assert "<extra>" in again.all_special_tokens
+    assert again("hi <extra>").input_ids == hf("hi <extra>").input_ids
 
 
 TEMPLATES = [

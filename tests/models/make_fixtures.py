@@ -1,10 +1,10 @@
-"""Writes the parity fixtures with torch: small Gemma 1 and 2 reward models and what they compute.
+"""Writes the parity fixtures with torch: small reward models of every family, what they compute.
 
     python -m tests.models.make_fixtures
 
 For each variant: a directory as transformers saves it (`config.json`,
-`model.safetensors`) and `expected.npz` with hidden states, rewards, summed log-probs and the
-gradients of one combined loss, all from running every response by itself with its own prompt.
+`model.safetensors`) and `expected.npz` with hidden states, rewards, summed log-probs and, for some,
+the gradients of one combined loss, all from running every response by itself with its own prompt.
 """
 
 from __future__ import annotations
@@ -16,15 +16,56 @@ from typing import Any
 import numpy as np
 
 from jaxrm.data.packing import TokenTree
-from tests.models.support import GEMMA, GEMMA2, random_tree
+from tests.models.support import FAMILIES, GEMMA, GEMMA2, random_tree
 
 FIXTURES = Path(__file__).parent / "fixtures"
-VARIANTS = {
+LLAMA, MISTRAL, QWEN2 = FAMILIES["llama"], FAMILIES["mistral"], FAMILIES["qwen2"]
+# The texts are longer than every window and original length here, but for some of the dynamic one.
+VARIANTS: dict[str, dict[str, Any]] = {
     "mqa": GEMMA | {"num_key_value_heads": 1},
     "gqa": GEMMA | {"num_key_value_heads": 2},
     "mha": GEMMA | {"num_key_value_heads": 4},
     "gemma2": GEMMA2,
+    "gemma3": FAMILIES["gemma3_text"],
+    "gemma3_capped": FAMILIES["gemma3_text"]
+    | {"final_logit_softcapping": 2.0, "rope_scaling": None},
+    "llama": LLAMA,
+    "llama_linear": LLAMA
+    | {"rope_scaling": {"rope_type": "linear", "factor": 3.0}, "tie_word_embeddings": True},
+    "llama_dynamic": LLAMA
+    | {
+        "rope_scaling": {"rope_type": "dynamic", "factor": 4.0},
+        "max_position_embeddings": 11,
+        "tie_word_embeddings": True,
+    },
+    # With these, one frequency is kept, two are smoothed and two are divided.
+    "llama_3": LLAMA
+    | {
+        "rope_theta": 20.0,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 0.25,
+            "high_freq_factor": 1.0,
+            "original_max_position_embeddings": 8,
+        },
+    },
+    "mistral": MISTRAL,
+    "mistral_no_window": MISTRAL
+    | {"sliding_window": None, "head_dim": 10, "num_key_value_heads": 4},
+    "qwen2": QWEN2,
+    "qwen2_window": QWEN2
+    | {
+        "num_hidden_layers": 3,
+        "use_sliding_window": True,
+        "sliding_window": 4,
+        "max_window_layers": 1,
+        "tie_word_embeddings": True,
+    },
+    "qwen3": FAMILIES["qwen3"],
 }
+# One variant for every kind of parameter.
+WITH_GRADIENTS = ("mqa", "gqa", "mha", "gemma2", "gemma3_capped", "llama", "qwen2", "qwen3")
 
 
 def trees() -> list[TokenTree]:
@@ -35,7 +76,11 @@ def trees() -> list[TokenTree]:
 
 
 def torch_model(raw: Mapping[str, Any], seed: int):
-    """A small ...ForSequenceClassification in which no parameter is at its neutral value."""
+    """A small ...ForSequenceClassification in which no parameter is at its neutral value.
+
+    Where the embedding does not serve as language-model head, it has one as `lm_head`, so that one
+    file holds both heads.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -43,12 +88,16 @@ def torch_model(raw: Mapping[str, Any], seed: int):
     config = AutoConfig.for_model(**raw, num_labels=1, initializer_range=0.2)
     # Of torch's implementations of attention only the eager one knows soft caps.
     model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    if not config.tie_word_embeddings:
+        model.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
     model.eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:
-                parameter.normal_(0, 0.3)
-            if "score" in name:
+                parameter += torch.empty_like(parameter).normal_(0, 0.3)
+            if "bias" in name:
+                parameter.normal_(0, 0.5)
+            if "score" in name or "lm_head" in name:
                 parameter.normal_(0, 0.2)
     return model
 
@@ -60,13 +109,18 @@ def expectations(model, trees: list[TokenTree]) -> dict[str, np.ndarray]:
 
     language_model = AutoModelForCausalLM.from_config(model.config)
     language_model.model = model.model
-    language_model.tie_weights()
+    if model.config.tie_word_embeddings:
+        language_model.tie_weights()
+    else:
+        language_model.lm_head = model.lm_head
     found: dict[str, np.ndarray] = {}
     rewards, logps = [], []
     for tree in trees:
         for branch in tree.branches:
             start = len(tree.prompt)
             ids = torch.tensor(np.concatenate([tree.prompt, branch.tokens]))[None].long()
+            # Dynamic frequencies are kept from longer texts before this one, unless made anew.
+            model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
             hidden = model.model(ids).last_hidden_state[0]
             found[f"hidden_{len(rewards)}"] = hidden.detach().numpy()
             rewards.append(model(ids).logits[0, 0])
@@ -94,7 +148,10 @@ def main() -> None:
     for seed, (name, raw) in enumerate(VARIANTS.items()):
         model = torch_model(raw, seed)
         model.save_pretrained(FIXTURES / name)
-        np.savez_compressed(FIXTURES / name / "expected.npz", **expectations(model, trees()))
+        found = expectations(model, trees())
+        if name not in WITH_GRADIENTS:
+            found = {key: value for key, value in found.items() if "gradient" not in key}
+        np.savez_compressed(FIXTURES / name / "expected.npz", **found)
         print(f"wrote {FIXTURES / name}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,9 @@ from jaxrm.data.packing import (
     measure,
     pack,
 )
-from jaxrm.models import heads
+from jaxrm.models import heads, hub, tensorfile
 from jaxrm.models.config import ModelConfig
+from jaxrm.models.parameters import Tree
 from jaxrm.models.transformer import Compute, RewardModel, declare, merge
 
 # head_dim is not hidden_size / num_attention_heads, and no two sizes are equal, so that no mistaken
@@ -46,6 +48,49 @@ GEMMA2 = GEMMA | {
     "attn_logit_softcapping": 1.5,
     "final_logit_softcapping": 2.0,
 }
+# The other families, smaller still; an epsilon that is felt.
+_SMALL = {
+    "vocab_size": 61,
+    "hidden_size": 16,
+    "intermediate_size": 22,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "rope_theta": 500.0,
+    "rms_norm_eps": 0.01,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+}
+FAMILIES = {
+    "gemma": GEMMA,
+    "gemma2": GEMMA2,
+    # Local, global and local layers, each kind with a rotary embedding of its own.
+    "gemma3_text": _SMALL
+    | {
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 3,
+        "head_dim": 10,
+        "sliding_window": 4,
+        "sliding_window_pattern": 2,
+        "query_pre_attn_scalar": 7,
+        "rope_scaling": {"rope_type": "linear", "factor": 4.0},
+        "rope_local_base_freq": 20.0,
+    },
+    "llama": _SMALL | {"model_type": "llama", "head_dim": 10, "tie_word_embeddings": False},
+    "mistral": _SMALL
+    | {
+        "model_type": "mistral",
+        "num_key_value_heads": 1,
+        "sliding_window": 4,
+        "tie_word_embeddings": False,
+    },
+    "qwen2": _SMALL | {"model_type": "qwen2", "tie_word_embeddings": False},
+    "qwen3": _SMALL | {"model_type": "qwen3", "head_dim": 10, "tie_word_embeddings": True},
+}
+"""A small decoder of every family, as the raw contents of a `config.json`."""
+
 CONFIG = ModelConfig.from_hf(GEMMA)
 
 
@@ -84,13 +129,28 @@ def small_model(
     return RewardModel(config, head, compute=Compute(**compute), params=params)
 
 
+def load(directory: Path) -> RewardModel:
+    """`hub.load`, without compiling what moves each array into its place.
+
+    For a small model that takes longer than all that follows.
+    """
+    with jax.disable_jit():
+        return hub.load(directory, None)
+
+
 def in_order(values: jax.Array, batch, count: int) -> jax.Array:
     """Values per slot [R, S] of `count` responses, [count] in the order of the trees."""
     where = jnp.where(batch.response_mask, batch.response_index, count)
     return jnp.zeros(count + 1).at[where].set(values)[:count]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# A small model runs once in a test: code that is ready sooner is faster there.
+quick_jit = functools.partial(
+    jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+@quick_jit
 def read_off(structure, params, batch):
     """(rewards, response log-probs), each [R, S]."""
     model = merge(structure, params)
@@ -98,19 +158,45 @@ def read_off(structure, params, batch):
     return heads.rewards(model, hidden, batch), heads.response_logps(model, hidden, batch)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+def _values(structure, params, batch):
+    model = merge(structure, params)
+    hidden = model.hidden(batch)
+    rewards = in_order(heads.rewards(model, hidden, batch), batch, 6)
+    return hidden, rewards, in_order(heads.response_logps(model, hidden, batch), batch, 6)
+
+
+@quick_jit
+def parity_values(structure, params, batch):
+    """(hidden, rewards [6], log-probs [6]) of `make_fixtures.trees` in JAX."""
+    return _values(structure, params, batch)
+
+
+@quick_jit
 def parity_loss(structure, params, batch):
-    """((loss, (hidden, rewards, log-probs)), gradients) of `make_fixtures.expectations` in JAX."""
+    """((loss, `parity_values`), gradients) of `make_fixtures.expectations` in JAX."""
 
     def loss_fn(params):
-        model = merge(structure, params)
-        hidden = model.hidden(batch)
-        rewards = in_order(heads.rewards(model, hidden, batch), batch, 6)
-        logps = in_order(heads.response_logps(model, hidden, batch), batch, 6)
+        _, rewards, logps = values = _values(structure, params, batch)
         loss = -jax.nn.log_sigmoid(rewards[0::2] - rewards[1::2]).sum() - 0.01 * logps.sum()
-        return loss, (hidden, rewards, logps)
+        return loss, values
 
     return jax.value_and_grad(loss_fn, has_aux=True)(params)
+
+
+def named_gradients(model: RewardModel, gradients: Tree, scratch: Path) -> dict[str, np.ndarray]:
+    """Gradients in the structure of a model's parameters, by torch's names of these."""
+    # Saved like a model they get the names. The files of a reward model leave out a language-model
+    # head that is not the embedding.
+    of_loss = RewardModel(model.config, model.head_config, params=gradients)
+    kinds = {"rewards": of_loss}
+    if not model.config.tie_embeddings:
+        kinds["language"] = of_loss.language_model()
+    named: dict[str, np.ndarray] = {}
+    for kind, holder in kinds.items():
+        with jax.disable_jit():  # as in `load`
+            hub.save(holder, scratch / kind)
+        named |= tensorfile.read(scratch / kind / "model.safetensors")
+    return named
 
 
 def assert_close(ours, theirs, tolerance: float, name: str) -> None:
@@ -122,8 +208,14 @@ def assert_close(ours, theirs, tolerance: float, name: str) -> None:
 
 def assert_parity(found, expected, batch) -> None:
     """What `parity_loss` found, gradients apart, equals what `make_fixtures` recorded."""
-    loss, (hidden, rewards, logps) = found
+    loss, values = found
     assert_close(loss, expected["loss"], 1e-4, "loss")
+    assert_values(values, expected, batch)
+
+
+def assert_values(values, expected, batch) -> None:
+    """What `parity_values` found equals what `make_fixtures` recorded."""
+    hidden, rewards, logps = values
     assert_close(rewards, expected["rewards"], 1e-4, "rewards")
     assert_close(logps, expected["logps"], 1e-4, "logps")
     for row, slot in np.argwhere(batch.response_mask):

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 
 from jaxrm.errors import ModelFileError
-from jaxrm.models import adapter, tensorfile, transformer
-from jaxrm.models.config import ModelConfig
+from jaxrm.models import adapter, families, tensorfile, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import RewardModel, split
 from jaxrm.parallel import MeshShape, make_mesh
 from tests.models.make_adapter_fixtures import ADAPTERS, BASE
 
-CONFIG = ModelConfig.from_hf(json.loads((BASE / "config.json").read_text()))
+CONFIG = families.read(json.loads((BASE / "config.json").read_text()))
 LORA = LoraConfig(rank=3, alpha=5.0, dropout=0.05, targets=("query", "output", "down"))
 LINEAR, MLP = HeadConfig(), HeadConfig("mlp", hidden=7, layers=1)
 FILE = "adapter_model.safetensors"

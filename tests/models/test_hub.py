@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import resource
 import shutil
 
 import jax
@@ -12,15 +13,15 @@ import pytest
 import safetensors.numpy
 from transformers import AutoConfig
 
-from jaxrm.errors import ModelFileError
-from jaxrm.models import adapter, hub, tensorfile
-from jaxrm.models.config import ModelConfig
+from jaxrm.data.packing import PackShape
+from jaxrm.errors import ModelFileError, OptionError
+from jaxrm.models import adapter, families, heads, hub, tensorfile
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import Compute, RewardModel, split
 from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
-from tests.models.make_fixtures import FIXTURES
-from tests.models.support import CONFIG, GEMMA, small_model
+from tests.models.make_fixtures import FIXTURES, trees
+from tests.models.support import CONFIG, GEMMA, packed, small_model
 
 HEADS = {
     "linear": HeadConfig(),
@@ -67,7 +68,7 @@ def test_a_saved_reward_model_loads_with_the_same_values(tmp_path, head):
 
 def test_gemma2_is_saved_and_loaded_whole(tmp_path):
     raw = GEMMA | {"model_type": "gemma2", "sliding_window": 5, "query_pre_attn_scalar": 12}
-    model = small_model(ModelConfig.from_hf(raw), HeadConfig())
+    model = small_model(families.read(raw), HeadConfig())
     hub.save(model, tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["architectures"] == ["Gemma2ForSequenceClassification"]
@@ -384,28 +385,30 @@ def test_another_head_than_the_stored_one_is_an_error(tmp_path):
         hub.load(tmp_path, HeadConfig("mlp"))
 
 
-class _Tokenizer:
-    def __init__(self, error: Exception | None = None):
-        self.error = error
-
-    def save_pretrained(self, directory: str) -> None:
-        if self.error is not None:
-            raise self.error
-        with open(f"{directory}/tokenizer.json", "w") as file:
-            file.write("{}")
-
-
 def test_a_directory_appears_whole_or_not_at_all(tmp_path):
     first, second = (small_model(CONFIG, HeadConfig(), seed=seed) for seed in (0, 1))
-    hub.save(first, tmp_path / "model", _Tokenizer())
-    names = {"config.json", "model.safetensors", "tokenizer.json"}
+    hub.save(first, tmp_path / "model")
+    names = {"config.json", "model.safetensors"}
     assert {path.name for path in (tmp_path / "model").iterdir()} == names
-    with pytest.raises(OSError, match="disk full"):
-        hub.save(second, tmp_path / "model", _Tokenizer(OSError("disk full")))
+    # A disk that takes no more than 20 kB of a file of 50.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(ModelFileError, match=r"model cannot be written: .*File too large"):
+            hub.save(second, tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     _assert_same(hub.load(tmp_path / "model", None), first)
-    hub.save(second, tmp_path / "model")
-    _assert_same(hub.load(tmp_path / "model", None), second)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    hub.save(second, tmp_path / "model", card="# A card")
+    _assert_same(hub.load(tmp_path / "model", None), second)
+    assert (tmp_path / "model" / "README.md").read_text() == "# A card"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelFileError, match=r"file/model cannot be written"):
+        hub.save(small_model(CONFIG, HeadConfig()), tmp_path / "file" / "model")
 
 
 def test_only_a_model_directory_is_replaced(tmp_path):
@@ -450,3 +453,101 @@ def test_what_transformers_saved_is_saved_back_unchanged(tmp_path):
     added = {"rope_theta", "rope_scaling", "torch_dtype", "num_labels", "problem_type"}
     assert set(written) == set(original) | added
     assert {name: written[name] for name in original} == original
+
+
+UNTIED = dataclasses.replace(CONFIG, tie_embeddings=False)
+
+
+def test_a_classifier_leaves_the_language_model_head_out_and_says_so_when_it_is_missed(tmp_path):
+    model = small_model(UNTIED, HeadConfig())
+    hub.save(model, tmp_path / "classifier")
+    tensors = safetensors.numpy.load_file(tmp_path / "classifier" / "model.safetensors")
+    assert "lm_head.weight" not in tensors
+    loaded = hub.load(tmp_path / "classifier", None)
+    assert not loaded.config.language_head
+    params = split(model)[1]
+    del params["lm_head"]
+    jax.tree.map(np.testing.assert_array_equal, split(loaded)[1], params)
+    batch = packed(trees(), PackShape(rows=2, length=40, slots=4, targets=24, ask="all"))
+    hidden = loaded.hidden(batch)
+    assert jnp.isfinite(heads.rewards(loaded, hidden, batch)).all()
+    with pytest.raises(ModelFileError, match="no language-model head, so no log-probs"):
+        heads.response_logps(loaded, hidden, batch)
+    # Saved and loaded once more, it is the same.
+    hub.save(loaded, tmp_path / "again")
+    _assert_same(hub.load(tmp_path / "again", None), loaded)
+
+
+def test_the_language_model_goes_into_a_directory_of_its_own(tmp_path):
+    model = small_model(UNTIED, HeadConfig())
+    hub.save(model.language_model(), tmp_path / "language")
+    config = json.loads((tmp_path / "language" / "config.json").read_text())
+    assert config["architectures"] == ["GemmaForCausalLM"]
+    assert "num_labels" not in config
+    loaded = hub.load(tmp_path / "language", HeadConfig())
+    _assert_trunks_same(loaded, model)
+    np.testing.assert_array_equal(loaded.lm_head[...], model.lm_head[...])
+
+
+@pytest.mark.parametrize("on_mesh", [False, True])
+def test_a_large_model_is_written_in_shards_with_an_index(tmp_path, on_mesh):
+    hub.save(small_model(CONFIG, HeadConfig()), tmp_path / "one")
+    mesh = make_mesh(MeshShape(2, 2, 2)) if on_mesh else None
+    model = hub.load(tmp_path / "one", None, mesh=mesh)
+    hub.save(model, tmp_path / "many", shard_bytes=10_000)
+    files = sorted((tmp_path / "many").glob("*.safetensors"))
+    assert [file.name for file in files] == [
+        f"model-{i + 1:05}-of-{len(files):05}.safetensors" for i in range(len(files))
+    ]
+    sizes = [file.stat().st_size for file in files]
+    assert len(files) > 2
+    assert max(sizes) < 10_000 + 2_000  # and a header
+    found = {}
+    for file in files:
+        found |= safetensors.numpy.load_file(file)
+    expected = safetensors.numpy.load_file(tmp_path / "one" / "model.safetensors")
+    assert found.keys() == expected.keys()
+    index = json.loads((tmp_path / "many" / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(array.nbytes for array in expected.values())
+    assert index["weight_map"].keys() == expected.keys()
+    _assert_same(hub.load(tmp_path / "many", None), model)
+
+
+def test_a_tensor_larger_than_a_shard_gets_one_of_its_own(tmp_path):
+    hub.save(small_model(CONFIG, None), tmp_path / "model", shard_bytes=1)
+    files = list((tmp_path / "model").glob("*.safetensors"))
+    assert len(files) == 20  # as many as there are tensors
+    assert all(len(tensorfile.read(file)) == 1 for file in files)
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [{"architectures": ["GemmaForSequenceClassification"]}, {"vhead_layer_type": "mlp"}],
+    ids=["classifier", "GRM"],
+)
+def test_a_promised_head_that_is_missing_is_not_replaced_by_noise(copy, promise):
+    path = copy / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | promise))
+    with pytest.raises(ModelFileError, match=r"config.json: .* promises a reward head"):
+        hub.load(copy, HeadConfig())
+
+
+def test_frequencies_in_old_files_are_passed_over(copy, saved):
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    _change_tensors(copy, lambda t: t.update({name: np.ones(5, np.float32)}))
+    _assert_same(hub.load(copy, HeadConfig()), hub.load(saved, HeadConfig()))
+
+
+def test_the_scale_of_rewards_is_recorded_and_not_inherited(tmp_path):
+    model = small_model(CONFIG, HeadConfig())
+    scale = hub.RewardScale(offset=-0.5, scale=2.0, reference="val", responses=400)
+    hub.save(model, tmp_path / "model", scale=scale)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert (config["reward_offset"], config["reward_scale"]) == (-0.5, 2.0)
+    assert config["reward_reference"] == "val (400 responses)"
+    loaded = hub.load(tmp_path / "model", None)
+    _assert_same(loaded, model)  # the weights are those of the raw reward
+    hub.save(loaded, tmp_path / "again")
+    assert "reward_offset" not in json.loads((tmp_path / "again" / "config.json").read_text())
+    with pytest.raises(OptionError, match="reward scale must be a number above 0"):
+        hub.RewardScale(0.0, 0.0, "val", 1)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrm.models.layers import ACTIVATIONS, dropout, project, rms_norm, rope, rope_angles, soft_cap
+from jaxrm.models.layers import ACTIVATIONS, dropout, project, rms_norm, soft_cap
 
 
 def test_rms_norm_by_hand():
@@ -26,27 +26,6 @@ def test_rms_norm_rounds_to_bfloat16_once_at_the_end():
     exact = exact / np.sqrt((exact**2).mean(-1, keepdims=True) + 1e-6) * (1 + np.asarray(weight))
     assert found.dtype == jnp.bfloat16
     assert (found == jnp.asarray(exact, jnp.bfloat16)).mean() > 0.99
-
-
-def test_rope_rotates_halves_by_hand():
-    x = jnp.array([1.0, 0.0, 0.0, 2.0]).reshape(1, 1, 1, 4)
-    found = rope(x, rope_angles(jnp.array([[3]]), 4, theta=100.0))
-    # Features 0 and 2 turn by 3 radians, 1 and 3 by 3 / sqrt(100).
-    expected = [np.cos(3.0), -2 * np.sin(0.3), np.sin(3.0), 2 * np.cos(0.3)]
-    np.testing.assert_allclose(found[0, 0, 0], expected, rtol=1e-5)
-
-
-def test_rope_makes_products_depend_on_the_distance_alone():
-    rng = np.random.default_rng(0)
-    q, k = rng.standard_normal((2, 1, 1, 1, 8)).astype(np.float32)
-
-    def product(i: int, j: int) -> float:
-        at_i = rope(jnp.asarray(q), rope_angles(jnp.array([[i]]), 8, 50.0))
-        at_j = rope(jnp.asarray(k), rope_angles(jnp.array([[j]]), 8, 50.0))
-        return float((at_i * at_j).sum())
-
-    assert product(9, 4) == pytest.approx(product(105, 100), abs=1e-4)
-    assert product(9, 4) != pytest.approx(product(9, 8), abs=1e-2)
 
 
 @pytest.mark.parametrize(

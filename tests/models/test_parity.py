@@ -1,111 +1,191 @@
-"""Our model against Hugging Face's torch Gemma, from committed fixtures and live."""
+"""Our model against Hugging Face's torch ones, from committed fixtures and live."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrm.data.packing import PackShape
-from jaxrm.models import heads, hub, tensorfile
+from jaxrm.data.packing import PackedBatch, PackShape
+from jaxrm.models.config import ModelConfig
+from jaxrm.models.parameters import Tree
+from jaxrm.models.rotary import Dynamic, Linear, Llama3, Rope
 from jaxrm.models.transformer import RewardModel, split
-from tests.models.make_fixtures import FIXTURES, VARIANTS, expectations, torch_model, trees
+from tests.models.make_fixtures import (
+    FIXTURES,
+    VARIANTS,
+    WITH_GRADIENTS,
+    expectations,
+    torch_model,
+    trees,
+)
 from tests.models.support import (
     GEMMA2,
+    alone,
     assert_close,
     assert_parity,
-    in_order,
+    assert_values,
+    load,
+    named_gradients,
     packed,
     parity_loss,
-    read_off,
+    parity_values,
 )
 
 SHAPE = PackShape(rows=2, length=40, slots=4, targets=24, ask="all")
+ALONE = PackShape(rows=6, length=13, slots=1, targets=9, ask="all")
 
 
-def _compare(directory: Path, expected: dict[str, np.ndarray], scratch: Path) -> None:
-    model = hub.load(directory, None)
-    batch = packed(trees(), SHAPE)
+def batch_for(config: ModelConfig) -> PackedBatch:
+    """The six responses, alone where a token turns differently in a longer text."""
+    return alone(trees(), ALONE) if config.rope.depends_on_length else packed(trees(), SHAPE)
+
+
+@functools.cache
+def recorded(variant: str) -> RewardModel:
+    return load(FIXTURES / variant)
+
+
+def compare(model: RewardModel, expected: dict[str, np.ndarray], scratch: Path) -> None:
+    batch = batch_for(model.config)
     found, gradients = parity_loss(*split(model), batch)
     assert_parity(found, expected, batch)
-
-    # Gradients have the parameters' structure: saved like a model, they get torch's names.
-    hub.save(RewardModel(model.config, model.head_config, params=gradients), scratch / "gradients")
-    named = tensorfile.read(scratch / "gradients" / "model.safetensors")
+    named = named_gradients(model, gradients, scratch)
     theirs = {name[len("gradient:") :] for name in expected if name.startswith("gradient:")}
     assert set(named) == theirs
     for name, gradient in named.items():
         assert_close(gradient, expected[f"gradient:{name}"], 1e-3, f"gradient of {name}")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_equals_the_recorded_torch_gemma(variant, tmp_path):
+@pytest.mark.parametrize("variant", WITH_GRADIENTS)
+def test_values_and_gradients_equal_the_recorded_torch_ones(variant, tmp_path):
     with np.load(FIXTURES / variant / "expected.npz") as expected:
-        _compare(FIXTURES / variant, dict(expected), tmp_path)
+        compare(recorded(variant), dict(expected), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "plainer",
-    [
-        {"windows": ()},
-        {"attention_softcap": None},
-        {"logit_softcap": None},
-        {"query_scale": GEMMA2["head_dim"] ** -0.5},
-    ],
-    ids=lambda plainer: next(iter(plainer)),
-)
-def test_the_gemma2_fixture_would_notice_a_part_left_out(plainer):
-    model = hub.load(FIXTURES / "gemma2", None)
-    config, params = dataclasses.replace(model.config, **plainer), split(model)[1]
-    without = RewardModel(config, model.head_config, params=params)
-    batch = packed(trees(), SHAPE)
-    rewards, logps = (in_order(values, batch, 6) for values in read_off(*split(without), batch))
-    with np.load(FIXTURES / "gemma2" / "expected.npz") as expected:
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in WITH_GRADIENTS])
+def test_values_equal_the_recorded_torch_ones(variant):
+    model = recorded(variant)
+    batch = batch_for(model.config)
+    with np.load(FIXTURES / variant / "expected.npz") as expected:
+        assert_values(parity_values(*split(model), batch), expected, batch)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_values_and_gradients_equal_live_torch_ones(variant, tmp_path):
+    pytest.importorskip("torch")
+    model = torch_model(VARIANTS[variant], seed=100)
+    model.save_pretrained(tmp_path / "torch")
+    compare(load(tmp_path / "torch"), expectations(model, trees()), tmp_path)
+
+
+def test_the_llama_3_fixture_keeps_smooths_and_divides():
+    raw = VARIANTS["llama_3"]
+    exponents = np.arange(0, raw["head_dim"], 2) / raw["head_dim"]
+    scaling = raw["rope_scaling"]
+    original = scaling["original_max_position_embeddings"]
+    turns = original * raw["rope_theta"] ** -exponents / (2 * math.pi)
+    kept, divided = turns > scaling["high_freq_factor"], turns < scaling["low_freq_factor"]
+    assert (kept.sum(), (~kept & ~divided).sum(), divided.sum()) == (1, 2, 2)
+
+
+def test_texts_are_shorter_and_longer_than_the_dynamic_fixtures_length():
+    lengths = [
+        len(tree.prompt) + len(branch.tokens) for tree in trees() for branch in tree.branches
+    ]
+    original = VARIANTS["llama_dynamic"]["max_position_embeddings"]
+    assert min(lengths) < original < max(lengths)
+
+
+Edit = Callable[[ModelConfig, Tree], tuple[ModelConfig, Tree]]
+
+
+def replaced(**changes) -> Edit:
+    return lambda config, params: (dataclasses.replace(config, **changes), params)
+
+
+def layers_at(value: float, *names: str) -> Edit:
+    """Sets these parameters of every layer to `value`."""
+
+    def edit(config: ModelConfig, params: Tree) -> tuple[ModelConfig, Tree]:
+        layers = params["layers"]
+        neutral = {name: jnp.full_like(layers[name], value) for name in names}
+        return config, params | {"layers": layers | neutral}
+
+    return edit
+
+
+def without_qk_norms(config: ModelConfig, params: Tree) -> tuple[ModelConfig, Tree]:
+    gone = ("query_norm", "key_norm")
+    layers = {name: value for name, value in params["layers"].items() if name not in gone}
+    return dataclasses.replace(config, qk_norms=False), params | {"layers": layers}
+
+
+EDITS: dict[str, tuple[str, Edit]] = {
+    "gemma2: no windows": ("gemma2", replaced(windows=())),
+    "gemma2: no attention soft-cap": ("gemma2", replaced(attention_softcap=None)),
+    "gemma2: no logit soft-cap": ("gemma2", replaced(logit_softcap=None)),
+    "gemma2: query scale": ("gemma2", replaced(query_scale=GEMMA2["head_dim"] ** -0.5)),
+    "gemma3: no windows": ("gemma3", replaced(windows=())),
+    "gemma3: windows everywhere": ("gemma3", replaced(windows=(4, 4, 4))),
+    "gemma3: no scaling": ("gemma3", replaced(rope=Rope(500.0))),
+    "gemma3: local rope": ("gemma3", replaced(local_rope=None)),
+    "gemma3: local rope scaled": ("gemma3", replaced(local_rope=Rope(20.0, Linear(4.0)))),
+    "gemma3: query scale": ("gemma3", replaced(query_scale=10**-0.5)),
+    "gemma3: no query and key norms": ("gemma3", without_qk_norms),
+    "gemma3: neutral query norm": ("gemma3", layers_at(0.0, "query_norm")),
+    "gemma3: norm offset": ("gemma3", replaced(norm_offset=0.0)),
+    "gemma3: no logit soft-cap": ("gemma3_capped", replaced(logit_softcap=None)),
+    "llama: theta": ("llama", replaced(rope=Rope())),
+    "llama: epsilon": ("llama", replaced(rms_norm_eps=1e-5)),
+    "llama: embedding as language-model head": (
+        "llama",
+        lambda config, params: (config, params | {"lm_head": params["embedding"]}),
+    ),
+    "llama: no linear scaling": ("llama_linear", replaced(rope=Rope(500.0))),
+    "llama: no dynamic scaling": ("llama_dynamic", replaced(rope=Rope(500.0))),
+    "llama: dynamic scaling of short texts": (
+        "llama_dynamic",
+        replaced(rope=Rope(500.0, Dynamic(4.0, 5))),
+    ),
+    "llama 3: no scaling": ("llama_3", replaced(rope=Rope(20.0))),
+    "llama 3: all divided": ("llama_3", replaced(rope=Rope(20.0, Linear(8.0)))),
+    "llama 3: none smoothed": (
+        "llama_3",
+        replaced(rope=Rope(20.0, Llama3(8.0, 0.999, 1.0, original_length=8))),
+    ),
+    "mistral: no window": ("mistral", replaced(windows=())),
+    "mistral: a window one wider": ("mistral", replaced(windows=(5, 5))),
+    "mistral: a window": ("mistral_no_window", replaced(windows=(4, 4))),
+    "qwen2: no query bias": ("qwen2", layers_at(0.0, "query_bias")),
+    "qwen2: no value bias": ("qwen2", layers_at(0.0, "value_bias")),
+    "qwen2: no windows": ("qwen2_window", replaced(windows=())),
+    "qwen2: windows everywhere": ("qwen2_window", replaced(windows=(4, 4, 4))),
+    "qwen3: no query and key norms": ("qwen3", without_qk_norms),
+    "qwen3: neutral query norm": ("qwen3", layers_at(1.0, "query_norm")),
+    "qwen3: neutral key norm": ("qwen3", layers_at(1.0, "key_norm")),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_fixture_would_notice_a_part_left_out(edit):
+    variant, change = EDITS[edit]
+    model = recorded(variant)
+    config, params = change(model.config, split(model)[1])
+    changed = RewardModel(config, model.head_config, params=params)
+    batch = batch_for(model.config)
+    _, rewards, logps = parity_values(*split(changed), batch)
+    with np.load(FIXTURES / variant / "expected.npz") as expected:
         noticed = [  # by ten times what parity allows
             np.abs(ours - expected[name]).max() > 1e-3 * np.abs(expected[name]).max()
             for name, ours in (("rewards", rewards), ("logps", logps))
         ]
-    assert noticed == ["logit_softcap" not in plainer, True]
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_equals_a_live_torch_gemma(variant, tmp_path):
-    pytest.importorskip("torch")
-    model = torch_model(VARIANTS[variant], seed=100)
-    model.save_pretrained(tmp_path / "torch")
-    _compare(tmp_path / "torch", expectations(model, trees()), tmp_path)
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize("variant", ["gqa", "gemma2"])
-def test_a_saved_reward_model_gives_the_same_rewards_in_transformers(variant, tmp_path):
-    torch = pytest.importorskip("torch")
-    from transformers import AutoModelForSequenceClassification
-
-    model = hub.load(FIXTURES / variant, None)
-    params = split(model)[1]
-    params["reward_head"]["weight"] = params["reward_head"]["weight"] * -2.0
-    ours = RewardModel(model.config, model.head_config, params=params)
-    hub.save(ours, tmp_path / "saved")
-    theirs = AutoModelForSequenceClassification.from_pretrained(
-        tmp_path / "saved", attn_implementation="eager"
-    )
-    assert (theirs.config.num_labels, theirs.config.problem_type) == (1, "regression")
-
-    responses = [
-        np.concatenate([tree.prompt, branch.tokens]) for tree in trees() for branch in tree.branches
-    ]
-    ids = np.zeros((len(responses), max(map(len, responses))), np.int64)
-    for row, response in zip(ids, responses, strict=True):
-        row[: len(response)] = response
-    ids = torch.tensor(ids)
-    with torch.no_grad():
-        expected = theirs(ids, attention_mask=ids != 0).logits[:, 0].numpy()
-    batch = packed(trees(), SHAPE)
-    rewards = in_order(heads.rewards(ours, ours.hidden(batch), batch), batch, 6)
-    np.testing.assert_allclose(rewards, expected, rtol=1e-4, atol=1e-5)
-    assert jnp.std(rewards) > 0.1
+    of_logits_alone = "logit soft-cap" in edit or "language-model head" in edit
+    assert noticed == [not of_logits_alone, True]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,12 +36,27 @@ def test_the_library_reads_what_is_written_and_the_other_way_round(tmp_path):
             np.testing.assert_array_equal(found[name], array)
 
 
-def test_tensors_are_read_only_views_of_the_file(tmp_path):
-    tensorfile.write(tmp_path / "x", _layout(ARRAYS), ARRAYS.values())
-    found = tensorfile.read(tmp_path / "x")["wide"]
+def test_tensors_are_read_only_views_of_the_file_while_they_are_in_use(tmp_path):
+    path = tmp_path / "x.safetensors"
+    tensorfile.write(path, _layout(ARRAYS), ARRAYS.values())
+    found = tensorfile.read(path)["wide"]
     assert isinstance(found, np.memmap)
     assert not found.flags.writeable
     assert not found.flags.owndata
+
+    def mapped() -> bool:
+        return str(path) in Path("/proc/self/maps").read_text()
+
+    if Path("/proc/self/maps").exists():
+        assert mapped()
+        del found
+        assert not mapped()
+
+
+def test_nothing_can_be_read_too(tmp_path):
+    nothing = {"empty": np.zeros((0, 3), np.float32)}
+    tensorfile.write(tmp_path / "x", _layout(nothing), nothing.values())
+    assert tensorfile.read(tmp_path / "x")["empty"].shape == (0, 3)
 
 
 def test_arrays_must_come_as_laid_out(tmp_path):
@@ -62,7 +78,7 @@ def _one(dtype="F32", shape=(1,), offsets=(0, 4)) -> dict:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "cannot be read"),
+        (b"", "ends within its header"),
         (b"abc", "ends within its header"),
         (_with_header(_one(), b"1234")[:-30], "ends within its header"),
         (_with_header(_one(), b"123"), "ends within or before tensor x"),
