@@ -1,15 +1,21 @@
-"""What the step benchmark counts, by hand, and that it runs. Nothing here is timed."""
+"""What the benchmarks count, by hand, and that they run. Nothing here is timed."""
 
 import dataclasses
+import json
+import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import step
+from benchmarks import load, step
 from experiments.grm_gemma import PRESETS
 from jaxrm.data import packing, planning
 from jaxrm.data.packing import Branch, TokenTree
-from jaxrm.models.config import ModelConfig
+from jaxrm.errors import OptionError
+from jaxrm.models import families, hub, transformer
+from jaxrm.models.heads import HeadConfig
 from jaxrm.parallel import MeshShape
 
 
@@ -36,14 +42,14 @@ VOCABULARY = 2 * 2 * 32 * 512
     ],
 )
 def test_useful_work_by_hand(preset, expected):
-    decoder = ModelConfig.from_hf(step.SHAPES["tiny"])
+    decoder = families.read(step.SHAPES["tiny"])
     assert step.useful_flops(decoder, small_batch(), PRESETS[preset]) == expected
 
 
 def test_the_published_shapes_are_the_models():
     sizes = {}
     for name in ("gemma-2b", "gemma-2-2b"):
-        declared = step.transformer.declare(ModelConfig.from_hf(step.SHAPES[name]), None)
+        declared = step.transformer.declare(families.read(step.SHAPES[name]), None)
         leaves = step.jax.tree.leaves(declared, is_leaf=lambda leaf: hasattr(leaf, "init"))
         sizes[name] = sum(np.prod(leaf.shape) for leaf in leaves)
     assert sizes == {"gemma-2b": 2_506_172_416, "gemma-2-2b": 2_614_341_888}
@@ -61,3 +67,127 @@ def test_a_step_is_measured(monkeypatch):
     rate = found["useful_tflops"] / found["seconds"] / 8
     assert found["mfu"] == pytest.approx(rate)
     assert found["pairs_per_second"] == pytest.approx(found["pairs"] / found["seconds"])
+
+
+# 512 embeddings of 32 features, 18432 weights of two layers, five norms of 32.
+TINY = 512 * 32 + 18432 + 5 * 32
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("load") / "tiny"
+    load.write_checkpoint(step.SHAPES["tiny"], directory, shard_bytes=40_000)
+    return directory
+
+
+def test_a_random_checkpoint_is_a_model_in_several_files(tiny):
+    index = json.loads((tiny / "model.safetensors.index.json").read_text())
+    files = set(index["weight_map"].values())
+    assert len(files) == 2
+    assert files == {path.name for path in tiny.glob("*.safetensors")}
+    assert index["metadata"] == {"total_size": 2 * TINY}
+    model = hub.load(tiny, HeadConfig(), dtype="bfloat16")
+    params = transformer.split(model)[1]
+    del params["reward_head"]
+    leaves = jax.tree.leaves(params)
+    assert sum(leaf.size for leaf in leaves) == TINY
+    assert all(jnp.isfinite(leaf).all() and jnp.unique(leaf).size > 10 for leaf in leaves)
+
+
+def test_reading_through_counts_the_bytes_of_the_weights(tiny):
+    held = load.read_through(tiny)
+    assert held == sum(path.stat().st_size for path in tiny.glob("*.safetensors"))
+    assert 2 * TINY < held < 2 * TINY + 8192  # the rest is headers
+
+
+def test_a_checkpoint_is_used_again_but_nothing_else_is(tiny, tmp_path):
+    written = {path: path.stat().st_mtime_ns for path in tiny.iterdir()}
+    load.write_checkpoint(step.SHAPES["tiny"], tiny)
+    assert {path: path.stat().st_mtime_ns for path in tiny.iterdir()} == written
+    with pytest.raises(OptionError, match="new, or a checkpoint of the same shapes"):
+        load.write_checkpoint(step.SHAPES["tiny"] | {"num_hidden_layers": 3}, tiny)
+    with pytest.raises(OptionError, match="new, or a checkpoint of the same shapes"):
+        load.write_checkpoint(step.SHAPES["tiny"], tmp_path)
+
+
+def test_jaxrm_loads_it(tiny):
+    # A head of 32 values, in float32.
+    assert list(load.with_jaxrm(tiny, "bfloat16")) == [0, *[2 * TINY + 4 * 32] * 2]
+    assert list(load.with_jaxrm(tiny, "float32")) == [0, *[4 * TINY + 4 * 32] * 2]
+
+
+@pytest.mark.torch
+def test_transformers_loads_it(tiny):
+    pytest.importorskip("torch")
+    # A head of 32 values, in the dtype of the rest.
+    assert list(load.with_transformers(tiny, "bfloat16")) == [0, *[2 * (TINY + 32)] * 2]
+    assert list(load.with_transformers(tiny, "float32")) == [0, *[4 * (TINY + 32)] * 2]
+
+
+def known(directory, dtype):
+    """A load that keeps 64 MiB, holds 96 MiB more for a while, and at last maps a file of 32."""
+    yield 0
+    kept = np.ones(64 * MIB, np.uint8)
+    for_a_while = np.ones(96 * MIB, np.uint8)
+    time.sleep(0.2)
+    del for_a_while
+    yield kept.nbytes
+    time.sleep(0.2)
+    mapped = np.memmap(directory / "file", np.uint8, "r")
+    mapped.sum()
+    yield kept.nbytes
+
+
+def test_a_load_is_watched_from_its_beginning(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(32 * MIB))
+    found = load.measure(known, tmp_path, "float32")
+    assert found.model == 64 * MIB
+    assert found.returned > 0.2
+    assert found.ready > found.returned + 0.2
+    assert 0 < found.cpu < found.ready  # much of it is sleep
+    assert found.private == pytest.approx(160 * MIB, abs=8 * MIB)
+    assert found.mapped == pytest.approx(32 * MIB, abs=8 * MIB)
+    assert found.peak == pytest.approx(160 * MIB, abs=16 * MIB)  # not 192: never both at once
+
+
+def fails(directory, dtype):
+    yield 0
+    raise ValueError(f"no {dtype} here")
+
+
+def test_a_load_that_fails_says_so(tmp_path, capfd):
+    with pytest.raises(RuntimeError, match="ended"):
+        load.measure(fails, tmp_path, "float32")
+    assert "no float32 here" in capfd.readouterr().err
+
+
+def test_loads_are_summed_up_in_medians():
+    gib = 2**30
+    loads = [
+        load.Load(1.0, 2.0, 1.5, 2 * gib, 3 * gib, 2 * gib, gib),
+        load.Load(3.0, 4.0, 9.5, 2 * gib, 5 * gib, 4 * gib, gib),
+        load.Load(4.0, 8.0, 3.5, 2 * gib, 4 * gib, 3 * gib, gib),
+    ]
+    last = load.summary({("jaxrm", "bfloat16"): loads}, 2 * gib).splitlines()[-1]
+    times = "3.00 | 4.00 (2.00 to 8.00) | 3.50 | 0.50"
+    assert last == f"| jaxrm | bfloat16 | {times} | 2.00 | 4.00 | 3.00 | 1.00 | 2.00 |"
+
+
+def test_loaders_take_turns_and_leave_nothing(monkeypatch, capsys):
+    taken = []
+
+    def measure(way, directory, dtype):
+        assert (directory / "config.json").exists()
+        taken.append((way, dtype, directory))
+        return load.Load(1.0, 1.0, 1.0, 2**30, 2**30, 2**30, 0)
+
+    monkeypatch.setattr(load, "measure", measure)
+    monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None)
+    load.main(load.Config(shapes="tiny", repeats=2))
+    assert [way for way, _, _ in taken] == [load.with_jaxrm] * 4
+    assert [dtype for _, dtype, _ in taken] == ["bfloat16", "float32"] * 2
+    assert not taken[0][2].exists()
+    printed = capsys.readouterr().out
+    assert "torch is not installed" in printed
+    assert "| jaxrm | float32 | 1.00 |" in printed

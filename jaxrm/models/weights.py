@@ -90,7 +90,7 @@ def _read(
     """One parameter, whose layers are put on the devices one by one."""
     one = one_layer(parameter)
     shape = tuple(one.shape[axis] for axis in stored.order)
-    target, put = None, jnp.asarray
+    target, put = None, jax.device_put
     if mesh is not None:
         target = NamedSharding(mesh, shard_spec(parameter.axes, parameter.shape, mesh, rules))
         axes = tuple(one.axes[axis] for axis in stored.order)
@@ -102,29 +102,47 @@ def _read(
             )
 
     inverse = tuple(stored.order.index(axis) for axis in range(len(shape)))
-    names = stored.names(parameter)
+    pieces = (
+        _transpose(put(tensors[name].reshape(shape)), inverse) for name in stored.names(parameter)
+    )
     if one is parameter:
-        # JAX may have taken over the memory map itself; a copy is its own.
-        own = jax.jit(lambda x: jnp.array(x, dtype, copy=True), out_shardings=target)
-        return own(_transpose(put(tensors[names[0]].reshape(shape)), inverse))
-
-    @functools.partial(jax.jit, donate_argnums=0, out_shardings=target)
-    def place(stack: jax.Array, piece: jax.Array, layer: int) -> jax.Array:
-        return jax.lax.dynamic_update_index_in_dim(stack, piece.astype(dtype), layer, 0)
-
-    stack = jax.jit(lambda: jnp.zeros(parameter.shape, dtype), out_shardings=target)()
-    for layer, name in enumerate(names):
-        piece = _transpose(put(tensors[name].reshape(shape)), inverse)
+        return _own(next(pieces), dtype, target)
+    stack = jnp.zeros(parameter.shape, dtype, device=target)
+    for layer, piece in enumerate(pieces):
         # While this piece is read the one before is placed, but no more than these two exist.
         jax.block_until_ready(stack)
-        stack = place(stack, piece, layer)
+        stack = _place(stack, piece, layer, target)
     return stack
 
 
-@functools.partial(jax.jit, static_argnums=1)
 def _transpose(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
+    return x if order == tuple(range(x.ndim)) else _reordered(x, order)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _reordered(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
     """By itself, because on a CPU XLA runs it several times slower fused with its neighbours."""
     return x.transpose(order)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _own(x: jax.Array, dtype: str, target: NamedSharding | None) -> jax.Array:
+    """A copy: JAX may have taken over the memory map itself."""
+    copy = jnp.array(x, dtype, copy=True)
+    return copy if target is None else jax.lax.with_sharding_constraint(copy, target)
+
+
+@functools.partial(jax.jit, static_argnums=3, donate_argnums=0)
+def _place(
+    stack: jax.Array, piece: jax.Array, layer: int, target: NamedSharding | None
+) -> jax.Array:
+    """The stack with one layer replaced, in its own memory."""
+    dtype = stack.dtype
+    # As bits, because on a CPU XLA moves bfloat16 several times slower.
+    bits = functools.partial(jax.lax.bitcast_convert_type, new_dtype=f"uint{8 * dtype.itemsize}")
+    placed = jax.lax.dynamic_update_index_in_dim(bits(stack), bits(piece.astype(dtype)), layer, 0)
+    stack = jax.lax.bitcast_convert_type(placed, dtype)
+    return stack if target is None else jax.lax.with_sharding_constraint(stack, target)
 
 
 class _Tensor(NamedTuple):
@@ -178,25 +196,28 @@ def gather(params: Tree, shard: Shard) -> Iterator[np.ndarray]:
     Gathering is collective: in a run of several processes each must go through them.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
-
-    take_layer = jax.jit(lambda values, layer: values[layer])
-
-    @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-    def whole(
-        values: jax.Array, shape: tuple[int, ...], dtype: np.dtype, everywhere: NamedSharding | None
-    ) -> jax.Array:
-        values = values.reshape(shape).astype(dtype)
-        if everywhere is None:
-            return values
-        return jax.lax.with_sharding_constraint(values, everywhere)
-
     for tensor in shard.tensors.values():
         values = flat[tensor.path]
         sharded = isinstance(values.sharding, NamedSharding)
         everywhere = replicated(values.sharding.mesh) if sharded else None
-        one = values if tensor.layer is None else take_layer(values, tensor.layer)
+        one = values if tensor.layer is None else _take(values, tensor.layer)
         in_order = _transpose(one, tensor.order)
-        yield np.asarray(whole(in_order, tensor.shape, tensor.dtype, everywhere))
+        yield np.asarray(_whole(in_order, tensor.shape, tensor.dtype, everywhere))
+
+
+@jax.jit
+def _take(stack: jax.Array, layer: int) -> jax.Array:
+    return stack[layer]
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _whole(
+    values: jax.Array, shape: tuple[int, ...], dtype: np.dtype, everywhere: NamedSharding | None
+) -> jax.Array:
+    values = values.reshape(shape).astype(dtype)
+    if everywhere is None:
+        return values
+    return jax.lax.with_sharding_constraint(values, everywhere)
 
 
 def write(directory: Path, params: Tree, shards: list[Shard]) -> None:
