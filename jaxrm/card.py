@@ -203,7 +203,8 @@ def _use(config: ModelConfig, head: HeadConfig) -> str:
         # of Gemma 3's text models finds nothing.
         vllm = [] if config.model_type == "gemma3_text" else [VLLM]
         others = [TRL, REWARDBENCH, OPENRLHF, JAXRM] if one else []
-        parts = [PLACE, TRANSFORMERS, *vllm, *others]
+        capped = [] if config.attention_softcap is None else [CAPPED]
+        parts = [PLACE, TRANSFORMERS, *capped, *vllm, *others]
     return "\n\n".join(part.strip() for part in parts)
 
 
@@ -247,6 +248,11 @@ with torch.inference_mode():
 Either padding side will do: transformers reads the last token that is not padding, and the padding
 token here is no end-of-sequence token. The head is kept in float32; loaded in bfloat16, it makes
 rewards of two or three significant digits.
+"""
+
+CAPPED = """
+With transformers 4 give `from_pretrained` also `attn_implementation="eager"`: its default there
+leaves out the soft-cap on attention, and the rewards are other ones.
 """
 
 VLLM = """

@@ -41,7 +41,7 @@ class Chat:
       end_of_turn: what ends an answer.
       special, plain: further tokens of the template, declared special and not.
       words: what a text is cut into before its bytes are merged, if not as in the toy world.
-      template: whose chat_template.jinja below `FOLDER`.
+      template: the folder of its chat_template.jinja, from `FOLDER`.
     """
 
     begin: str | None
@@ -115,12 +115,10 @@ def family_tokenizer(family: str):
 def family_config(family: str) -> dict[str, Any]:
     """The `config.json` of a small model of the family, with the ids of its tokenizer."""
     tokenizer = family_tokenizer(family)
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in _NAMED}
+    named = ("bos_token_id", "eos_token_id", "pad_token_id")
+    ids = {name: getattr(tokenizer, name) for name in named}
     own = {"vocab_size": len(tokenizer), "num_labels": 1, "dtype": "float32"}
     return FAMILIES[family] | ids | own
-
-
-_NAMED = ("bos", "eos", "pad")
 
 
 def write(family: str, shapes: Mapping[str, tuple[int, ...]], directory: Path) -> None:

@@ -15,8 +15,7 @@ from jaxrm import card, parallel, score
 from jaxrm.data import chat, toy
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tally import Tally
-from jaxrm.models import hub
-from jaxrm.models.config import ModelConfig
+from jaxrm.models import families, hub
 from jaxrm.models.heads import HeadConfig
 
 METHOD = "Trained with a loss of [a paper](https://arxiv.org/abs/2406.10216)."
@@ -38,7 +37,7 @@ RESULTS = {
         "baseline": {"id": {"accuracy": 0.7654, "n": 100, "standard_error": 0.04}},
     },
 }
-CONFIG = ModelConfig.from_hf(json.loads((toy.TOKENIZER / "config.json").read_text("utf-8")))
+CONFIG = families.read(json.loads((toy.TOKENIZER / "config.json").read_text("utf-8")))
 LINEAR, SEVERAL, MLP = HeadConfig(), HeadConfig(outputs=3), HeadConfig("mlp", hidden=2048)
 READERS = ("transformers", "vLLM", "TRL", "RewardBench", "OpenRLHF", "jaxrm")
 
@@ -194,3 +193,9 @@ def test_the_lines_for_transformers_give_our_rewards(tmp_path):
     mesh = parallel.make_mesh(devices=jax.devices()[:1])
     [ours] = score.score(model, trees, mesh=mesh, row_length=64)
     np.testing.assert_allclose(names["rewards"][:, 0], ours, rtol=1e-4)
+
+
+def test_a_soft_cap_on_attention_is_not_left_to_a_default_that_forgets_it():
+    capped = dataclasses.replace(CONFIG, attention_softcap=50.0)
+    assert 'attn_implementation="eager"' in section(written(config=capped), "Use")
+    assert "eager" not in written()

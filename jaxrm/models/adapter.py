@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,8 +21,8 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
+from jaxrm.data.chat import ChatTokenizer
 from jaxrm.errors import ModelFileError
-from jaxrm.files import replacing
 from jaxrm.models import tensorfile, transformer
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.heads import HeadConfig
@@ -32,6 +32,7 @@ from jaxrm.models.layout import (
     Tensors,
     check_replaceable,
     check_tensors,
+    new_directory,
     one_layer,
     read_json,
     stored_head,
@@ -41,9 +42,6 @@ from jaxrm.models.lora import INPUT_AXES, LoraConfig, Projection
 from jaxrm.models.parameters import Parameter
 from jaxrm.models.transformer import RewardModel
 from jaxrm.parallel import replicated
-
-if TYPE_CHECKING:
-    from jaxrm.models.hub import Tokenizer
 
 CONFIG = "adapter_config.json"
 
@@ -112,7 +110,7 @@ def read(directory: str | Path, config: ModelConfig) -> Adapter:
 
 
 def save(
-    model: RewardModel, directory: str | Path, base: str, tokenizer: Tokenizer | None = None
+    model: RewardModel, directory: str | Path, base: str, tokenizer: ChatTokenizer | None = None
 ) -> None:
     """Writes the model's update and reward head as a directory that `read` reads.
 
@@ -124,7 +122,8 @@ def save(
       base: the base model's directory or public name, for PEFT to find it.
 
     Raises:
-      ModelFileError: there is something else than an adapter at `directory`.
+      ModelFileError: there is something else than an adapter at `directory`, or it cannot be
+        written.
       ValueError: the model has no LoRA.
     """
     directory, lora, head = Path(directory), model.lora_config, model.head_config
@@ -138,8 +137,7 @@ def save(
         # Gathering is collective: every process takes part, the first one writes.
         tensors |= _to_file(_whole(params[path]), *place)
     if jax.process_index() == 0:
-        with replacing(directory) as draft:
-            draft.mkdir()
+        with new_directory(directory) as draft:
             text = json.dumps(_adapter_config(model, base), indent=2, sort_keys=True)
             (draft / CONFIG).write_text(text + "\n")
             shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}

@@ -76,14 +76,3 @@ class ModelConfig:
             )
         if self.windows and len(self.windows) != self.num_layers:
             raise ValueError(f"{len(self.windows)} windows for {self.num_layers} layers")
-
-    @classmethod
-    def from_hf(cls, raw, where="config.json"):
-        from jaxrm.models import families
-
-        return families.read(raw, where)
-
-    def to_hf(self, dtype="float32"):
-        from jaxrm.models import families
-
-        return families.write(self, dtype)

@@ -158,6 +158,7 @@ SILENT = {
     "return_dict",
     "reward_offset",
     "reward_reference",
+    "reward_responses",
     "reward_scale",
     "torch_dtype",
     "transformers_version",
@@ -259,8 +260,9 @@ def _gemma2(fields: Fields) -> ModelConfig:
 def _gemma3(fields: Fields) -> ModelConfig:
     """Gemma 3, the text models (arXiv 2503.19786): Gemma 2 with norms on queries and keys in the
     soft-caps' place, and another rotary embedding in local layers."""
-    own = ("attn_logit_softcapping", "final_logit_softcapping", "layer_types")
-    own += ("query_pre_attn_scalar", "sliding_window", "rope_local_base_freq")
+    # A soft-cap on attention is refused: transformers knows the word here and does not apply it.
+    own = ("final_logit_softcapping", "layer_types", "query_pre_attn_scalar")
+    own += ("sliding_window", "rope_local_base_freq")
     rope, local_rope = _gemma3_ropes(fields)
     common = _gemmas(fields, own, rope=rope)
     every = fields.count("sliding_window_pattern", 6)
@@ -271,7 +273,6 @@ def _gemma3(fields: Fields) -> ModelConfig:
         qk_norms=True,
         windows=_windows(fields, common["num_layers"], lambda layer: (layer + 1) % every != 0),
         local_rope=local_rope,
-        attention_softcap=fields.cap("attn_logit_softcapping"),
         logit_softcap=fields.cap("final_logit_softcapping"),
     )
 

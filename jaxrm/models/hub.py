@@ -20,7 +20,6 @@ from jax.sharding import Mesh
 
 from jaxrm.data.chat import ChatTokenizer
 from jaxrm.errors import ModelFileError, require
-from jaxrm.files import replacing
 from jaxrm.models import families, heads, transformer, vocabulary, weights
 from jaxrm.models.adapter import CONFIG as ADAPTER_CONFIG
 from jaxrm.models.adapter import read as read_adapter
@@ -33,6 +32,7 @@ from jaxrm.models.layout import (
     Tensors,
     check_replaceable,
     check_tensors,
+    new_directory,
     read_json,
     stored_head,
     stored_layout,
@@ -164,6 +164,13 @@ def read_config(directory: str | Path) -> ModelConfig:
     return families.read(read_json(path), str(path))
 
 
+def read_scale(config: ModelConfig) -> RewardScale | None:
+    """The scale that `save` recorded beside this configuration, if it did."""
+    names = [field.name for field in dataclasses.fields(RewardScale)]
+    said = [config.extra.get(f"reward_{name}") for name in names]
+    return None if None in said else RewardScale(*said)
+
+
 def save(
     model: RewardModel,
     directory: str | Path,
@@ -206,18 +213,14 @@ def save(
     shards = weights.plan(layout, functools.partial(_kind, dtype=dtype), shard_bytes)
     params = transformer.split(model)[1]
     if jax.process_index() == 0:
-        try:
-            with replacing(directory) as draft:
-                draft.mkdir()
-                text = json.dumps(config, indent=2, sort_keys=True)
-                (draft / "config.json").write_text(text + "\n")
-                weights.write(draft, params, shards)
-                if tokenizer is not None:
-                    tokenizer.save_pretrained(draft)
-                if card is not None:
-                    (draft / "README.md").write_text(card, encoding="utf-8")
-        except OSError as error:
-            raise ModelFileError(f"{directory} cannot be written: {error}") from error
+        with new_directory(directory) as draft:
+            text = json.dumps(config, indent=2, sort_keys=True)
+            (draft / "config.json").write_text(text + "\n")
+            weights.write(draft, params, shards)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(draft)
+            if card is not None:
+                (draft / "README.md").write_text(card, encoding="utf-8")
     else:
         for shard in shards:
             for _ in weights.gather(params, shard):
@@ -304,15 +307,16 @@ def _config_json(model: RewardModel, dtype: str, scale: RewardScale | None) -> d
         config.pop(name, None)
     for part in ("layer_type", "num_neurons", "num_layers", "num_output"):
         config.pop(f"vhead_{part}", None)
-    for name in ("reward_offset", "reward_scale", "reward_reference"):
-        config.pop(name, None)
+    for name in ("offset", "scale", "reference", "responses"):
+        config.pop(f"reward_{name}", None)
     if head is None:
         return config | {"architectures": [family.language_model]}
     if scale is not None:
         config |= {
             "reward_offset": scale.offset,
             "reward_scale": scale.scale,
-            "reward_reference": f"{scale.reference} ({scale.responses} responses)",
+            "reward_reference": scale.reference,
+            "reward_responses": scale.responses,
         }
     if head.kind == "mlp":
         return config | {

@@ -6,11 +6,12 @@ it. `hub` does so with model directories, `adapter` with the low-rank updates be
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from flax import traverse_util
 
 from jaxrm.errors import ModelFileError
+from jaxrm.files import replacing
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.parameters import Parameter, Tree
 
@@ -145,6 +147,20 @@ def check_replaceable(directory: Path, config: str, kind: str) -> None:
     taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
     if taken and not (directory / config).exists():
         raise ModelFileError(f"{directory} exists and is no {kind}: name another one")
+
+
+@contextlib.contextmanager
+def new_directory(directory: Path) -> Iterator[Path]:
+    """Yields a directory to write in, which takes its place if nothing raises.
+
+    Raises ModelFileError where it cannot be written; what was in its place is then still there.
+    """
+    try:
+        with replacing(directory) as draft:
+            draft.mkdir()
+            yield draft
+    except OSError as error:
+        raise ModelFileError(f"{directory} cannot be written: {error}") from error
 
 
 def check_tensors(

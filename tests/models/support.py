@@ -17,7 +17,7 @@ from jaxrm.data.packing import (
     measure,
     pack,
 )
-from jaxrm.models import heads, hub, tensorfile
+from jaxrm.models import families, heads, hub, tensorfile
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.parameters import Tree
 from jaxrm.models.transformer import Compute, RewardModel, declare, merge
@@ -91,7 +91,7 @@ FAMILIES = {
 }
 """A small decoder of every family, as the raw contents of a `config.json`."""
 
-CONFIG = ModelConfig.from_hf(GEMMA)
+CONFIG = families.read(GEMMA)
 
 
 def random_tree(rng: np.random.Generator, prompt: int, branches: tuple[int, ...]) -> TokenTree:
@@ -127,15 +127,6 @@ def small_model(
         declare(config, head),
     )
     return RewardModel(config, head, compute=Compute(**compute), params=params)
-
-
-def load(directory: Path) -> RewardModel:
-    """`hub.load`, without compiling what moves each array into its place.
-
-    For a small model that takes longer than all that follows.
-    """
-    with jax.disable_jit():
-        return hub.load(directory, None)
 
 
 def in_order(values: jax.Array, batch, count: int) -> jax.Array:
@@ -193,8 +184,7 @@ def named_gradients(model: RewardModel, gradients: Tree, scratch: Path) -> dict[
         kinds["language"] = of_loss.language_model()
     named: dict[str, np.ndarray] = {}
     for kind, holder in kinds.items():
-        with jax.disable_jit():  # as in `load`
-            hub.save(holder, scratch / kind)
+        hub.save(holder, scratch / kind)
         named |= tensorfile.read(scratch / kind / "model.safetensors")
     return named
 

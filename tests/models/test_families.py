@@ -335,6 +335,7 @@ def test_fields_that_nobody_knows_are_named_and_kept(caplog):
             "original_max_position_embeddings.*is not max_position_embeddings",
         ),
         (MISTRAL | {"num_key_value_heads": None}, "num_key_value_heads.*positive integer"),
+        (GEMMA3 | {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping.*not implemented"),
         (QWEN2 | {"max_window_layers": "all"}, "max_window_layers"),
         (QWEN2 | {"layer_types": ["sliding_attention"] * 4}, "layer_types.*contradicts"),
         (

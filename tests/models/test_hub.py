@@ -544,10 +544,11 @@ def test_the_scale_of_rewards_is_recorded_and_not_inherited(tmp_path):
     hub.save(model, tmp_path / "model", scale=scale)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert (config["reward_offset"], config["reward_scale"]) == (-0.5, 2.0)
-    assert config["reward_reference"] == "val (400 responses)"
+    assert (config["reward_reference"], config["reward_responses"]) == ("val", 400)
     loaded = hub.load(tmp_path / "model", None)
     _assert_same(loaded, model)  # the weights are those of the raw reward
+    assert hub.read_scale(loaded.config) == scale
     hub.save(loaded, tmp_path / "again")
-    assert "reward_offset" not in json.loads((tmp_path / "again" / "config.json").read_text())
+    assert hub.read_scale(hub.read_config(tmp_path / "again")) is None
     with pytest.raises(OptionError, match="reward scale must be a number above 0"):
         hub.RewardScale(0.0, 0.0, "val", 1)
