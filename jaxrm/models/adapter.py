@@ -129,7 +129,7 @@ def save(
     directory, lora, head = Path(directory), model.lora_config, model.head_config
     if lora is None:
         raise ValueError("this model has no LoRA to save: use hub.save")
-    check_replaceable(directory, CONFIG, "adapter")
+    check_replaceable(directory, (CONFIG,), "adapter")
     dialect = _GRM if head is not None and head.kind == "mlp" else _PEFT
     params = traverse_util.flatten_dict(transformer.split(model)[1], sep="/")
     tensors: dict[str, np.ndarray] = {}

@@ -44,6 +44,9 @@ from jaxrm.parallel import ShardingRules
 
 log = logging.getLogger(__name__)
 
+SIGNS = ("config.json", "*.safetensors")
+"""What tells a model directory from others that hold a `config.json`, such as a run's."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RewardScale:
@@ -142,7 +145,9 @@ def load_language_model(
     dtype: str = "float32",
 ) -> RewardModel:
     """Reads a model without its reward head, if it has one. Arguments and errors as for `load`."""
-    config, _, tensors, layout = _open(Path(directory))
+    config, head, tensors, layout = _open(Path(directory))
+    if head is None:
+        _check_promise(config, Path(directory))
     wanted = {path: place for path, place in layout.items() if not path.startswith("reward_head")}
     kinds = functools.partial(_kind, dtype=dtype)
     params = weights.read(tensors, wanted, kinds, mesh=mesh, rules=rules or ShardingRules())
@@ -202,7 +207,7 @@ def save(
         written, or its `config.json` cannot express the model.
     """
     directory, model = Path(directory), model.merged()
-    check_replaceable(directory, "config.json", "model directory")
+    check_replaceable(directory, SIGNS, "model directory")
     if tokenizer is not None:
         model, tokenizer = vocabulary.padded(model, tokenizer)
     dtype = dtype or str(model.embedding[...].dtype)

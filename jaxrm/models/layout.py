@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +142,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_replaceable(directory: Path, config: str, kind: str) -> None:
-    """Raises ModelFileError where something else than a `kind`, which `config` tells, would go."""
+def check_replaceable(directory: Path, signs: Sequence[str], kind: str) -> None:
+    """Raises ModelFileError where something else than a `kind` would be replaced.
+
+    Args:
+      signs: patterns of files, each of which a directory of that kind has.
+    """
     taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
-    if taken and not (directory / config).exists():
+    if taken and not all(any(directory.glob(sign)) for sign in signs):
         raise ModelFileError(f"{directory} exists and is no {kind}: name another one")
 
 

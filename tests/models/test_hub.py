@@ -419,6 +419,9 @@ def test_only_a_model_directory_is_replaced(tmp_path):
     with pytest.raises(ModelFileError, match="no model directory"):
         hub.save(model, tmp_path / "thesis.tex")
     assert (tmp_path / "thesis.tex").read_text() == "chapter 1"
+    (tmp_path / "config.json").write_text("{}")  # as in the directory of a run
+    with pytest.raises(ModelFileError, match="no model directory"):
+        hub.save(model, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -530,6 +533,8 @@ def test_a_promised_head_that_is_missing_is_not_replaced_by_noise(copy, promise)
     path.write_text(json.dumps(json.loads(path.read_text()) | promise))
     with pytest.raises(ModelFileError, match=r"config.json: .* promises a reward head"):
         hub.load(copy, HeadConfig())
+    with pytest.raises(ModelFileError, match=r"config.json: .* promises a reward head"):
+        hub.load_language_model(copy)
 
 
 def test_frequencies_in_old_files_are_passed_over(copy, saved):

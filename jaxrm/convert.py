@@ -1,0 +1,229 @@
+"""Model directories converted, and every conversion checked.
+
+    python -m jaxrm.convert IN OUT                      # Hugging Face's layout, both dialects
+    python -m jaxrm.convert IN OUT --adapter ADAPTER    # a base and its LoRA, merged
+    python -m jaxrm.convert IN OUT --to language-model  # the language-model head, a ...ForCausalLM
+    python -m jaxrm.convert IN OUT --to orbax           # for JAX programs; IN may be such a one too
+    python -m jaxrm.convert IN                          # nothing written: only checked
+
+IN is a reward model or a language model. What was written is read again, and its rewards and
+log-probs on random token ids are compared with those of the model in memory (LoRA merged, in the
+dtype asked for); where torch is installed, with those of Hugging Face's torch classes as well. When
+they differ, OUT stays where it is and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from jaxrm import cli, verify
+from jaxrm.data import chat
+from jaxrm.data.chat import ChatTokenizer
+from jaxrm.data.packing import TokenTree
+from jaxrm.errors import ModelFileError, OptionError, require
+from jaxrm.models import hub, layout, orbax_directory, vocabulary, weights
+from jaxrm.models.layout import Tensors
+from jaxrm.models.transformer import RewardModel, split
+from jaxrm.verify import Values
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Convert a model directory, or check one."""
+
+    model: tyro.conf.Positional[Path]
+    """A directory in Hugging Face's layout, or one that --to orbax made."""
+    out: tyro.conf.Positional[Path | None] = None
+    """Where to write; without it the model is only checked, by torch's reading of it."""
+    adapter: Path | None = None
+    """A LoRA adapter in PEFT's or GRM's layout to merge; it may bring the reward head."""
+    to: Literal["files", "language-model", "orbax"] = "files"
+    """Hugging Face's layout with the head that the model has or without it, or Orbax's."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """What the trunk is stored in; as in the files without it."""
+    add_tokens: tuple[str, ...] = ()
+    """Special tokens that are to have an id and an embedding row, by name."""
+    chat_template: Path | None = None
+    """A file with a chat template to keep with the tokenizer."""
+    shard_gb: float = 5.0
+    """Gigabytes that a file of several may hold."""
+    check: bool = True
+    """Compare what was written with the model; it takes a second copy of it, torch's in float32."""
+    tolerance: float = 1e-3
+    """What counts as a failed check, as a share of the largest reward or log-prob."""
+
+
+Reader = Callable[[Path, Sequence[TokenTree]], Values]
+"""(directory, texts) -> what some program makes of the texts with the files alone."""
+
+
+def main(config: Config) -> None:
+    """Reads, writes, checks, and says what it found."""
+    _check_options(config)
+    tokenizer = _tokenizer(config)
+    model = load(config.model, config.adapter, config.dtype)
+    if config.add_tokens:
+        model, tokenizer = vocabulary.grow(model, tokenizer, config.add_tokens)
+    elif tokenizer is not None:
+        vocabulary.check(model.config, tokenizer, str(config.model))
+    if config.out is None:
+        check(model, config.model, {"torch": verify.torchs}, config.tolerance)
+        return
+    if tokenizer is not None:
+        # As saving would, but before log-probs are compared: they change with a new row.
+        model, tokenizer = vocabulary.padded(model, tokenizer)
+    if config.to == "orbax":
+        orbax_directory.save(model, config.out, tokenizer)
+    else:
+        model = _of_files(model, config)
+        scale = None if config.adapter else hub.read_scale(model.config)
+        shard_bytes = int(config.shard_gb * 1e9)
+        hub.save(model, config.out, tokenizer, shard_bytes=shard_bytes, scale=scale)
+    print(f"{config.out}: written")
+    if config.check:
+        check(model, config.out, _readers(config.out), config.tolerance)
+
+
+def load(directory: Path, adapter: Path | None = None, dtype: str | None = None) -> RewardModel:
+    """The model in a directory of any kind, with the reward head that it has, if any, LoRA merged.
+
+    Args:
+      adapter: for a directory in Hugging Face's layout, as `hub.load` takes it.
+      dtype: of the trunk's parameters; without it the files' own, or float32 where they have
+        several.
+
+    Raises:
+      ModelFileError: as `hub.load` and `orbax_directory.load` do.
+    """
+    if orbax_directory.is_one(directory):
+        return orbax_directory.load(directory, dtype=dtype).merged()
+    hub.read_config(directory)
+    tensors = weights.open_directory(directory)
+    dtype = dtype or _dtype(tensors)
+    if adapter is None and layout.stored_head(tensors) is None:
+        return hub.load_language_model(directory, dtype=dtype)
+    return hub.load(directory, None, adapter=adapter, dtype=dtype).merged()
+
+
+def ours(directory: Path, trees: Sequence[TokenTree]) -> Values:
+    """What jaxrm makes of the texts with the files in a directory."""
+    return verify.ours(load(directory), trees)
+
+
+def check(
+    model: RewardModel, directory: Path, readers: Mapping[str, Reader], tolerance: float
+) -> None:
+    """Prints how far the readings of a directory are from what the model itself says.
+
+    Raises:
+      ModelFileError: by more than `tolerance`, `ours` misses a part of it, or there is nothing
+        that both say.
+    """
+    trees = verify.texts(model.config)
+    expected = verify.ours(model, trees)
+    found: list[float] = []
+    for reader, read in readers.items():
+        values = read(directory, trees)
+        if read is ours and values.keys() != expected.keys():
+            raise ModelFileError(f"{directory}: read again, there are only {', '.join(values)}")
+        for name, difference in verify.differences(values, expected).items():
+            print(
+                f"{directory}, read by {reader}: {name} differ by {difference:.1e} of the largest"
+            )
+            found.append(difference)
+    if not found:
+        raise ModelFileError(
+            f"{directory}: {' and '.join(readers)} read none of {', '.join(expected)}"
+        )
+    if max(found) > tolerance:
+        raise ModelFileError(
+            f"{directory} is another model when it is read: {max(found):.1e} of the largest value "
+            f"is more than --tolerance {tolerance:.1e}"
+        )
+
+
+def _check_options(config: Config) -> None:
+    """Raises OptionError before anything is read."""
+    require(0 < config.shard_gb < math.inf, "--shard-gb", "a number above 0", config.shard_gb)
+    require(config.tolerance >= 0, "--tolerance", "at least 0", config.tolerance)
+    if config.adapter is not None and orbax_directory.is_one(config.model):
+        raise OptionError(f"--adapter needs a base in Hugging Face's layout, not {config.model}")
+    if config.out is None:
+        _check_alone(config)
+        return
+    out = config.out.resolve()
+    for source in filter(None, (config.model, config.adapter)):
+        given = source.resolve()
+        if out.is_relative_to(given) or given.is_relative_to(out):
+            raise OptionError(f"{config.out} must not be {source}, nor lie in it or around it")
+    if config.to == "orbax":
+        layout.check_replaceable(out, (orbax_directory.KIND,), "Orbax model directory")
+    else:
+        layout.check_replaceable(out, hub.SIGNS, "model directory")
+
+
+def _check_alone(config: Config) -> None:
+    """Raises OptionError for options that need an output, or where there is no other reader."""
+    of_writing = [
+        f"--{'no-' if field.name == 'check' else ''}{field.name.replace('_', '-')}"
+        for field in dataclasses.fields(config)
+        if field.name not in ("model", "tolerance") and getattr(config, field.name) != field.default
+    ]
+    if of_writing:
+        raise OptionError(f"{', '.join(of_writing)}: only with an output directory, so name one")
+    if "torch" not in _readers(config.model):
+        raise OptionError(f"nothing to compare {config.model} with: name an output directory")
+
+
+def _readers(directory: Path) -> dict[str, Reader]:
+    """By name, who can read a directory; says why torch cannot."""
+    if orbax_directory.is_one(directory):
+        print("torch cannot read an Orbax checkpoint: not compared with it")
+    elif not verify.has_torch():
+        print("torch is not installed: not compared with it")
+    else:
+        return {"jaxrm": ours, "torch": verify.torchs}
+    return {"jaxrm": ours}
+
+
+def _tokenizer(config: Config) -> ChatTokenizer | None:
+    """The directory's tokenizer; None where it has none and none is needed."""
+    has_one = any((config.model / name).is_file() for name in chat.VOCABULARY_FILES)
+    if not has_one and not (config.add_tokens or config.chat_template):
+        return None
+    return chat.load_tokenizer(config.model, config.chat_template)
+
+
+def _dtype(tensors: Tensors) -> str:
+    """What holds every tensor of the trunk without loss."""
+    heads = ("score.", "v_head.")
+    found = {str(tensor.dtype) for name, tensor in tensors.items() if not name.startswith(heads)}
+    return found.pop() if found in ({"bfloat16"}, {"float16"}) else "float32"
+
+
+def _of_files(model: RewardModel, config: Config) -> RewardModel:
+    """The part of the model that the files asked for can hold."""
+    if config.to == "language-model":
+        if not model.config.language_head:
+            raise ModelFileError(
+                f"{config.model} has no language-model head: it is a sequence classifier, whose "
+                "files leave lm_head.weight out; its ...ForCausalLM has one"
+            )
+        return model.language_model()
+    head, params = model.head_config, split(model)[1]
+    if head is None or head.kind != "linear" or "lm_head" not in params:
+        return model
+    print(f"{config.out}: a classifier has no lm_head.weight: --to language-model writes that one")
+    del params["lm_head"]
+    without = dataclasses.replace(model.config, language_head=False)
+    return RewardModel(without, head, compute=model.compute, params=params)
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, __doc__)
