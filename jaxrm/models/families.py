@@ -341,19 +341,18 @@ def _qwen_windows(fields: Fields, layers: int) -> tuple[int | None, ...]:
 
 
 def _rope(fields: Fields, theta: float = 10_000.0) -> Rope:
-    """Rotary embedding, from either dialect or from both."""
-    theta = fields.number("rope_theta", theta)
+    """Rotary embedding, from either dialect or from both; `theta` is what silence means."""
     length = functools.partial(fields.count, "max_position_embeddings")
     old, new = fields.inner("rope_scaling"), fields.inner("rope_parameters")
-    by_old = Rope(theta, None if old is None else _scaling(old, length))
-    if new is None:
-        return by_old
-    by_new = Rope(new.number("rope_theta", theta), _scaling(new, length))
-    if fields.value("rope_theta") is not None and by_new.theta != theta:
-        raise fields.error("rope_theta", f"contradicts rope_parameters ({by_new.theta})")
-    if old is not None and by_new.scaling != by_old.scaling:
+    saying = [part for part in (fields, old, new) if part and part.value("rope_theta") is not None]
+    thetas = [part.number("rope_theta") for part in saying] or [theta]
+    if len(set(thetas)) > 1:
+        said = ", ".join(map(str, thetas))
+        raise fields.error("rope_theta", f"contradicts rope_scaling or rope_parameters ({said})")
+    by_old, by_new = (_scaling(part, length) if part else None for part in (old, new))
+    if old and new and by_old != by_new:
         raise fields.error("rope_scaling", f"contradicts rope_parameters ({dict(new.raw)})")
-    return by_new
+    return Rope(thetas[0], by_new if new else by_old)
 
 
 def _gemma3_ropes(fields: Fields) -> tuple[Rope, Rope]:

@@ -35,6 +35,7 @@ def test_gemma_is_read_with_all_that_its_name_implies():
         {"rope_parameters": {"rope_theta": 777.0, "rope_type": "default"}},
         {"rope_parameters": {"rope_theta": 777.0}, "rope_theta": 777.0},
         {"rope_theta": 777.0, "rope_scaling": {"type": "default"}},
+        {"rope_scaling": {"type": "default", "rope_theta": 777.0}},
     ],
 )
 def test_rope_theta_is_read_from_both_dialects(rope):
@@ -333,6 +334,10 @@ def test_fields_that_nobody_knows_are_named_and_kept(caplog):
         (
             LLAMA | {"rope_scaling": DYNAMIC | {"original_max_position_embeddings": 64}},
             "original_max_position_embeddings.*is not max_position_embeddings",
+        ),
+        (
+            LLAMA | {"rope_theta": 5e5, "rope_scaling": DYNAMIC | {"rope_theta": 1e6}},
+            "rope_theta.*contradicts",
         ),
         (MISTRAL | {"num_key_value_heads": None}, "num_key_value_heads.*positive integer"),
         (GEMMA3 | {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping.*not implemented"),
