@@ -36,7 +36,7 @@ def base(tmp_path_factory):
     config = json.loads((toy.TOKENIZER / "config.json").read_text()) | sizes
     directory = tmp_path_factory.mktemp("base") / "export"
     model = transformer.create(families.read(config), None, seed=0)
-    hub.save(model, directory, study_grm.tokenizer().hf)
+    hub.save(model, directory, study_grm.tokenizer())
     return directory
 
 
