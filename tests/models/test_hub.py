@@ -183,7 +183,7 @@ def test_what_others_wrote_into_config_json_survives_a_change_of_head(tmp_path):
 
 
 def test_a_fresh_head_is_seeded_and_announced(saved, caplog):
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, hub.__name__):
         first = hub.load(saved, HeadConfig(), seed=5)
     assert "no reward head: a fresh one is drawn from seed 5" in caplog.text
     again, other = (hub.load(saved, HeadConfig(), seed=seed) for seed in (5, 6))
@@ -429,7 +429,8 @@ def test_only_a_model_directory_is_replaced(tmp_path):
 )
 def test_a_padding_token_that_others_would_misread_is_announced(tmp_path, caplog, pad, eos, warned):
     config = dataclasses.replace(CONFIG, pad_token_id=pad, eos_token_id=eos)
-    hub.save(small_model(config, HeadConfig()), tmp_path / "model")
+    with caplog.at_level(logging.WARNING, hub.__name__):
+        hub.save(small_model(config, HeadConfig()), tmp_path / "model")
     assert ("padding token of its own" in caplog.text) == warned
 
 
