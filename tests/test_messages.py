@@ -204,7 +204,8 @@ def test_scores_do_not_depend_on_packing(model, trees, rows, length, reverse, al
         _, rewards, logps = map(np.asarray, read(model, batch))
         for r, s in zip(*np.nonzero(batch.response_mask), strict=True):
             name = "{}/{}".format(*divmod(int(batch.response_index[r, s]), 2))
-            np.testing.assert_allclose(rewards[r, s], values[f"{name}/reward"], rtol=1e-5)
+            # Rewards are of the size of 1, and one of them happens to be near 0.
+            np.testing.assert_allclose(rewards[r, s], values[f"{name}/reward"], atol=1e-5)
             np.testing.assert_allclose(logps[r, s], values[f"{name}/logp"], rtol=1e-5)
             seen += 1
     assert seen == 8
