@@ -48,7 +48,7 @@ from jaxrm import cli
 from jaxrm.errors import require
 from jaxrm.files import replacing
 from jaxrm.markdown import table
-from jaxrm.models import families, hub, tensorfile, transformer, weights
+from jaxrm.models import families, hub, transformer, weights
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.layout import read_json, stored_layout
 
@@ -148,18 +148,13 @@ def write_checkpoint(
 
     layout = stored_layout(transformer.declare(config, None), None)
     shards = weights.plan(layout, lambda path: "bfloat16", shard_bytes)
-    index = {
-        "metadata": {"total_size": sum(t.size for s in shards for t in s.tensors.values())},
-        "weight_map": {name: shard.file for shard in shards for name in shard.tensors},
-    }
     with replacing(directory) as draft:
         draft.mkdir()
         (draft / "config.json").write_text(json.dumps(families.write(config, "bfloat16")))
-        (draft / weights.INDEX).write_text(json.dumps(index))
-        for file, tensors in shards:
-            kinds = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-            values = (random(tensor.shape) for tensor in tensors.values())
-            tensorfile.write(draft / file, kinds, values)
+        (draft / weights.INDEX).write_text(json.dumps(weights.index(shards)))
+        for shard in shards:
+            values = (random(tensor.shape) for tensor in shard.tensors.values())
+            weights.write_shard(draft, shard, values)
 
 
 def read_through(directory: Path) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import collections
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -223,11 +223,20 @@ def _whole(
 def write(directory: Path, params: Tree, shards: list[Shard]) -> None:
     """Writes the files, and where there are several an index of them."""
     for shard in shards:
-        kinds = {name: (tensor.dtype, tensor.shape) for name, tensor in shard.tensors.items()}
-        tensorfile.write(directory / shard.file, kinds, gather(params, shard))
+        write_shard(directory, shard, gather(params, shard))
     if len(shards) > 1:
-        index = {
-            "metadata": {"total_size": sum(t.size for s in shards for t in s.tensors.values())},
-            "weight_map": {name: shard.file for shard in shards for name in shard.tensors},
-        }
-        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        (directory / INDEX).write_text(json.dumps(index(shards), indent=2) + "\n")
+
+
+def write_shard(directory: Path, shard: Shard, arrays: Iterable[np.ndarray]) -> None:
+    """Writes one file, whose tensors come in its order."""
+    kinds = {name: (tensor.dtype, tensor.shape) for name, tensor in shard.tensors.items()}
+    tensorfile.write(directory / shard.file, kinds, arrays)
+
+
+def index(shards: list[Shard]) -> dict[str, Any]:
+    """What `INDEX` says of several files."""
+    return {
+        "metadata": {"total_size": sum(t.size for s in shards for t in s.tensors.values())},
+        "weight_map": {name: shard.file for shard in shards for name in shard.tensors},
+    }
