@@ -81,7 +81,7 @@ def bars(models: Mapping[str, Any], splits: Sequence[str], colors: Mapping[str, 
         axes.set_xlabel("accuracy, % of comparisons")
         axes.grid(axis="y", visible=False)
 
-    return _svg("", draw, width=5.0, height=0.8 + 0.26 * len(splits) * (len(models) + 0.5))
+    return svg("", draw, width=5.0, height=0.8 + 0.26 * len(splits) * (len(models) + 0.5))
 
 
 def training(curves: Curves, colors: Mapping[str, str]) -> list[str]:
@@ -103,7 +103,7 @@ def training(curves: Curves, colors: Mapping[str, str]) -> list[str]:
                     axes.plot(steps, _smooth(values), color=colors[name], linewidth=1.8)
             _label_steps(axes, unit)
 
-        return _svg(title, draw)
+        return svg(title, draw)
 
     present = (key for key in panels if any(key in line for line in lines))
     return [panel(key, *panels[key]) for key in present]
@@ -125,7 +125,7 @@ def held_out(curves: Curves, colors: Mapping[str, str]) -> list[str]:
                     axes.plot(steps, values, color=colors[name], marker="o", markersize=3.5)
             _label_steps(axes, unit)
 
-        return _svg(f"{split}: {title}", draw)
+        return svg(f"{split}: {title}", draw)
 
     return [
         panel(split, figure)
@@ -153,7 +153,7 @@ def rewards(
             axes.set_ylabel("% of responses")
             axes.legend(frameon=False, fontsize=9)
 
-        return _svg(f"{name}: {split}", draw)
+        return svg(f"{name}: {split}", draw)
 
     return [
         panel(split, name, found[split]["rewards"])
@@ -184,7 +184,7 @@ def _label_steps(axes: Axes, unit: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def _svg(title: str, draw: Callable[[Axes], None], width: float = 4.2, height: float = 2.9) -> str:
+def svg(title: str, draw: Callable[[Axes], None], width: float = 4.2, height: float = 2.9) -> str:
     """One chart as an <svg> element; the same figures give the same text."""
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": title}):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -193,5 +193,5 @@ def _svg(title: str, draw: Callable[[Axes], None], width: float = 4.2, height: f
         axes.set_title(title)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]
+    drawn = text.getvalue()
+    return drawn[drawn.index("<svg") :]

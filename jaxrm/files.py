@@ -1,13 +1,19 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what is written in them."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
+import math
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from jaxrm.errors import DataError
 
@@ -37,6 +43,26 @@ def replacing(path: str | Path) -> Iterator[Path]:
             draft.replace(path)
     finally:
         _remove(draft)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `plain(value)`, indented, whole or not at all."""
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: dataclasses are objects, arrays lists, and numbers that are not
+    finite null."""
+    if dataclasses.is_dataclass(value):
+        return plain(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(part) for part in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_writable(path: Path) -> None:

@@ -22,15 +22,13 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 
-from jaxrm import cli, figures, files
+from jaxrm import cli, figures, files, webpage
 from jaxrm.data.tally import Tally
 from jaxrm.errors import RunDirError
 
@@ -43,9 +41,7 @@ def write(run_dir: str | Path, results: Results) -> None:
     Dataclasses and numpy scalars in `results` become JSON; a number that is not finite becomes
     null.
     """
-    plain = _plain(results)
-    with files.replacing(Path(run_dir, "results.json")) as draft:
-        draft.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n", "utf-8")
+    files.write_json(Path(run_dir, "results.json"), results)
     render(run_dir)
 
 
@@ -69,7 +65,7 @@ def render(run_dir: str | Path) -> Path:
 
 def table(results: Results) -> str:
     """The headline figures as text for a terminal: percent, plus or minus one standard error."""
-    results = _plain(results)
+    results = files.plain(results)
     blocks = [_text_block("accuracy, %", results["models"])]
     if language := _language(results):
         blocks.append(_text_block("language, %", language))
@@ -104,16 +100,16 @@ def _text_block(title: str, models: Results) -> str:
 def _page(name: str, results: Results, config: Mapping[str, Any], curves: Mapping) -> str:
     models = results["models"]
     colors = figures.colors(models)
-    legend = _legend(colors)
+    legend = webpage.legend(colors)
     seeds = ", ".join(str(seed) for seed in results.get("seeds", []))
     sections = [
-        _section(
+        webpage.section(
             "Accuracy",
             "The share of comparisons whose better response gets the strictly higher reward, "
             "± one standard error. A tie is no win.",
             _table(models),
             legend,
-            _grid([figures.bars(models, _splits(models), colors)], wide=True),
+            webpage.grid([figures.bars(models, _splits(models), colors)], wide=True),
             "<p class=note>Bars: 95 % intervals, ± 1.96 standard errors. Dashed: chance. "
             f"{html.escape(_selected(results))}</p>",
         )
@@ -121,61 +117,46 @@ def _page(name: str, results: Results, config: Mapping[str, Any], curves: Mappin
     trained = {name: curves[name] for name in models if name in curves}
     if held_out := figures.held_out(trained, colors):
         note = "Measured during training on a sample of each split."
-        sections.append(_section("Held-out curves", note, legend, _grid(held_out)))
+        sections.append(webpage.section("Held-out curves", note, legend, webpage.grid(held_out)))
     if training := figures.training(trained, colors):
         note = (
             "On the training batches: each logged step, and a running mean over it. Objectives "
             "differ between models where their losses have different terms."
         )
-        sections.append(_section("Training curves", note, legend, _grid(training)))
+        sections.append(webpage.section("Training curves", note, legend, webpage.grid(training)))
     if before := {name: lines for name, lines in curves.items() if name not in models}:
         before_colors = dict.fromkeys(before, figures.NEUTRAL)
         charts = figures.training(before, before_colors)
         note = "The language model that the reward models start from."
-        sections.append(_section("Pretraining", note, _legend(before_colors), _grid(charts)))
+        sections.append(
+            webpage.section(
+                "Pretraining", note, webpage.legend(before_colors), webpage.grid(charts)
+            )
+        )
     if histograms := figures.rewards(models, _splits(models), colors):
         note = "Of the best response to each prompt (filled) and of all others (outlined)."
-        sections.append(_section("Rewards", note, legend, _grid(histograms)))
+        sections.append(webpage.section("Rewards", note, legend, webpage.grid(histograms)))
     if language := _language(results):
         note = (
             "How often the better response is also the likelier one under the model's own "
             "language-model head, ± one standard error: what is left of its ability to write."
         )
-        sections.append(_section("Language ability", note, _table(language)))
+        sections.append(webpage.section("Language ability", note, _table(language)))
     if probe := _probe(results):
         note = (
             "What a linear reward on the base's frozen states gets right, fitted to clean labels "
             "of each split's own law: how much there was to keep."
         )
-        sections.append(_section("Linear probe of the base", note, _table(probe)))
+        sections.append(webpage.section("Linear probe of the base", note, _table(probe)))
     if data := results.get("data"):
         note = "Rows that training read, used, and left out, by reason."
-        sections.append(_section("Data", note, _data_table(data)))
+        sections.append(webpage.section("Data", note, _data_table(data)))
     if config:
         text = html.escape(json.dumps(config, indent=2, ensure_ascii=False))
         body = f"<details><summary>As resolved</summary><pre>{text}</pre></details>"
-        sections.append(_section("Configuration", "", body))
-    title = html.escape(f"{name}: {', '.join(models)}")
+        sections.append(webpage.section("Configuration", "", body))
     subtitle = f"Reward models compared. Seed {seeds}." if seeds else "Reward models compared."
-    return PAGE.format(title=title, subtitle=subtitle, style=STYLE, body="\n".join(sections))
-
-
-def _section(title: str, note: str, *parts: str) -> str:
-    note = f"<p>{note}</p>" if note else ""
-    return f"<section><h2>{title}</h2>{note}{''.join(parts)}</section>"
-
-
-def _grid(charts: Iterable[str], wide: bool = False) -> str:
-    shape = "grid wide" if wide else "grid"
-    return f"<div class='{shape}'>{''.join(f'<figure>{chart}</figure>' for chart in charts)}</div>"
-
-
-def _legend(colors: Mapping[str, str]) -> str:
-    items = (
-        f"<span><i style='background:{color}'></i>{html.escape(name)}</span>"
-        for name, color in colors.items()
-    )
-    return f"<div class=legend>{''.join(items)}</div>"
+    return webpage.document(f"{name}: {', '.join(models)}", subtitle, sections)
 
 
 def _table(models: Results) -> str:
@@ -185,7 +166,7 @@ def _table(models: Results) -> str:
         [html.escape(name), *(_percent(found.get(split), " %") for split in splits)]
         for name, found in models.items()
     ]
-    return _html_table(["model", *head], rows)
+    return webpage.table(["model", *head], rows)
 
 
 def _data_table(data: Mapping[str, Mapping]) -> str:
@@ -196,15 +177,7 @@ def _data_table(data: Mapping[str, Mapping]) -> str:
         counts = [tally["read"], tally["used"], *(tally["dropped"].get(r, 0) for r in reasons)]
         counts += [tally.get("truncated", 0), tally.get("folded", 0)]
         rows.append([html.escape(name), *(f"{count:,}" for count in counts)])
-    return _html_table([html.escape(title) for title in head], rows)
-
-
-def _html_table(head: list[str], rows: list[list[str]]) -> str:
-    def line(cells: Iterable[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    return f"<div class=scroll><table>{line(head, 'th')}{body}</table></div>"
+    return webpage.table([html.escape(title) for title in head], rows)
 
 
 def _percent(figure: Mapping[str, Any] | None, unit: str = "") -> str:
@@ -240,19 +213,6 @@ def _probe(results: Results) -> dict[str, dict[str, Any]]:
     return {"base": found} if found else {}
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it."""
-    if dataclasses.is_dataclass(value):
-        return _plain(dataclasses.asdict(value))
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(part) for part in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
@@ -280,53 +240,6 @@ def main(config: Config) -> None:
     path = render(config.run)
     print(table(_read_json(config.run / "results.json")))
     print(f"\n{path}")
-
-
-STYLE = """
-:root { color-scheme: light }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 66rem; color: #1b1f24;
-  background: #fff; font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere }
-h2 { font-size: 1.15rem; margin: 0 0 .25rem }
-p { margin: 0 0 .75rem; color: #57606a; max-width: 46rem }
-section { border-top: 1px solid #d8dee4; margin-top: 2rem; padding-top: 1.25rem }
-.note { font-size: .875rem }
-.scroll { overflow-x: auto; margin-bottom: 1rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .4rem 1.1rem .4rem 0; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid #eaeef2 }
-th { font-weight: 600; vertical-align: bottom }
-th:first-child, td:first-child { text-align: left }
-th small { display: block; font-weight: 400; color: #57606a }
-.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .5rem 0; font-size: .9rem }
-.legend i { display: inline-block; width: .8em; height: .8em; border-radius: 2px;
-  margin-right: .4em }
-.grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)) }
-.grid.wide { grid-template-columns: minmax(0, 32rem) }
-figure { margin: 0; min-width: 0; max-width: 30rem }
-.wide figure { max-width: none }
-svg { width: 100%; height: auto; display: block }
-svg text { font-family: inherit !important }
-pre { overflow-x: auto; background: #f6f8fa; padding: 1rem; font-size: .85rem; border-radius: 6px }
-summary { cursor: pointer }
-"""
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{subtitle}</p>
-{body}
-</body>
-</html>
-"""
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import scipy.sparse
 import scipy.special
 
 from jaxrm.data.comparison import Comparison, Conversation, plain_text
+from jaxrm.data.ordering import OrderedPairs, ordered_pairs, shares
 
 VOCABULARY = 20_000
 """Words of the bag: those in the most responses."""
@@ -57,24 +58,6 @@ class Floor:
     n: int
     standard_error: float
     tied: float
-
-
-@dataclass(frozen=True, eq=False)
-class OrderedPairs:
-    """The responses of a list of comparisons, and every pair of them that the ranks order.
-
-    Attributes:
-        texts: all responses, those of one comparison together.
-        better, worse: int [pairs], indices in `texts`.
-        owner: int [pairs], the comparison that each pair is from.
-        weight: float [pairs], one over the pairs of its comparison.
-    """
-
-    texts: list[str]
-    better: np.ndarray
-    worse: np.ndarray
-    owner: np.ndarray
-    weight: np.ndarray
 
 
 def floors(
@@ -112,20 +95,9 @@ def is_held_out(prompt: Conversation | str) -> bool:
     return int.from_bytes(digest[:8], "big") % HELD_OUT == 0
 
 
-def ordered_pairs(comparisons: Sequence[Comparison]) -> OrderedPairs:
-    """Every ordered pair of every comparison; one without an order gives none."""
-    texts: list[str] = []
-    better, worse, owner, weight = [], [], [], []
-    for i, comparison in enumerate(comparisons):
-        ranks = np.array(comparison.ranks or [0] * len(comparison.responses))
-        above, below = np.nonzero(ranks[:, None] < ranks[None, :])
-        better.append(len(texts) + above)
-        worse.append(len(texts) + below)
-        owner.append(np.full(len(above), i))
-        weight.append(np.full(len(above), 1 / max(len(above), 1)))
-        texts += [plain_text(response) for response in comparison.responses]
-    parts = (np.concatenate([np.zeros(0, int), *part]) for part in (better, worse, owner))
-    return OrderedPairs(texts, *parts, weight=np.concatenate([np.zeros(0), *weight]))
+def response_texts(comparisons: Sequence[Comparison]) -> list[str]:
+    """The responses of all comparisons, one after another, as text."""
+    return [plain_text(response) for c in comparisons for response in c.responses]
 
 
 def longer(texts: Sequence[str]) -> np.ndarray:
@@ -138,33 +110,28 @@ def bag_of_words(comparisons: Sequence[Comparison]) -> Scorer | None:
     pairs = ordered_pairs(comparisons)
     if not len(pairs.owner):
         return None
-    counts = [collections.Counter(WORD.findall(text.casefold())) for text in pairs.texts]
+    counts = [
+        collections.Counter(WORD.findall(text.casefold())) for text in response_texts(comparisons)
+    ]
     responses_with = collections.Counter(word for count in counts for word in count)
     # Alphabetical among equals, so that the vocabulary does not depend on the order of rows.
     common = sorted(responses_with.items(), key=lambda item: (-item[1], item[0]))[:VOCABULARY]
     vocabulary = {word: i for i, (word, _) in enumerate(common)}
     features = _log_counts(counts, vocabulary)
-    weights = _bradley_terry(features[pairs.better] - features[pairs.worse], pairs.weight)
+    weight = 1 / pairs.counts[pairs.owner]
+    weights = _bradley_terry(features[pairs.better] - features[pairs.worse], weight)
 
     def score(texts: Sequence[str]) -> np.ndarray:
-        counts = [collections.Counter(WORD.findall(text.casefold())) for text in texts]
-        return _log_counts(counts, vocabulary) @ weights
+        return _log_counts(_counts(texts), vocabulary) @ weights
 
     return score
 
 
-def shares(holds: np.ndarray, pairs: OrderedPairs, comparisons: int) -> np.ndarray:
-    """Float [comparisons]: of how much of each one's ordered pairs something holds, bool [pairs];
-    NaN where there are none."""
-    values = np.bincount(pairs.owner, pairs.weight * holds, comparisons)
-    has_order = np.bincount(pairs.owner, minlength=comparisons) > 0
-    return np.where(has_order, values, np.nan)
-
-
 def _by_subset(comparisons: Sequence[Comparison], bag: Scorer | None) -> dict[str, dict[str, Any]]:
     pairs = ordered_pairs(comparisons)
-    verdicts = {"longer": _verdicts(longer, pairs, len(comparisons))}
-    verdicts["bag_of_words"] = bag and _verdicts(bag, pairs, len(comparisons))
+    texts = response_texts(comparisons)
+    verdicts = {"longer": _verdicts(longer(texts), pairs)}
+    verdicts["bag_of_words"] = bag and _verdicts(bag(texts), pairs)
     members_of: dict[str, list[int]] = {"": list(range(len(comparisons)))}
     if len({comparison.subset for comparison in comparisons}) > 1:
         for i, comparison in enumerate(comparisons):
@@ -181,13 +148,10 @@ def _by_subset(comparisons: Sequence[Comparison], bag: Scorer | None) -> dict[st
     }
 
 
-def _verdicts(
-    scorer: Scorer, pairs: OrderedPairs, comparisons: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Float [comparisons] each: the share of its pairs that the scorer has right, and ties."""
-    scores = scorer(pairs.texts)
+def _verdicts(scores: np.ndarray, pairs: OrderedPairs) -> tuple[np.ndarray, np.ndarray]:
+    """Float [comparisons] each: the share of its pairs that the scores have right, and ties."""
     better, worse = scores[pairs.better], scores[pairs.worse]
-    return shares(better > worse, pairs, comparisons), shares(better == worse, pairs, comparisons)
+    return shares(better > worse, pairs), shares(better == worse, pairs)
 
 
 def _floor(right: np.ndarray, tied: np.ndarray) -> dict[str, Any] | None:
@@ -197,6 +161,10 @@ def _floor(right: np.ndarray, tied: np.ndarray) -> dict[str, Any] | None:
     error = counted.std() / np.sqrt(counted.size)
     tied = float(np.nanmean(tied))
     return asdict(Floor(float(counted.mean()), int(counted.size), float(error), tied))
+
+
+def _counts(texts: Sequence[str]) -> list[collections.Counter[str]]:
+    return [collections.Counter(WORD.findall(text.casefold())) for text in texts]
 
 
 def _log_counts(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrm.data.comparison import Comparison, fault
+from jaxrm.data.ordering import ordered_pairs, shares
 from jaxrm.errors import DataError
 
 
@@ -41,20 +42,20 @@ def accuracy(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -
     Raises:
         DataError: a comparison has no ranks, or none of them has an order.
     """
-    return _mean(_shares(rewards, comparisons), comparisons)
+    return _mean(strict_shares(rewards, comparisons), comparisons)
 
 
 def accuracy_by_subset(
     rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]
 ) -> dict[str, Accuracy]:
     """`accuracy` of each subset by itself, in order of appearance; ties alone make no subset."""
-    shares = _shares(rewards, comparisons)
+    right = strict_shares(rewards, comparisons)
     groups: dict[str, list[int]] = {}
     for i, comparison in enumerate(comparisons):
-        if not np.isnan(shares[i]):
+        if not np.isnan(right[i]):
             groups.setdefault(comparison.subset, []).append(i)
     return {
-        subset: _mean(shares[places], [comparisons[i] for i in places])
+        subset: _mean(right[places], [comparisons[i] for i in places])
         for subset, places in groups.items()
     }
 
@@ -74,19 +75,19 @@ def macro_accuracy(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparis
     return float(np.mean([found.accuracy for found in subsets.values()]))
 
 
-def _shares(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> np.ndarray:
-    """Float64 [comparisons]: the share of each one's ordered pairs got right, NaN without any."""
-    shares = np.full(len(comparisons), np.nan)
-    for i, (given, comparison) in enumerate(zip(rewards, comparisons, strict=True)):
+def strict_shares(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> np.ndarray:
+    """Float64 [comparisons]: the share of each one's ordered pairs got right, NaN without any.
+
+    Args, Raises: as for `accuracy`, but that nothing is wrong with comparisons without an order.
+    """
+    for given, comparison in zip(rewards, comparisons, strict=True):
         if comparison.ranks is None:
             raise fault(comparison.where, "ranks", "missing, and accuracy needs an order")
-        given, ranks = np.asarray(given), np.array(comparison.ranks)
-        if given.shape != ranks.shape:
-            raise ValueError(f"rewards of shape {given.shape} for {len(ranks)} responses")
-        better = ranks[:, None] < ranks[None, :]
-        if better.any():
-            shares[i] = (given[:, None] > given[None, :])[better].mean()
-    return shares
+        if np.shape(given) != (len(comparison.ranks),):
+            found = f"rewards of shape {np.shape(given)}"
+            raise ValueError(f"{found} for {len(comparison.ranks)} responses")
+    pairs, given = ordered_pairs(comparisons), np.concatenate([np.zeros(0), *rewards])
+    return shares(given[pairs.better] > given[pairs.worse], pairs)
 
 
 def _mean(shares: np.ndarray, comparisons: Sequence[Comparison]) -> Accuracy:

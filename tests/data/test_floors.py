@@ -11,7 +11,8 @@ import scipy.special
 
 from jaxrm.data import floors
 from jaxrm.data.comparison import Comparison, Message
-from jaxrm.data.floors import bag_of_words, is_held_out, longer, ordered_pairs, shares
+from jaxrm.data.floors import bag_of_words, is_held_out, longer
+from jaxrm.data.ordering import ordered_pairs, shares
 
 
 def pair(prompt, chosen, rejected, **known):
@@ -20,9 +21,8 @@ def pair(prompt, chosen, rejected, **known):
 
 def share(score, comparisons):
     pairs = ordered_pairs(comparisons)
-    scores = score(pairs.texts)
-    right = scores[pairs.better] > scores[pairs.worse]
-    return shares(right, pairs, len(comparisons)).tolist()
+    scores = score(floors.response_texts(comparisons))
+    return shares(scores[pairs.better] > scores[pairs.worse], pairs).tolist()
 
 
 def test_only_the_strictly_longer_response_is_right():
@@ -35,8 +35,6 @@ def test_only_the_strictly_longer_response_is_right():
 def test_a_comparison_counts_once_however_many_pairs_it_has():
     three = Comparison("p", ("aaa", "b", "cc"), ranks=(0, 1, 2))  # 3 > 1, 3 > 2, not 1 > 2
     tied = Comparison("p", ("aaa", "b", "cc"), ranks=(1, 1, 0))  # not 2 > 3, 2 > 1
-    pairs = ordered_pairs([three, tied])
-    assert pairs.weight.tolist() == [1 / 3] * 3 + [1 / 2] * 2
     assert share(longer, [three, tied]) == pytest.approx([2 / 3, 1 / 2])
 
 

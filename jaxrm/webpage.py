@@ -1,0 +1,90 @@
+"""The parts of a page: one HTML file with its style and figures inside, which needs no network."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def document(title: str, subtitle: str, sections: Iterable[str]) -> str:
+    """A whole page out of sections; `title` and `subtitle` are text."""
+    title, subtitle = html.escape(title), html.escape(subtitle)
+    return PAGE.format(title=title, subtitle=subtitle, style=STYLE, body="\n".join(sections))
+
+
+def section(title: str, note: str, *parts: str) -> str:
+    """A headline, a paragraph if `note` is not empty, and `parts`, all of them HTML."""
+    note = f"<p>{note}</p>" if note else ""
+    return f"<section><h2>{title}</h2>{note}{''.join(parts)}</section>"
+
+
+def grid(charts: Iterable[str], wide: bool = False) -> str:
+    """Charts (`figures.svg`) side by side as far as the screen has room, or one `wide` column."""
+    shape = "grid wide" if wide else "grid"
+    return f"<div class='{shape}'>{''.join(f'<figure>{chart}</figure>' for chart in charts)}</div>"
+
+
+def legend(colors: Mapping[str, str]) -> str:
+    """The name that each colour stands for."""
+    items = (
+        f"<span><i style='background:{color}'></i>{html.escape(name)}</span>"
+        for name, color in colors.items()
+    )
+    return f"<div class=legend>{''.join(items)}</div>"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose cells are HTML; the first column is text, the others are numbers."""
+
+    def line(cells: Iterable[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    return f"<div class=scroll><table>{line(head, 'th')}{body}</table></div>"
+
+
+STYLE = """
+:root { color-scheme: light }
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 66rem; color: #1b1f24;
+  background: #fff; font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere }
+h2 { font-size: 1.15rem; margin: 0 0 .25rem }
+p { margin: 0 0 .75rem; color: #57606a; max-width: 46rem }
+section { border-top: 1px solid #d8dee4; margin-top: 2rem; padding-top: 1.25rem }
+.note { font-size: .875rem }
+.scroll { overflow-x: auto; margin-bottom: 1rem }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .4rem 1.1rem .4rem 0; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid #eaeef2 }
+th { font-weight: 600; vertical-align: bottom }
+th:first-child, td:first-child { text-align: left }
+th small { display: block; font-weight: 400; color: #57606a }
+.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .5rem 0; font-size: .9rem }
+.legend i { display: inline-block; width: .8em; height: .8em; border-radius: 2px;
+  margin-right: .4em }
+.grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)) }
+.grid.wide { grid-template-columns: minmax(0, 32rem) }
+figure { margin: 0; min-width: 0; max-width: 30rem }
+.wide figure { max-width: none }
+svg { width: 100%; height: auto; display: block }
+svg text { font-family: inherit !important }
+pre { overflow-x: auto; background: #f6f8fa; padding: 1rem; font-size: .85rem; border-radius: 6px }
+summary { cursor: pointer }
+"""
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{subtitle}</p>
+{body}
+</body>
+</html>
+"""
