@@ -40,7 +40,7 @@ from jaxrm.models import adapter, families, heads, hub, transformer, vocabulary
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import Compute, RewardModel
-from jaxrm.reference import fingerprint, reference_logps
+from jaxrm.reference import reference_logps
 from jaxrm.train.best import Best
 from jaxrm.train.loop import fit
 from jaxrm.train.optimizer import OptimizerConfig
@@ -305,7 +305,7 @@ def main(cfg: Config) -> None:
     )
     print(f"training data: {training.tally}")
     vocabulary.check(hub.read_config(base), tokenizer, str(base))
-    base_key = fingerprint(base)
+    base_key = hub.fingerprint(base)
     check_inputs(run, {"the training data": training.key(), "the base": base_key})
     if "margin" in cfg.models and not any(tree.margin for tree in training.trees):
         raise DataError("no comparison has a margin: `margin` would be the baseline again")

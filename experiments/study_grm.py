@@ -65,7 +65,6 @@ from jaxrm.evaluate.packed import (
 from jaxrm.evaluate.probe import final_states, fit_head
 from jaxrm.models import heads, hub
 from jaxrm.models.heads import HeadConfig
-from jaxrm.reference import fingerprint
 from jaxrm.study.page import write
 from jaxrm.study.records import MAIN, Condition, Trial
 from jaxrm.train import short
@@ -192,7 +191,7 @@ def screen(cfg: Config) -> dict[str, Any]:
         Job,
         condition=cfg.conditions["A"],
         lexicon="dev",
-        base=fingerprint(cfg.base),
+        base=hub.fingerprint(cfg.base),
         evaluation=Evaluation((("val", cfg.val_items),)),
     )
 
@@ -215,7 +214,7 @@ def confirm(cfg: Config, choices: Mapping[str, Any]) -> list[Record]:
     sampled = tuple((split, cfg.sample_items) for split in ("id", "ood_prompt"))
     final = Evaluation(splits, sampled)
     curves = Evaluation(splits, sampled, (("val", cfg.sample_items), *sampled), cfg.curve_points)
-    key = fingerprint(base)
+    key = hub.fingerprint(base)
     jobs: dict[Job, Part] = {}
     for part, arm in arms(cfg):
         if part not in cfg.parts:

@@ -23,7 +23,6 @@ from jax.sharding import Mesh
 
 from jaxrm import files
 from jaxrm.data.packing import TokenTree
-from jaxrm.errors import ModelFileError
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
 from jaxrm.score import read
@@ -53,7 +52,7 @@ def reference_logps(
       trees: tokenised comparisons, any K; they are gone through in order.
       cache: a directory, which may be shared by data sets and models. In a run of several
         processes the first one reads and writes it, and the others get the values from there.
-      model_key: tells the weights from all others', as `fingerprint` does for a model directory.
+      model_key: tells the weights from all others', as `hub.fingerprint` does for a directory.
       mesh: the mesh that the model lies on.
       rows, row_length, progress: as for `score.read`.
 
@@ -90,30 +89,6 @@ def reference_logps(
         if jax.process_index() == 0:
             _store(path, parts, logps, counts)
     return np.split(logps, np.cumsum(counts)[:-1])
-
-
-def fingerprint(directory: str | Path) -> str:
-    """SHA-256 over a model directory's weights and what says how to read them.
-
-    That is `config.json`, an adapter's configuration, and every safetensors file: their names and
-    contents. A directory that moves, or gets another tokenizer, keeps its fingerprint.
-
-    Raises:
-      ModelFileError: there is no configuration, or no safetensors file.
-    """
-    directory = Path(directory)
-    configs = [directory / name for name in ("config.json", "adapter_config.json")]
-    configs = [path for path in configs if path.is_file()]
-    weights = sorted(directory.glob("*.safetensors"))
-    if not configs or not weights:
-        missing = "safetensors file" if configs else "config.json"
-        raise ModelFileError(f"{directory} holds no {missing}: give a model directory")
-    content = hashlib.sha256()
-    for path in (*configs, *weights):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        content.update(f"{path.name} {digest}\n".encode())
-    return content.hexdigest()
 
 
 def _hash_trees(trees: Sequence[TokenTree]) -> tuple[str, np.ndarray]:

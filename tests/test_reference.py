@@ -16,11 +16,10 @@ import pytest
 from jaxrm import parallel
 from jaxrm.data import planning
 from jaxrm.data.packing import PackShape, measure, pack
-from jaxrm.errors import ModelFileError
 from jaxrm.losses import generation
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import Compute, RewardModel, split
-from jaxrm.reference import fingerprint, reference_logps
+from jaxrm.reference import reference_logps
 from tests.models.support import CONFIG, alone, in_order, random_tree, read_off, small_model
 
 HEAD = HeadConfig("linear")
@@ -239,33 +238,3 @@ def test_what_is_not_finite_is_refused_and_not_kept(trees, tmp_path):
     with pytest.raises(FloatingPointError, match="comparison 0 is nan"):
         logps_of(broken, trees, tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_fingerprint_is_of_configurations_and_weights_alone(tmp_path):
-    directory = tmp_path / "model"
-    directory.mkdir()
-    names = ("config.json", "model-1.safetensors", "model-2.safetensors")
-    for name in names:
-        (directory / name).write_bytes(name.encode())
-    first = fingerprint(directory)
-    (directory / "tokenizer.json").write_text("{}")
-    moved = directory.rename(tmp_path / "moved")
-    assert fingerprint(moved) == first
-    seen = {first}
-    for name in names:
-        flip(moved / name)
-        seen.add(fingerprint(moved))
-    (moved / "adapter_config.json").write_text('{"r": 8}')
-    seen.add(fingerprint(moved))
-    (moved / "adapter_model.safetensors").write_bytes(b"weights")
-    seen.add(fingerprint(moved))
-    assert len(seen) == 6
-
-
-@pytest.mark.parametrize(
-    ("name", "missing"), [("config.json", "safetensors"), ("model.safetensors", "config.json")]
-)
-def test_no_fingerprint_is_taken_of_half_a_model(tmp_path, name, missing):
-    (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(ModelFileError, match=f"holds no {missing}"):
-        fingerprint(tmp_path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import logging
 import math
@@ -152,6 +153,30 @@ def load_language_model(
     kinds = functools.partial(_kind, dtype=dtype)
     params = weights.read(tensors, wanted, kinds, mesh=mesh, rules=rules or ShardingRules())
     return RewardModel(config, None, compute=compute or Compute(), params=params)
+
+
+def fingerprint(directory: str | Path) -> str:
+    """SHA-256 over a model directory's weights and what says how to read them.
+
+    That is `config.json`, an adapter's configuration, and every safetensors file: their names and
+    contents. A directory that moves, or gets another tokenizer, keeps its fingerprint.
+
+    Raises:
+      ModelFileError: there is no configuration, or no safetensors file.
+    """
+    directory = Path(directory)
+    configs = [directory / name for name in ("config.json", "adapter_config.json")]
+    configs = [path for path in configs if path.is_file()]
+    weights = sorted(directory.glob("*.safetensors"))
+    if not configs or not weights:
+        missing = "safetensors file" if configs else "config.json"
+        raise ModelFileError(f"{directory} holds no {missing}: give a model directory")
+    content = hashlib.sha256()
+    for path in (*configs, *weights):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        content.update(f"{path.name} {digest}\n".encode())
+    return content.hexdigest()
 
 
 def read_config(directory: str | Path) -> ModelConfig:

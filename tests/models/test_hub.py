@@ -558,3 +558,35 @@ def test_the_scale_of_rewards_is_recorded_and_not_inherited(tmp_path):
     assert hub.read_scale(hub.read_config(tmp_path / "again")) is None
     with pytest.raises(OptionError, match="reward scale must be a number above 0"):
         hub.RewardScale(0.0, 0.0, "val", 1)
+
+
+def test_a_fingerprint_is_of_configurations_and_weights_alone(tmp_path):
+    directory = tmp_path / "model"
+    directory.mkdir()
+    names = ("config.json", "model-1.safetensors", "model-2.safetensors")
+    for name in names:
+        (directory / name).write_bytes(name.encode())
+    first = hub.fingerprint(directory)
+    (directory / "tokenizer.json").write_text("{}")
+    moved = directory.rename(tmp_path / "moved")
+    assert hub.fingerprint(moved) == first
+    seen = {first}
+    for name in names:
+        content = bytearray((moved / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (moved / name).write_bytes(content)
+        seen.add(hub.fingerprint(moved))
+    (moved / "adapter_config.json").write_text('{"r": 8}')
+    seen.add(hub.fingerprint(moved))
+    (moved / "adapter_model.safetensors").write_bytes(b"weights")
+    seen.add(hub.fingerprint(moved))
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("config.json", "safetensors"), ("model.safetensors", "config.json")]
+)
+def test_no_fingerprint_is_taken_of_half_a_model(tmp_path, name, missing):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ModelFileError, match=f"holds no {missing}"):
+        hub.fingerprint(tmp_path)
