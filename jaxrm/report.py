@@ -28,7 +28,7 @@ from typing import Any
 
 import tyro
 
-from jaxrm import cli, figures, files, webpage
+from jaxrm import cli, figures, files, terminal, webpage
 from jaxrm.data.tally import Tally
 from jaxrm.errors import RunDirError
 
@@ -85,16 +85,10 @@ def _selected(results: Results) -> str:
 def _text_block(title: str, models: Results) -> str:
     splits = _splits(models)
     head = [title, *(f"{split} (n={_n(models, split)})" for split in splits)]
-    rows = [head]
-    rows += [
+    rows = [
         [name, *(_percent(found.get(split)) for split in splits)] for name, found in models.items()
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in pairs)
-        for pairs in (enumerate(zip(row, widths, strict=True)) for row in rows)
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return terminal.table(head, rows)
 
 
 def _page(name: str, results: Results, config: Mapping[str, Any], curves: Mapping) -> str:

@@ -237,3 +237,58 @@ def test_too_few_or_broken_values_are_refused(function, values):
 def test_arguments_out_of_range_are_refused(call):
     with pytest.raises(ValueError, match=r"must be between|clusters|p-values|deviation|chance"):
         call()
+
+
+def test_resamples_draw_whole_clusters():
+    weights = list(statistics.resamples(["a", "b", "a", "c"], draws=50))
+    assert len(weights) == 50
+    for drawn in weights:
+        assert drawn[0] == drawn[2]
+        assert drawn[0] + drawn[1] + drawn[3] == 3
+    again = list(statistics.resamples(["a", "b", "a", "c"], draws=50))
+    np.testing.assert_array_equal(weights, again)
+
+
+def test_percentiles_leave_out_what_is_not_a_number():
+    assert statistics.percentiles([0, np.nan, 1, 0.5], level=0.5) == (0.25, 0.75)
+    assert np.isnan(statistics.percentiles([np.nan])).all()
+
+
+def test_a_share_s_interval_is_wilson_s():
+    # 8 of 10: (.8 + 3.8415 / 20) / 1.38415 -+ 1.96 / 1.38415 * sqrt(.016 + 3.8415 / 400).
+    low, high = statistics.share_interval([1] * 8 + [0] * 2)
+    assert (low, high) == pytest.approx((0.49016, 0.94332), abs=1e-5)
+
+
+def test_a_share_of_1_has_its_doubt():
+    # Wilson's lower end at p = 1 is n / (n + z^2).
+    low, high = statistics.share_interval([1] * 28)
+    assert (low, high) == pytest.approx((28 / (28 + 1.959964**2), 1))
+    # Four copies of each of 28 prompts say no more.
+    assert statistics.share_interval([1] * 112, np.repeat(np.arange(28), 4)) == (low, high)
+    assert statistics.share_interval([1, 1], ["a", "a"]) == (0, 1)
+
+
+def test_copies_of_a_prompt_do_not_narrow_a_share():
+    values = np.array([0, 1, 1, 0, 1, 1, 1, 0, 1, 1] * 5)
+    alone = statistics.share_interval(values)
+    copied = statistics.share_interval(np.repeat(values, 3), np.repeat(np.arange(50), 3))
+    assert copied == pytest.approx(alone)
+    assert statistics.share_interval(np.repeat(values, 3))[0] > alone[0]
+
+
+def test_paired_items_by_hand():
+    found = statistics.paired_items([1, 1, 1, 1])
+    assert (found.mean, found.low, found.high, found.n) == (1, 1, 1, 4)
+    assert found.p == pytest.approx(2 / 2001)
+    assert statistics.paired_items([0, 0, 0]).p == 1
+    assert statistics.paired_items([1, -1, 1, -1]).p > 0.5
+    assert statistics.paired_items([1, 1, -1], ["a", "a", "b"]).n == 2
+
+
+def test_paired_items_find_a_difference_as_often_as_they_say():
+    generator = np.random.default_rng(0)
+    draws = generator.normal(0, 1, (200, 60))
+    wrong = np.mean([statistics.paired_items(values, draws=400).p <= 0.05 for values in draws])
+    assert 0.02 <= wrong <= 0.09
+    assert statistics.paired_items(draws[0] + 1).p < 0.01

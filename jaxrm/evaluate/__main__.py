@@ -1,0 +1,180 @@
+"""Evaluate a reward model, or anything else that scores responses, on benchmarks.
+
+    python -m jaxrm.evaluate --model DIR --benchmarks rewardbench,hhh --out OUT
+    python -m jaxrm.evaluate --longer --sets my_pairs.jsonl --out OUT
+
+leaves OUT/results.json, OUT/report.html, and every score in OUT/<benchmark>/items.jsonl. The same
+command goes on where it was stopped: a benchmark that has its scores is not scored again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from jaxrm import cli, files, parallel
+from jaxrm.data import chat, sources
+from jaxrm.errors import DataError, OptionError, RunDirError, require
+from jaxrm.evaluate import benchmark, page, record, scorers
+from jaxrm.evaluate.assess import assess, finite
+from jaxrm.evaluate.benchmark import Benchmark
+from jaxrm.evaluate.benchmarks import BENCHMARKS, pairs
+from jaxrm.evaluate.scorers import Scorer
+from jaxrm.models import hub, transformer, vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Evaluate a scorer: exactly one of --model, --recorded, --words and --longer."""
+
+    out: Path
+    """Where results go."""
+    benchmarks: tuple[str, ...] = ()
+    """Which benchmarks, with spaces or commas between them."""
+    sets: tuple[str, ...] = ()
+    """Sources of pairs or ranked responses of your own (see jaxrm.data.sources)."""
+    data: Path | None = None
+    """A local copy of the benchmarks in place of the Hub: a directory that holds their data sets,
+    each named as on the Hub without its owner, or, of a single benchmark, its data set or file."""
+    model: Path | None = None
+    """A reward model in Hugging Face layout, with its tokenizer."""
+    adapter: Path | None = None
+    """A LoRA adapter in PEFT's or GRM's layout beside it, which may bring the reward head."""
+    chat_template: Path | None = None
+    """A file with the chat template, for a tokenizer that brings none."""
+    recorded: Path | None = None
+    """Scores that exist: rows {"id", "rewards"}, as jaxrm.score writes."""
+    words: str | None = None
+    """A source of comparisons: a linear model of words is fitted to it and is the scorer."""
+    longer: bool = False
+    """The longer answer scores higher."""
+    items: record.Format = "jsonl"
+    """How every response's score is left."""
+    rows: int = 8
+    """Rows per batch."""
+    row_length: int = 1024
+    """Tokens per row; longer texts get longer rows."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the trunk computes in; heads and rewards are float32 always."""
+    mesh: parallel.MeshShape = parallel.MeshShape()
+    """How devices are used."""
+
+    def __post_init__(self):
+        require(self.rows >= 1, "--rows", "at least 1", self.rows)
+        require(self.row_length >= 1, "--row-length", "at least 1", self.row_length)
+
+
+def main(config: Config) -> None:
+    """Scores what has no scores yet, and writes the page after each benchmark."""
+    parallel.start()
+    wanted = chosen(config)
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirError(f"{config.out} cannot be made ({error}): choose another --out") from error
+    # All data is found, and found to be readable, before an hour is spent on the first of it.
+    data = {name: benchmark.read(of, place) for name, (of, place) in wanted.items()}
+    scorer, about = scorer_of(config)
+    results: dict[str, Any] = {"scorer": about, "benchmarks": {}}
+    for name, (of, _) in wanted.items():
+        comparisons, folder = data[name], config.out / name
+        known = about | {"data": record.key(comparisons)}
+        scores = record.read(folder, known)
+        if scores is None:
+            print(f"{name}: {len(comparisons):,} comparisons")
+            scores = finite(scorer(comparisons))
+            if jax.process_index() == 0:
+                record.write(folder, of, comparisons, scores, known, config.items)
+        results["benchmarks"][name] = files.plain(assess(of, comparisons, scores))
+        if jax.process_index() == 0:
+            files.write_json(config.out / "results.json", results)
+            with files.replacing(config.out / "report.html") as draft:
+                draft.write_text(page.page(results), "utf-8")
+    if jax.process_index() == 0:
+        print(f"{page.table(results)}\n\n{config.out / 'report.html'}")
+
+
+def chosen(config: Config) -> dict[str, tuple[Benchmark, Path | None]]:
+    """The benchmarks by name, each with where its data is if not where it says.
+
+    Raises OptionError for a name that is not known or comes twice, or for none.
+    """
+    names = [name for part in config.benchmarks for name in part.split(",") if name]
+    if not names and not config.sets:
+        raise OptionError(f"name --benchmarks ({', '.join(BENCHMARKS)}) or --sets")
+    found = {}
+    for name in names:
+        if name not in BENCHMARKS:
+            known = ", ".join(BENCHMARKS)
+            raise OptionError(f"--benchmarks: {name!r} is not one of {known}; other data is --sets")
+        found[name] = BENCHMARKS[name], config.data
+    for text in config.sets:
+        of = pairs(text)
+        if of.name in found:
+            problem = f"two benchmarks are named {of.name}"
+            raise OptionError(f"--sets {text}: {problem}: add ?name=ANOTHER")
+        found[of.name] = of, None
+    return found
+
+
+def scorer_of(config: Config) -> tuple[Scorer, dict[str, Any]]:
+    """The scorer that the options name, and what tells it from all others.
+
+    Raises OptionError unless they name exactly one.
+    """
+    ways = ("model", "recorded", "words", "longer")
+    given = [way for way in ways if getattr(config, way)]
+    if len(given) != 1:
+        named = " and ".join(f"--{way}" for way in given) or "none"
+        raise OptionError(f"name one of --model, --recorded, --words and --longer, not {named}")
+    if config.longer:
+        return scorers.longer, {"rule": "the longer answer"}
+    if config.recorded is not None:
+        scorer = scorers.recorded(config.recorded)
+        return scorer, {"recorded": str(config.recorded), "content": _digest(config.recorded)}
+    if config.words is not None:
+        train = sources.read(config.words)
+        about = {"rule": f"a bag of words of {config.words}", "content": record.key(train)}
+        return scorers.bag_of_words(train), about
+    return _model(config)
+
+
+def _model(config: Config) -> tuple[Scorer, dict[str, Any]]:
+    """The model as a scorer, which is loaded when it is first asked."""
+    tokenizer = chat.load_tokenizer(config.model, config.chat_template)
+    vocabulary.check(hub.read_config(config.model), tokenizer, str(config.model))
+    words = tokenizer.hf.backend_tokenizer.to_str() + str(tokenizer.hf.chat_template)
+    about = {
+        "model": str(config.model),
+        "weights": hub.fingerprint(config.model),
+        "adapter": config.adapter and hub.fingerprint(config.adapter),
+        "tokenizer": hashlib.sha256(words.encode()).hexdigest(),
+        "dtype": config.dtype,
+    }
+
+    @functools.cache
+    def load() -> Scorer:
+        mesh = parallel.make_mesh(config.mesh)
+        compute = transformer.Compute(dtype=config.dtype)
+        model = hub.load(config.model, None, adapter=config.adapter, compute=compute, mesh=mesh)
+        options = {"mesh": mesh, "rows": config.rows, "row_length": config.row_length}
+        return scorers.of_model(model, tokenizer, **options, progress="scoring")
+
+    return lambda comparisons: load()(comparisons), about
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, __doc__)

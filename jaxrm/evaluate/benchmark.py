@@ -1,0 +1,167 @@
+"""What a benchmark is: rows that are read, and rules by which scores become figures.
+
+Every published rule comes down to the same two steps. Each item earns credit in one or more groups
+(a subset, a cell of a matrix, a part of a formula), and the figures are a function of the groups'
+means. Kept apart like this, one bootstrap over prompts gives an interval to every figure, whatever
+the formula; a group that is short of rows takes the figures that rest on it away, and no others.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxrm.data import rows
+from jaxrm.data.comparison import Comparison, fault
+from jaxrm.data.fields import Row
+from jaxrm.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Credit:
+    """What one item earned in one group.
+
+    Attributes:
+      group: a subset of the benchmark, or "<subset>/<part>".
+      cluster: which prompt it is of: credits of one prompt are drawn together.
+      value: usually 0 or 1; never NaN.
+    """
+
+    group: str
+    cluster: str
+    value: float
+
+
+Means = Mapping[str, float]
+"""The mean credit of each group; NaN for one that is absent or short of rows, which it hands on to
+whatever is computed from it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One way to turn scores into figures.
+
+    Attributes:
+      name: "official" for the benchmark's own.
+      says: it in a sentence, with its source.
+      credit: what scores float [K] of each comparison earn; one credit or several per comparison,
+        and none for one that the rule leaves out. NaN is never a win.
+      figures: named figures out of the groups' means, the headline first.
+    """
+
+    name: str
+    says: str
+    credit: Callable[[Sequence[Comparison], Sequence[np.ndarray]], Iterable[Credit]]
+    figures: Callable[[Means], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One split of a benchmark on the Hub.
+
+    Attributes:
+      location: "owner/name".
+      config, split: as `jaxrm.data.rows.rows` takes them.
+    """
+
+    location: str
+    config: str = ""
+    split: str = "train"
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """A benchmark: where its rows are, how they are read, and what is made of their scores.
+
+    Attributes:
+      name: as on the command line.
+      title: as on a page, with the paper.
+      parts: where the rows are.
+      read: comparisons out of located rows of one part: (rows, part) -> comparisons in order, each
+        with a unique id, its subset, and ranks. Raises DataError for rows without the benchmark's
+        columns or of an unknown subset.
+      expected: how many comparisons each subset has; a subset that is not in it is unknown. Empty
+        where nothing is promised.
+      rules: the official one first.
+    """
+
+    name: str
+    title: str
+    parts: tuple[Part, ...]
+    read: Callable[[Iterable[tuple[str, Row]], Part], Iterator[Comparison]]
+    expected: Mapping[str, int]
+    rules: tuple[Rule, ...]
+
+
+def read(benchmark: Benchmark, data: Path | None = None) -> list[Comparison]:
+    """All comparisons of a benchmark, part by part.
+
+    Args:
+      data: a local copy in place of the Hub: one file that holds all parts, or a directory as the
+        Hub has it; or a directory of several of these, each named as on the Hub without its owner
+        or as the benchmark.
+
+    Raises:
+      DataError: as `jaxrm.data.rows.rows` and the benchmark's `read`; there are no rows; or naming
+        the row whose subset is unknown, whose id another row has, or which has no ranks.
+    """
+    found = []
+    for located, part in _located(benchmark, data):
+        found += benchmark.read(located, part)
+    if not found:
+        raise DataError(f"{data or benchmark.parts[0].location}: no rows of {benchmark.name}")
+    first: dict[str, str] = {}
+    for comparison in found:
+        if benchmark.expected and comparison.subset not in benchmark.expected:
+            known = ", ".join(benchmark.expected)
+            problem = f"{comparison.subset!r} is no subset of {benchmark.name}: expected one of"
+            raise fault(comparison.where, "subset", f"{problem} {known}")
+        if comparison.id in first:
+            problem = f"{comparison.id!r} is also the id of {first[comparison.id]}"
+            raise fault(comparison.where, "id", problem)
+        if comparison.ranks is None:
+            raise fault(comparison.where, "ranks", "missing, and a benchmark needs an order")
+        first[comparison.id] = comparison.where
+    return found
+
+
+def short_of(benchmark: Benchmark, comparisons: Sequence[Comparison]) -> dict[str, tuple[int, int]]:
+    """The subsets with another number of comparisons than expected: (found, expected)."""
+    found = collections.Counter(comparison.subset for comparison in comparisons)
+    return {
+        subset: (found[subset], count)
+        for subset, count in benchmark.expected.items()
+        if found[subset] != count
+    }
+
+
+Located = Iterator[tuple[str, Row]]
+
+
+def _located(benchmark: Benchmark, data: Path | None) -> Iterator[tuple[Located, Part]]:
+    """The rows of each part; a file holds the rows of all parts, and stands for the first."""
+    for part in benchmark.parts:
+        if data is None:
+            yield rows.rows(part.location, part.config, part.split), part
+            continue
+        place = _place(data, (part.location.rpartition("/")[2], benchmark.name))
+        if place.is_dir():
+            yield rows.rows(str(place), part.config, part.split), part
+        else:
+            yield rows.rows(str(place)), part
+            return
+
+
+def _place(data: Path, names: Sequence[str]) -> Path:
+    """The directory or file in `data` that has one of the names, or `data` itself."""
+    for name in names:
+        if (data / name).is_dir():
+            return data / name
+        for path in sorted(data.glob(f"{name}.*")):
+            if rows.suffix_of(path.name):
+                return path
+    return data

@@ -1,0 +1,37 @@
+"""Rows of benchmarks: what their readers have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jaxrm.data.comparison import Conversation
+from jaxrm.data.fields import Known, Row, choice, get, messages, response, text, user
+
+
+def question(row: Row, where: str) -> Conversation:
+    """Column `prompt`: messages, or text, which is a user's message and never raw."""
+    if isinstance(get(row, "prompt", where), str):
+        return user(row, "prompt", where)
+    return messages(row["prompt"], "prompt", where)
+
+
+def pair(row: Row, where: str) -> Known:
+    """Columns `prompt`, `chosen` and `rejected`, the last two texts or messages."""
+    prompt = question(row, where)
+    chosen, rejected = (
+        response(prompt, get(row, side, where), side, where) for side in ("chosen", "rejected")
+    )
+    return {"prompt": prompt, "responses": (chosen, rejected), "ranks": (0, 1)}
+
+
+def subset(row: Row, known: Iterable[str], where: str, part: str = "") -> str:
+    """Column `subset`, or what the part is called that the row comes from; one of `known`."""
+    return choice(row.get("subset") or part or get(row, "subset", where), "subset", [*known], where)
+
+
+def identity(row: Row, where: str, otherwise: str) -> str:
+    """Column `id`, a text or a whole number; `otherwise` where there is none."""
+    given = row.get("id")
+    if given is None:
+        return otherwise
+    return str(given) if isinstance(given, int) else text(given, "id", where)
