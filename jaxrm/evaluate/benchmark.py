@@ -110,8 +110,11 @@ def read(benchmark: Benchmark, data: Path | None = None) -> list[Comparison]:
         the row whose subset is unknown, whose id another row has, or which has no ranks.
     """
     found = []
-    for located, part in _located(benchmark, data):
-        found += benchmark.read(located, part)
+    try:
+        for located, part in _located(benchmark, data):
+            found += benchmark.read(located, part)
+    except DataError as error:
+        raise DataError(f"{benchmark.name}: {error}") from error
     if not found:
         raise DataError(f"{data or benchmark.parts[0].location}: no rows of {benchmark.name}")
     first: dict[str, str] = {}

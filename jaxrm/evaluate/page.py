@@ -28,15 +28,16 @@ def table(results: Results) -> str:
 def page(results: Results) -> str:
     """The page: every figure of every rule, subset by subset, with intervals."""
     benchmarks = results["benchmarks"]
-    scorer = ", ".join(f"{name} {value}" for name, value in results["scorer"].items())
+    # What tells a scorer from others comes after its name, and is for machines.
+    scorer = str(next(iter(results["scorer"].values())))
     summary = webpage.section(
         "Headlines",
-        "Each benchmark's own figure by its official rule. Intervals hold 95 % of 2,000 draws of "
+        "Each benchmark's own figure by its first rule. Intervals hold 95 % of 2,000 draws of "
         "prompts: another set of prompts like these would move the figure about so far.",
         webpage.table(HEAD, [map(html.escape, _headline(*item)) for item in benchmarks.items()]),
     )
     sections = [_section(name, found) for name, found in benchmarks.items()]
-    return webpage.document("Evaluation of a reward model", scorer, [summary, *sections])
+    return webpage.document(f"Evaluation: {scorer}", "", [summary, *sections])
 
 
 def _headline(name: str, found: Mapping[str, Any]) -> list[str]:
@@ -62,23 +63,31 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
 
 
 def _section(name: str, found: Mapping[str, Any]) -> str:
-    notes = "".join(f"<p class=note>{html.escape(note)}</p>" for note in _notes(found))
-    parts = [
-        f"<h3>{html.escape(rule)}</h3><p>{html.escape(verdict['says'])}</p>"
-        + webpage.table(["figure", "%", "95 % interval"], map(_row, verdict["figures"].items()))
-        for rule, verdict in found["rules"].items()
-    ]
-    rule, official = next(iter(found["rules"].items()))
-    chart = webpage.grid([_chart(official["groups"])], wide=True)
+    rules = found["rules"]
     counts = f"{found['comparisons']:,} comparisons, {found['responses']:,} responses."
-    groups = f"<h3>Group by group, {html.escape(rule)}</h3>{chart}"
-    title = f"{html.escape(name)}<small> {html.escape(found['title'])}</small>"
-    return webpage.section(title, counts, notes, *parts, groups)
+    notes = [f"<b>{html.escape(rule)}</b>: {html.escape(of['says'])}" for rule, of in rules.items()]
+    notes = [*map(html.escape, _notes(found)), *notes]
+    return webpage.section(
+        f"{html.escape(name)}<small> {html.escape(found['title'])}</small>",
+        counts,
+        *(f"<p class=note>{note}</p>" for note in notes),
+        _rules_side_by_side(rules),
+        webpage.grid([_chart(next(iter(rules.values()))["groups"])], wide=True),
+    )
 
 
-def _row(item: tuple[str, Mapping[str, Any]]) -> list[str]:
-    name, figure = item
-    return [html.escape(name), _percent(figure), _interval(figure)]
+def _rules_side_by_side(rules: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row for each figure, and two columns for each rule that has it."""
+    head = ["figure"]
+    for rule in rules:
+        head += [f"{html.escape(rule)}<small>%</small>", "<small>95 % interval</small>"]
+    rows = []
+    for figure in dict.fromkeys(name for of in rules.values() for name in of["figures"]):
+        rows.append([html.escape(figure)])
+        for of in rules.values():
+            value = of["figures"].get(figure)
+            rows[-1] += ["", ""] if value is None else [_percent(value), _interval(value)]
+    return webpage.table(head, rows)
 
 
 def _chart(groups: Mapping[str, Mapping[str, Any]]) -> str:
