@@ -23,7 +23,7 @@ from jaxrm.errors import DataError, OptionError, RunDirError, require
 from jaxrm.evaluate import benchmark, page, record, scorers
 from jaxrm.evaluate.assess import assess, finite
 from jaxrm.evaluate.benchmark import Benchmark
-from jaxrm.evaluate.benchmarks import BENCHMARKS, pairs
+from jaxrm.evaluate.benchmarks import BENCHMARKS, contrasts, pairs
 from jaxrm.evaluate.scorers import Scorer
 from jaxrm.models import hub, transformer, vocabulary
 
@@ -38,6 +38,8 @@ class Config:
     """Which benchmarks, with spaces or commas between them."""
     sets: tuple[str, ...] = ()
     """Sources of pairs or ranked responses of your own (see jaxrm.data.sources)."""
+    contrast: tuple[str, ...] = ()
+    """Sources of pairs or ranked responses to build Contrast Instructions from."""
     data: Path | None = None
     """A local copy of the benchmarks in place of the Hub: a directory that holds their data sets,
     each named as on the Hub without its owner, or, of a single benchmark, its data set or file."""
@@ -105,19 +107,20 @@ def chosen(config: Config) -> dict[str, tuple[Benchmark, Path | None]]:
     Raises OptionError for a name that is not known or comes twice, or for none.
     """
     names = [name for part in config.benchmarks for name in part.split(",") if name]
-    if not names and not config.sets:
-        raise OptionError(f"name --benchmarks ({', '.join(BENCHMARKS)}) or --sets")
+    of_sources = [*map(pairs, config.sets), *map(contrasts, config.contrast)]
+    if not names and not of_sources:
+        known = ", ".join(BENCHMARKS)
+        raise OptionError(f"name --benchmarks ({known}), --sets or --contrast")
     found = {}
     for name in names:
         if name not in BENCHMARKS:
             known = ", ".join(BENCHMARKS)
             raise OptionError(f"--benchmarks: {name!r} is not one of {known}; other data is --sets")
         found[name] = BENCHMARKS[name], config.data
-    for text in config.sets:
-        of = pairs(text)
+    for of in of_sources:
         if of.name in found:
             problem = f"two benchmarks are named {of.name}"
-            raise OptionError(f"--sets {text}: {problem}: add ?name=ANOTHER")
+            raise OptionError(f"{of.title}: {problem}: add ?name=ANOTHER")
         found[of.name] = of, None
     return found
 

@@ -21,7 +21,7 @@ from jaxrm import cli, terminal
 from jaxrm.errors import RunDirError
 from jaxrm.evaluate import record, statistics
 from jaxrm.evaluate.assess import difference
-from jaxrm.evaluate.benchmarks import BENCHMARKS, pairs
+from jaxrm.evaluate.benchmarks import named
 from jaxrm.evaluate.statistics import Paired
 
 HEAD = ("benchmark", "figure", "A - B", "95 % interval", "p", "Holm's p", "detectable")
@@ -64,7 +64,7 @@ def headlines(a: Path, b: Path) -> dict[str, tuple[str, Paired]]:
     ours, theirs = _benchmarks(a), _benchmarks(b)
     found = {}
     for name in ours.keys() & theirs.keys():
-        rule = (BENCHMARKS[name] if name in BENCHMARKS else pairs(name)).rules[0]
+        rule = named(name).rules[0]
         first, second = (record.read_credits(folder / name)[rule.name] for folder in (a, b))
         try:
             gains = difference(rule, first, second, ours[name]["missing"])

@@ -149,10 +149,28 @@ def test_items_in_parquet_and_read_again(tmp_path, mine):
     assert (tmp_path / "out" / "results.json").read_text() == first
 
 
+def test_contrast_instructions_out_of_any_pairs(tmp_path):
+    questions = ("name the capital of France", "name the capital of Spain", "sing")
+    rows = [row(q, f"answer {i}", "none") for i, q in enumerate(questions)]
+    source = str(write(tmp_path / "mine.jsonl", rows))
+    command.main(config(tmp_path, sets=(source,), contrast=(source,)))
+    benchmarks = json.loads((tmp_path / "out" / "results.json").read_text())["benchmarks"]
+    found = benchmarks["contrast-mine"]
+    assert found["comparisons"] == 4
+    # All answers are of one length, and length hears no prompt: all tied.
+    values = {name: of["value"] for name, of in found["rules"]["strict"]["figures"].items()}
+    assert values == {"C_res": 0, "C_ins": 0}
+    gains = compare.headlines(tmp_path / "out", tmp_path / "out")
+    assert {name: figure for name, (figure, _) in gains.items()} == {
+        "mine": "overall",
+        "contrast-mine": "C_res",
+    }
+
+
 @pytest.mark.parametrize(
     ("options", "error", "problem"),
     [
-        ({}, OptionError, "name --benchmarks .rewardbench, .* or --sets"),
+        ({}, OptionError, "name --benchmarks .rewardbench, .* --sets or"),
         ({"benchmarks": ("rewardbank",)}, OptionError, "'rewardbank' is not one of rewardbench,"),
         ({"sets": ("gone.jsonl",)}, DataError, "gone.jsonl: does not exist"),
         ({"sets": ("{mine}", "{mine}")}, OptionError, "two benchmarks are named mine"),

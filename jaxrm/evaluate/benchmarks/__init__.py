@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from jaxrm.evaluate.benchmark import Benchmark
-from jaxrm.evaluate.benchmarks.contrast_instructions import CONTRAST_INSTRUCTIONS
+from jaxrm.evaluate.benchmarks.contrast_instructions import (
+    CONTRAST_INSTRUCTIONS,
+    PREFIX,
+    contrasts,
+)
 from jaxrm.evaluate.benchmarks.grm import HHH, MT_BENCH, MT_BENCH_TURNS, UNIFIED_FEEDBACK
 from jaxrm.evaluate.benchmarks.llmbar import LLMBAR
 from jaxrm.evaluate.benchmarks.pair_sets import pairs
@@ -12,7 +16,7 @@ from jaxrm.evaluate.benchmarks.rewardbench import PRIOR_SETS, REWARDBENCH, REWAR
 from jaxrm.evaluate.benchmarks.rewardbench2 import REWARDBENCH2
 from jaxrm.evaluate.benchmarks.rm_bench import RM_BENCH
 
-__all__ = ["BENCHMARKS", "pairs"]
+__all__ = ["BENCHMARKS", "contrasts", "named", "pairs"]
 
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
@@ -32,3 +36,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     )
 }
 """By name."""
+
+
+def named(name: str) -> Benchmark:
+    """The benchmark whose results are kept under a name; any other source's is one of pairs."""
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    if name.startswith(PREFIX):
+        return contrasts(name.removeprefix(PREFIX))
+    return pairs(name)

@@ -16,6 +16,8 @@ with its `subset`:
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -23,11 +25,20 @@ import numpy as np
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.fields import Row, get, text
 from jaxrm.evaluate.benchmark import Benchmark, Credit, Means, Part, Rule
+from jaxrm.evaluate.benchmarks.pair_sets import pairs
 from jaxrm.evaluate.benchmarks.reading import identity, subset
 from jaxrm.evaluate.benchmarks.rules import mean, prompt_key
+from jaxrm.evaluate.consistency import contrast_instructions
+
+log = logging.getLogger(__name__)
 
 ITEMS = {"stack": 1188, "wmt": 612, "para": 289, "sum": 36}
 """Items of StackExchange, WMT, Twitter and RealSumm."""
+
+PREFIX = "contrast-"
+"""Before the name of a source that it is built from."""
+
+METRICS = ("C_res", "C_ins")
 
 INSTRUCTIONS = {
     "stack": "",
@@ -91,10 +102,45 @@ def _items(
 
 def figures(means: Means) -> Mapping[str, float]:
     """Both metrics: their unweighted means over the subsets, and of each subset."""
-    metrics = ("C_res", "C_ins")
-    overall = {metric: mean(means[f"{name}/{metric}"] for name in ITEMS) for metric in metrics}
-    subsets = [f"{name}/{metric}" for metric in metrics for name in ITEMS]
+    overall = {metric: mean(means[f"{name}/{metric}"] for name in ITEMS) for metric in METRICS}
+    subsets = [f"{name}/{metric}" for metric in METRICS for name in ITEMS]
     return overall | {group: means[group] for group in subsets}
+
+
+def contrasts(source: str) -> Benchmark:
+    """The same question of any comparisons that rank responses to similar prompts.
+
+    Args:
+      source: as for `pairs`; its name gets `PREFIX`. Prompts without a similar one are left out.
+
+    Raises: as `pairs` and, later, `consistency.contrast_instructions`.
+    """
+    of = pairs(source)
+
+    def read(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison]:
+        given = list(of.read(rows, part))
+        made = contrast_instructions(given)
+        prompts = len({comparison.prompt for comparison in given})
+        log.info("%s: %d of %d prompts have a similar one", source, len(made) // 2, prompts)
+        yield from made
+
+    def of_all(comparisons: Sequence[Comparison], scores: Sequence[np.ndarray]) -> Iterator[Credit]:
+        for one in credit(comparisons, scores):
+            yield dataclasses.replace(one, group=one.group.rpartition("/")[2])
+
+    says = (
+        "C_res, how often the question's own answer scores strictly higher than a similar "
+        "question's, and C_ins, how often it scores strictly higher under its own question than "
+        "under the similar one; similar is a cosine of words (jaxrm.evaluate.similar)."
+    )
+    rule = Rule("strict", says, of_all, lambda means: {name: means[name] for name in METRICS})
+    return dataclasses.replace(
+        of,
+        name=PREFIX + of.name,
+        title=f"Contrast Instructions (arXiv 2309.16155) out of {source}",
+        read=read,
+        rules=(rule,),
+    )
 
 
 CONTRAST_INSTRUCTIONS = Benchmark(
