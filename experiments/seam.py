@@ -48,7 +48,7 @@ from jaxrm.evaluate.probe import final_states, fit_head
 from jaxrm.evaluate.scorers import Scorer
 from jaxrm.evaluate.seam import Likelihoods, Mode
 from jaxrm.models import hub
-from jaxrm.score import read
+from jaxrm.reading import read
 from jaxrm.train.rundir import open_run
 
 REWARDS = ("planted", "trained")
@@ -275,7 +275,7 @@ def trained(drawn: Drawn, cfg: Config, states: States) -> Spoilt:
 
 
 def states_of(directory: Path, **options: Any) -> States:
-    """The states of the model in a directory; `options` as for `score.read`."""
+    """The states of the model in a directory; `options` as for `reading.read`."""
     tokenizer = chat.load_tokenizer(directory)
     model = hub.load_language_model(directory, mesh=options["mesh"])
 

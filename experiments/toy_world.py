@@ -37,7 +37,7 @@ from jaxrm.evaluate.probe import final_states, fit_head
 from jaxrm.markdown import table
 from jaxrm.models import heads, hub
 from jaxrm.models.heads import HeadConfig
-from jaxrm.score import read
+from jaxrm.reading import read
 
 LABELLED: tuple[toy.Split, ...] = ("train", "val")
 """The splits that annotators labelled; the labels of the others are clean."""

@@ -25,7 +25,7 @@ from jaxrm import files
 from jaxrm.data.packing import TokenTree
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
-from jaxrm.score import read
+from jaxrm.reading import read
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def reference_logps(
         processes the first one reads and writes it, and the others get the values from there.
       model_key: tells the weights from all others', as `hub.fingerprint` does for a directory.
       mesh: the mesh that the model lies on.
-      rows, row_length, progress: as for `score.read`.
+      rows, row_length, progress: as for `reading.read`.
 
     Returns:
       Float32 [K] for each tree, in the order of its responses.

@@ -1,40 +1,62 @@
-"""Rewards, and whatever else can be read off, for any comparisons: packed, jitted, in input order.
+"""Rewards for any comparisons, and any number of them: packed, jitted, in input order.
 
     python -m jaxrm.score --model DIR IN.jsonl OUT.jsonl
 
 writes one row {"id", "rewards": [...]} per comparison of IN, the rewards in the order of its
 responses (chosen, then rejected). Everything is scored: empty answers, ties and texts of any
-length.
+length; a reward that is not finite is null. IN may be larger than memory. The same command goes on
+where it was killed (`jaxrm.partial`), and what it writes is what it would have written without.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
+import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import tyro
-from flax import nnx
-from jax.sharding import Mesh, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from tqdm import tqdm
 
-from jaxrm import cli, files, parallel
-from jaxrm.data import chat, packing, planning, sources
-from jaxrm.data.loader import pack_local, prefetch
-from jaxrm.data.packing import PackedBatch, TokenTree
-from jaxrm.errors import DataError
+from jaxrm import cli, files, parallel, reading
+from jaxrm.data import chat, packing, sources
+from jaxrm.data.chat import ChatTokenizer
+from jaxrm.data.comparison import Comparison, has_blank
+from jaxrm.data.loader import prefetch
+from jaxrm.data.packing import PackShape, TokenTree
+from jaxrm.errors import DataError, require
 from jaxrm.models import heads, hub, transformer, vocabulary
-from jaxrm.models.parameters import Tree
 from jaxrm.models.transformer import RewardModel
+from jaxrm.partial import Partial, digest, digests
+from jaxrm.reading import read
 
-Reading = Callable[[RewardModel, jax.Array, PackedBatch], jax.Array]
-"""(model, hidden states, batch) -> float [rows, slots, ...]: one value per response."""
+log = logging.getLogger(__name__)
+
+CHUNK = 4096
+"""Responses that are tokenised, packed and written together: no more of the input is in memory than
+a few times as many."""
+
+OF_A_MODEL = (".json", ".jinja", ".safetensors", ".model", ".txt")
+"""Files of a model directory that scores may depend on: weights, tokenizer, configuration."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chunk:
+    """Comparisons in input order, the same tokenised, and float32 [K] rewards of each."""
+
+    comparisons: list[Comparison]
+    trees: list[TokenTree]
+    rewards: list[np.ndarray]
 
 
 def score(model: RewardModel, trees: Sequence[TokenTree], **options: Any) -> list[np.ndarray]:
@@ -43,144 +65,106 @@ def score(model: RewardModel, trees: Sequence[TokenTree], **options: Any) -> lis
     Args:
       model: a model with a reward head; its parameters may be sharded over the mesh.
       trees: tokenised comparisons, any K, from `chat.tokenize`.
-      options: as for `read`.
+      options: as for `jaxrm.reading.read`.
     """
     return read(model, trees, {"rewards": heads.rewards}, **options)["rewards"]
 
 
-def read(
+def stream(
     model: RewardModel,
-    trees: Sequence[TokenTree],
-    readings: Mapping[str, Reading],
+    comparisons: Iterable[Comparison],
+    tokenizer: ChatTokenizer,
     *,
     mesh: Mesh,
     rows: int = 8,
     row_length: int = 1024,
-    ask: packing.Ask = "none",
+    chunk: int = CHUNK,
     progress: str = "",
-) -> dict[str, list[np.ndarray]]:
-    """What each of `readings` says of every response, from one forward pass.
+) -> Iterator[tuple[Comparison, np.ndarray]]:
+    """Each comparison with its rewards, float32 [K], in order: any number, in bounded memory.
+
+    Comparisons are taken as they are needed, tokenised in a thread beside the device, and packed
+    chunk by chunk. Shapes follow from `rows` and the length of a row alone, so each length is
+    compiled once, however many chunks there are.
 
     Args:
-      readings: named functions of a batch's hidden states. They must be functions of a module:
-        each is compiled once.
-      mesh: the mesh that the model lies on.
-      rows: rows per batch, rounded up to a multiple of the devices that share them.
-      row_length: tokens per row. A tree that needs more is split over rows, its prompt repeated; a
-        single text that is longer gets rows of the next power of two, fewer of them per batch, and
-        is never truncated.
-      ask: whose tokens are language-model targets, where a reading needs log-probs.
-      progress: title of a progress bar; none if empty.
+      model, mesh, rows, row_length, progress: as for `jaxrm.reading.read`; with a reward head.
+      comparisons: of any K; they need not exist together.
+      tokenizer: the model's.
+      chunk: responses that a chunk holds at least, unless it is the last.
 
-    Returns:
-      For each reading, float32 [K, ...] for each tree, in the order of its responses.
+    Raises:
+      TokenizerError, DataError: as `chat.tokenize`, and whatever `comparisons` raises.
     """
-    counts = [len(tree.branches) for tree in trees]
-    structure, params = transformer.split(model)
-    # Where a prompt reads differently before a longer response, responses cannot share it.
-    shared = not model.config.rope.depends_on_length
-    batches = _batches(trees, rows, row_length, ask, mesh, shared)
-    with jax.set_mesh(mesh):
-        found = read_batches(
-            structure, params, batches, readings, responses=sum(counts), progress=progress
-        )
-    ends = np.cumsum(counts)[:-1]
-    return {name: np.split(values, ends) for name, values in found.items()}
+    sizes = {"rows": rows, "row_length": row_length, "chunk": chunk}
+    for scored in in_chunks(model, comparisons, tokenizer, mesh=mesh, progress=progress, **sizes):
+        yield from zip(scored.comparisons, scored.rewards, strict=True)
 
 
-def read_batches(
-    structure: nnx.GraphDef,
-    params: Tree,
-    batches: Iterable[PackedBatch],
-    readings: Mapping[str, Reading],
+def in_chunks(
+    model: RewardModel,
+    comparisons: Iterable[Comparison],
+    tokenizer: ChatTokenizer,
     *,
-    responses: int,
-    progress: str = "",
-) -> dict[str, np.ndarray]:
-    """`read` of batches that are packed already, each shape of them compiled once.
-
-    A mesh must be in context (`jax.set_mesh`).
-
-    Args:
-      structure, params: of the model, as `transformer.split` gives them.
-      batches: in any order, on the devices or, in a single process, as numpy arrays.
-      readings, progress: as for `read`.
-      responses: how many all batches together hold.
-
-    Returns:
-      For each reading, float32 [responses, ...] in the order of `response_index`.
-    """
-    found: dict[str, np.ndarray] = {}
-    with tqdm(total=responses, desc=progress, unit="response", disable=not progress) as bar:
-
-        def collect(slots: tuple[jax.Array, jax.Array], values: dict[str, jax.Array]) -> None:
-            mask, index = jax.device_get(slots)
-            for name, value in jax.device_get(values).items():
-                if name not in found:
-                    found[name] = np.zeros((responses, *value.shape[2:]), np.float32)
-                found[name][index[mask]] = value[mask]
-            bar.update(int(mask.sum()))
-
-        # One batch is in flight while the one before it is fetched.
-        in_flight = None
-        for batch in batches:
-            following = _read_batch(structure, params, batch, tuple(readings.items()))
-            if in_flight is not None:
-                collect(*in_flight)
-            in_flight = following
-        if in_flight is not None:
-            collect(*in_flight)
-    return found
-
-
-@functools.partial(jax.jit, static_argnames=("structure", "readings"))
-def _read_batch(
-    structure: nnx.GraphDef,
-    params: Tree,
-    batch: PackedBatch,
-    readings: tuple[tuple[str, Reading], ...],
-) -> tuple[tuple[jax.Array, jax.Array], dict[str, jax.Array]]:
-    model = transformer.merge(structure, params)
-    hidden = model.hidden(batch)
-    values = {name: reading(model, hidden, batch) for name, reading in readings}
-    slots = batch.response_mask, batch.response_index
-    # Every process reads every score.
-    return jax.lax.with_sharding_constraint((slots, values), PartitionSpec())
-
-
-def _batches(
-    trees: Sequence[TokenTree],
-    rows: int,
-    row_length: int,
-    ask: packing.Ask,
     mesh: Mesh,
-    shared: bool,
-) -> Iterator[PackedBatch]:
-    """Batches of all trees, the short ones in rows of `row_length`, the long ones in longer
-    rows; unless prompts are `shared`, every branch has its own."""
-    offsets = packing.response_offsets(trees)
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    buckets: dict[int, list[tuple[TokenTree, int]]] = collections.defaultdict(list)
-    for tree, offset in zip(trees, offsets, strict=True):
-        need = packing.longest_branch(tree)
-        length = row_length if need <= row_length else 1 << (need - 1).bit_length()
-        for part in packing.split(tree, length if shared else 0):
-            buckets[length].append((part, offset))
-            offset += len(part.branches)
-    for length, bucket in sorted(buckets.items()):
-        parts = [part for part, _ in bucket]
-        part_offsets = np.array([offset for _, offset in bucket])
-        # As many tokens as in a batch of short rows, for attention takes their length squared.
-        count = -(-max(1, rows * row_length // length) // ways) * ways
-        shape = planning.fit_shape(parts, rows=count, length=length, ask=ask, preferences=False)
-        sizes = packing.measure(parts, ask=ask, preferences=False)
-        plan = planning.plan_rows(sizes, shape.capacity, np.arange(len(parts)))
+    rows: int = 8,
+    row_length: int = 1024,
+    chunk: int = CHUNK,
+    progress: str = "",
+) -> Iterator[Chunk]:
+    """`stream`, chunk by chunk, with the tokens. Where a chunk ends follows from each K and `chunk`
+    alone."""
+    structure, params = transformer.split(model)
+    readings, shared = {"rewards": heads.rewards}, reading.shares_prompts(model)
 
-        def load(first: int, parts=parts, plan=plan, shape=shape, offsets=part_offsets):
-            local = pack_local(parts, plan, first, shape, offsets, mesh)
-            return parallel.shard_rows(local, mesh)
+    def load(part: list[Comparison]) -> tuple[list[Comparison], list[TokenTree]]:
+        return part, chat.tokenize(part, tokenizer)
 
-        yield from prefetch(iter(range(0, len(plan), count)), load, ahead=2)
+    start, tokens = time.monotonic(), 0
+    with tqdm(desc=progress, unit=" responses", disable=not progress) as bar:
+        for part, trees in prefetch(_chunks(comparisons, chunk), load, ahead=1):
+            narrow = [cut for tree in trees for cut in _cut(tree, _slots(row_length))]
+            batches = reading.pack_batches(
+                narrow, rows, row_length, _any_shape, mesh, shared=shared
+            )
+            rewards = np.zeros(sum(len(tree.branches) for tree in trees), np.float32)
+            with jax.set_mesh(mesh):
+                for index, values in reading.in_turn(structure, params, batches, readings):
+                    rewards[index] = values["rewards"]
+                    bar.update(len(index))
+            tokens += sum(map(packing.tree_length, trees))
+            bar.set_postfix_str(f"{tokens / (time.monotonic() - start):,.0f} tokens/s")
+            yield Chunk(part, trees, reading.by_tree(rewards, trees))
+
+
+def _any_shape(parts: Sequence[TokenTree], rows: int, length: int) -> PackShape:
+    """A shape to read rewards in, whatever the trees, if none has more than `_slots` branches."""
+    return PackShape(rows, length, slots=_slots(length))
+
+
+def _slots(length: int) -> int:
+    """Responses that a row of rewards holds: few rows of texts need more, and empty ones cost next
+    to nothing."""
+    return max(1, length // 4)
+
+
+def _cut(tree: TokenTree, most: int) -> Iterator[TokenTree]:
+    """The tree as trees of at most `most` branches, in order."""
+    for first in range(0, len(tree.branches), most):
+        yield TokenTree(tree.prompt, tree.branches[first : first + most])
+
+
+def _chunks(comparisons: Iterable[Comparison], least: int) -> Iterator[list[Comparison]]:
+    """Comparisons in order, in lists of `least` responses or just above."""
+    part, responses = [], 0
+    for comparison in comparisons:
+        part.append(comparison)
+        responses += len(comparison.responses)
+        if responses >= least:
+            yield part
+            part, responses = [], 0
+    if part:
+        yield part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,36 +193,144 @@ class Config:
     """How devices are used."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """What is scored so far.
+
+    Attributes:
+      comparisons, responses: how many.
+      empty: responses of white space alone.
+      not_finite: rewards that are no finite number.
+      content: SHA-256 of every comparison so far: its id, prompt and responses.
+    """
+
+    comparisons: int = 0
+    responses: int = 0
+    empty: int = 0
+    not_finite: int = 0
+    content: str = ""
+
+    def plus(self, chunk: Chunk) -> Tally:
+        """With one more chunk."""
+        answers = [answer for comparison in chunk.comparisons for answer in comparison.responses]
+        return Tally(
+            comparisons=self.comparisons + len(chunk.comparisons),
+            responses=self.responses + len(answers),
+            empty=self.empty + sum(map(has_blank, answers)),
+            not_finite=self.not_finite + int((~np.isfinite(np.concatenate(chunk.rewards))).sum()),
+            content=functools.reduce(_content, chunk.comparisons, self.content),
+        )
+
+
 def main(config: Config) -> None:
-    """Reads, scores, writes, and says what it read."""
+    """Reads, scores and writes, chunk by chunk, and says what it read."""
     parallel.start()
-    for name in ("rows", "row_length"):
-        if getattr(config, name) < 1:
-            option = f"--{name.replace('_', '-')}"
-            raise DataError(f"{option} must be at least 1, not {getattr(config, name)}")
+    require(config.rows >= 1, "--rows", "at least 1", config.rows)
+    require(config.row_length >= 1, "--row-length", "at least 1", config.row_length)
     files.check_writable(config.output)
     mesh = parallel.make_mesh(config.mesh)
-    comparisons = sources.read(config.input)
     tokenizer = chat.load_tokenizer(config.model, config.chat_template)
-    vocabulary.check(hub.read_config(config.model), tokenizer, str(config.model))
-    trees = chat.tokenize(comparisons, tokenizer)
+    partial = Partial(config.output, _run(config, mesh))
+    tally = Tally(**(partial.state or {}))
+    comparisons = _left(config.input, tally, partial)
+    # Every process has looked how far the scores are, and found the same, before one writes more.
+    multihost_utils.assert_equal(
+        np.array(tally.comparisons, np.int32),
+        f"processes see different parts of {config.output}: put it on a disk that all share",
+    )
     compute = transformer.Compute(dtype=config.dtype)
     model = hub.load(config.model, None, adapter=config.adapter, compute=compute, mesh=mesh)
-    scores = score(
-        model,
-        trees,
-        mesh=mesh,
-        rows=config.rows,
-        row_length=config.row_length,
-        progress="scoring",
+    vocabulary.check(model.config, tokenizer, str(config.model))
+
+    writes = jax.process_index() == 0
+    before, start, tokens = tally.comparisons, time.monotonic(), 0
+    options = {"rows": config.rows, "row_length": config.row_length, "chunk": CHUNK}
+    options |= {"mesh": mesh, "progress": "scoring" if writes else ""}
+    for chunk in in_chunks(model, comparisons, tokenizer, **options):
+        tally = tally.plus(chunk)
+        tokens += sum(map(packing.tree_length, chunk.trees))
+        if writes:
+            partial.append(_lines(chunk), dataclasses.asdict(tally))
+    if writes:
+        partial.finish()
+        print(f"{config.output}: {summary(tally, before, tokens, time.monotonic() - start)}")
+
+
+def summary(tally: Tally, before: int, tokens: int, seconds: float) -> str:
+    """One line about all that was scored, and how fast.
+
+    Args:
+      before: comparisons that an earlier run had scored.
+      tokens: of the others, each prompt once.
+      seconds: that those took.
+    """
+    parts = [
+        f"{tally.comparisons:,} comparisons, {tally.responses:,} responses, none left out",
+        f"{tokens:,} tokens in {seconds:,.1f} s "
+        f"({(tally.comparisons - before) / seconds:,.1f} comparisons/s, "
+        f"{tokens / seconds:,.0f} tokens/s)",
+    ]
+    if before:
+        parts.insert(1, f"{before:,} of them scored before")
+    if tally.empty:
+        parts.append(f"empty answers: {tally.empty:,}")
+    if tally.not_finite:
+        parts.append(f"REWARDS THAT ARE NOT FINITE, null in the file: {tally.not_finite:,}")
+    return "; ".join(parts)
+
+
+def _run(config: Config, mesh: Mesh) -> dict[str, str]:
+    """All that rewards depend on, but for rounding."""
+    run = {
+        "input": str(config.input),
+        "dtype": config.dtype,
+        "matmul_precision": str(jax.config.jax_default_matmul_precision),
+        "platform": mesh.devices.flat[0].platform,
+    }
+    for role, directory in (("model", config.model), ("adapter", config.adapter)):
+        if directory is not None:
+            found = digests(directory, OF_A_MODEL)
+            run |= {f"{role} {name}": content for name, content in found.items()}
+    if config.chat_template is not None:
+        run["chat template"] = digest(config.chat_template)
+    return run
+
+
+def _left(source: str, done: Tally, partial: Partial) -> Iterator[Comparison]:
+    """The comparisons of a source that are not scored yet.
+
+    Raises DataError where those that are scored are others by now, or some are gone.
+    """
+    comparisons, content, count = sources.stream(source), "", 0
+    for comparison in itertools.islice(comparisons, done.comparisons):
+        content, count = _content(content, comparison), count + 1
+    if (content, count) != (done.content, done.comparisons):
+        problem = f"holds {count:,} comparisons now" if count < done.comparisons else "has changed"
+        raise DataError(
+            f"{source} {problem}, but its first {done.comparisons:,} as they were are scored in "
+            f"{partial.path}: put them back, or remove {partial.path} and {partial.record} to "
+            "begin again"
+        )
+    if count:
+        log.info("%s: going on after %d comparisons", partial.path, count)
+    # One ahead: what cannot be read is refused before a model is loaded.
+    return itertools.chain(list(itertools.islice(comparisons, 1)), comparisons)
+
+
+def _content(before: str, comparison: Comparison) -> str:
+    """SHA-256 of a comparison and of all `before` it."""
+    content = [before, comparison.id, comparison.prompt, comparison.responses]
+    text = json.dumps(content, default=dataclasses.astuple)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _lines(chunk: Chunk) -> str:
+    """A line of JSON for each comparison."""
+    rows = (
+        {"id": comparison.id, "rewards": files.plain(rewards.astype(np.float64))}
+        for comparison, rewards in zip(chunk.comparisons, chunk.rewards, strict=True)
     )
-    if jax.process_index() == 0:
-        with files.replacing(config.output) as draft, draft.open("w", encoding="utf-8") as out:
-            for comparison, rewards in zip(comparisons, scores, strict=True):
-                row = {"id": comparison.id, "rewards": [float(reward) for reward in rewards]}
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
-    responses = sum(len(comparison.responses) for comparison in comparisons)
-    print(f"{config.output}: {len(comparisons)} comparisons, {responses} responses, none left out")
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 if __name__ == "__main__":

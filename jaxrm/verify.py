@@ -21,7 +21,7 @@ from jaxrm.errors import ModelFileError
 from jaxrm.models import heads
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.transformer import RewardModel
-from jaxrm.score import read
+from jaxrm.reading import read
 
 Values = Mapping[str, np.ndarray]
 """By name, float [texts, ...]: `rewards` [texts, outputs] and `logps` [texts], as a model has."""

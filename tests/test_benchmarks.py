@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import load, step
+from benchmarks import load, score, step
 from experiments.grm_gemma import PRESETS
-from jaxrm.data import packing, planning
+from jaxrm.data import chat, packing, planning, toy
 from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.errors import OptionError
 from jaxrm.models import families, hub, transformer
@@ -191,3 +191,67 @@ def test_loaders_take_turns_and_leave_nothing(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "torch is not installed" in printed
     assert "| jaxrm | float32 | 1.00 |" in printed
+
+
+def test_scorers_take_turns_after_one_that_is_not_timed():
+    taken = []
+
+    def way(name, seconds):
+        def scored(comparisons):
+            taken.append((name, comparisons))
+            time.sleep(seconds)
+            return np.array([len(taken)], np.float32)
+
+        return scored
+
+    found = score.take_turns({"a": way("a", 0.02), "b": way("b", 0.0)}, ["one"], repeats=3)
+    assert taken == [("a", ["one"]), ("b", ["one"])] * 4
+    assert len(found["a"].seconds) == len(found["b"].seconds) == 3
+    assert min(found["a"].seconds) >= 0.02
+    assert found["b"].rewards == 8  # of the last turn
+
+
+def test_scorers_are_compared_turn_by_turn():
+    ours = score.Timing([1.0, 2.0, 4.0], np.array([1.0, 2.0], np.float32))
+    theirs = score.Timing([3.0, 1.0, 8.0], np.array([1.0, 2.5], np.float32))
+    first, second = score.summary({"ours": ours, "theirs": theirs}, 6).splitlines()[-2:]
+    same = "1.00 (1.00 to 1.00)"
+    assert first == f"| ours | 2.00 (1.00 to 4.00) | 3.0 | {same} | 0.0e+00 |"
+    ratio = "2.00 (0.50 to 3.00)"  # of 3, 1/2 and 2
+    assert second == f"| theirs | 3.00 (1.00 to 8.00) | 2.0 | {ratio} | 5.0e-01 |"
+
+
+def test_the_work_of_scoring_by_hand():
+    def tree(prompt, *branches):
+        tokens = (np.zeros(count, np.int32) for count in branches)
+        return TokenTree(
+            np.zeros(prompt, np.int32), tuple(Branch(t, np.ones(len(t), bool)) for t in tokens)
+        )
+
+    said = score.workload([tree(3, 2, 4), tree(5, 1, 1, 1)])
+    # 3 + 2 and 3 + 4, then three times 5 + 1; shared, 3 + 2 + 4 and 5 + 3.
+    assert said == (
+        "2 comparisons, 5 responses, 30 tokens, of which 17 remain where prompts are shared"
+    )
+
+
+@pytest.mark.torch
+def test_transformers_scores_the_same(tmp_path):
+    pytest.importorskip("torch")
+    comparisons = toy.World(0).comparisons("train", 10)
+    directory = tmp_path / "model"
+    score.write_model(score.MODELS["tiny"], chat.load_tokenizer(toy.TOKENIZER), directory)
+    ours = score.with_jaxrm(directory, rows=2, row_length=128)(comparisons)
+    assert len(ours) == 20
+    assert len(np.unique(ours)) > 10
+    for by_length in (False, True):
+        theirs = score.with_torch(directory, batch=3, by_length=by_length)(comparisons)
+        np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-5)
+
+
+def test_scoring_is_compared_with_torch_or_not_at_all(monkeypatch):
+    monkeypatch.setattr(score.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(OptionError, match="torch is not installed"):
+        score.main(score.Config(data="none.jsonl"))
+    with pytest.raises(OptionError, match="--batch must be at least 1"):
+        score.main(score.Config(data="none.jsonl", batch=0))

@@ -1,4 +1,5 @@
-"""Scoring: any K, any length, input order; the command writes whole files or none."""
+"""Scoring: any K, any length, any number, in input order; the command writes whole files or
+none."""
 
 import dataclasses
 import json
@@ -6,22 +7,24 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from jaxrm import parallel
+from jaxrm import parallel, reading
 from jaxrm import score as scoring
-from jaxrm.data import chat, sources
+from jaxrm.data import chat, packing, sources
+from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison, Message
-from jaxrm.data.packing import TokenTree
-from jaxrm.errors import DataError
-from jaxrm.models import heads, hub, transformer
-from jaxrm.models.rotary import Dynamic, Rope
-from jaxrm.models.transformer import RewardModel
-from jaxrm.score import read, score
+from jaxrm.errors import DataError, OptionError
+from jaxrm.models import families, heads, hub, transformer
+from jaxrm.models.heads import HeadConfig
+from jaxrm.parallel import MeshShape
+from jaxrm.score import score, stream
 from tests.messages_oracle import FOLDER
-
-BOTH = {"rewards": heads.rewards, "logps": heads.response_logps}
+from tests.models.support import small_model
+from tests.shared_data import shared
 
 
 @pytest.fixture(scope="module")
@@ -34,63 +37,120 @@ def model():
     return hub.load(FOLDER, None)
 
 
-def question(text, *answers):
+@pytest.fixture(scope="module")
+def tokenizer():
+    return chat.load_tokenizer(FOLDER)
+
+
+def question(number, text, *answers):
     responses = tuple((Message("assistant", answer),) for answer in answers)
-    return Comparison((Message("user", text),), responses)
+    return Comparison((Message("user", text),), responses, id=str(number))
 
 
 @pytest.fixture(scope="module")
-def trees():
-    mixed = [
-        question("what does the narvel eat?", "figs", "", "figs", "it eats oats " * 40),
-        question("one answer?", "yes"),
-        question("a long one? " * 30, "no", "yes", "maybe"),
-        question("many?", *(f"answer {i}" for i in range(25))),
+def mixed():
+    """Thirty comparisons of one to twenty-five responses, none, some or many words long."""
+    rng = np.random.default_rng(0)
+    lengths = [
+        (int(rng.integers(1, 12)), rng.integers(0, 9, rng.integers(1, 4))) for _ in range(28)
     ]
-    return chat.tokenize(mixed, chat.load_tokenizer(FOLDER))
+    made = [
+        question(i, "why? " * words, *("figs and oats " * n for n in answers))
+        for i, (words, answers) in enumerate(lengths)
+    ]
+    made.insert(5, question("many", "how many?", *(f"answer {i}" for i in range(25))))
+    made.insert(20, question("long", "a long one? " * 30, "no", "yes " * 60, ""))
+    return made
 
 
 @pytest.fixture(scope="module")
-def scores(model, trees, mesh):
-    return read(model, trees, BOTH, mesh=mesh, rows=2, row_length=1024, ask="all")
+def whole(model, mixed, tokenizer, mesh):
+    """The rewards of `mixed`, all trees in memory, by id."""
+    rewards = score(model, chat.tokenize(mixed, tokenizer), mesh=mesh, rows=2, row_length=256)
+    return {comparison.id: found for comparison, found in zip(mixed, rewards, strict=True)}
 
 
-def test_every_response_is_scored_in_its_place(scores, trees):
-    assert [len(rewards) for rewards in scores["rewards"]] == [4, 1, 3, 25]
-    rewards = np.concatenate(scores["rewards"])
-    assert np.isfinite(rewards).all()
-    assert scores["rewards"][0][0] == pytest.approx(
-        scores["rewards"][0][2], rel=1e-6
-    )  # the same answer
-    assert len(np.unique(rewards.round(5))) > 25
-    assert (np.concatenate(scores["logps"]) < 0).all()
+def difference(found, expected):
+    """The largest one between pairs (comparison, rewards) and rewards by id."""
+    differences = [np.abs(rewards - expected[comparison.id]).max() for comparison, rewards in found]
+    assert len(differences) == len(expected)
+    return max(differences)
 
 
-def test_short_rows_split_comparisons_and_lengthen_for_long_texts(scores, model, trees, mesh):
-    # No row of 64 holds the second and third comparison's texts, nor all 25 answers of the last.
-    short = read(model, trees, BOTH, mesh=mesh, rows=2, row_length=64, ask="all")
-    for whole, cut in zip(scores["rewards"], short["rewards"], strict=True):
-        np.testing.assert_allclose(whole, cut, rtol=1e-5, atol=1e-5)
-    for whole, cut in zip(scores["logps"], short["logps"], strict=True):
-        np.testing.assert_allclose(whole, cut, rtol=1e-5)
+@pytest.mark.parametrize(
+    ("rows", "row_length", "chunk", "devices"),
+    [
+        (2, 256, 1000, MeshShape(1, 1, 1)),
+        (3, 128, 7, MeshShape(1, 1, 1)),
+        (8, 128, 20, MeshShape(2, 2, 2)),
+    ],
+)
+def test_no_score_hangs_on_what_it_is_scored_with(
+    mixed, whole, tokenizer, rows, row_length, chunk, devices
+):
+    order = np.random.default_rng(rows).permutation(len(mixed))
+    count = devices.data * devices.fsdp * devices.tensor
+    mesh = parallel.make_mesh(devices, jax.devices()[:count])
+    model = hub.load(FOLDER, None, mesh=mesh)
+    options = {"rows": rows, "row_length": row_length, "chunk": chunk}
+    found = list(stream(model, (mixed[i] for i in order), tokenizer, mesh=mesh, **options))
+    assert [comparison for comparison, _ in found] == [mixed[i] for i in order]
+    assert difference(found, whole) < 1e-5
+    assert np.ptp(np.concatenate(list(whole.values()))) > 0.1  # they do differ among themselves
 
 
-def test_scores_follow_their_comparison_in_any_order(scores, model, trees, mesh):
-    order = [2, 0, 3, 1]
-    shuffled = score(model, [trees[i] for i in order], mesh=mesh, rows=3, row_length=512)
-    for place, i in enumerate(order):
-        np.testing.assert_allclose(shuffled[place], scores["rewards"][i], rtol=1e-5, atol=1e-5)
+def test_a_row_s_length_compiles_once_however_many_chunks(model, mixed, tokenizer, mesh):
+    compiled = reading._read_batch._cache_size()
+    chunks = list(
+        scoring.in_chunks(model, mixed, tokenizer, mesh=mesh, rows=2, row_length=176, chunk=9)
+    )
+    assert len(chunks) > 4
+    longest = [max(map(packing.longest_branch, chunk.trees)) for chunk in chunks]
+    lengths = {176 if need <= 176 else 512 for need in longest}
+    assert lengths == {176, 512}
+    assert reading._read_batch._cache_size() == compiled + 2
 
 
-def test_longer_rows_come_fewer_to_a_batch(trees, mesh):
-    batches = list(scoring._batches(trees, 8, 64, "none", mesh, shared=True))
-    shapes = {batch.tokens.shape for batch in batches}
-    assert len(shapes) > 1
-    for rows, length in shapes:
-        assert rows * length <= 8 * 64
+def test_chunks_hold_whole_comparisons_and_end_where_they_are_full(model, mixed, tokenizer, mesh):
+    options = {"mesh": mesh, "rows": 2, "row_length": 256}
+    chunks = list(scoring.in_chunks(model, mixed, tokenizer, chunk=9, **options))
+    for chunk in chunks:
+        *others, last = (len(comparison.responses) for comparison in chunk.comparisons)
+        assert sum(others) < 9
+        assert chunk is chunks[-1] or sum(others) + last >= 9
+        assert [len(found) for found in chunk.rewards] == [*others, last]
 
 
-def test_the_command_scores_a_file(tmp_path, scores, mesh, model):
+def test_no_more_is_read_than_a_few_chunks(model, mixed, tokenizer, mesh):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(mixed[0])
+            yield mixed[0]
+
+    per_chunk = -(-8 // len(mixed[0].responses))
+    found = stream(model, endless(), tokenizer, mesh=mesh, rows=2, row_length=256, chunk=8)
+    for _ in range(3 * per_chunk):
+        next(found)
+    found.close()
+    # Three are scored, one is ready, one tokenised, and of one more the first was asked for.
+    assert len(taken) <= 6 * per_chunk
+
+
+def test_what_breaks_while_reading_is_raised_where_it_stands(model, mixed, tokenizer, mesh):
+    def broken():
+        yield from mixed[:2]
+        raise DataError("row 3")
+
+    found = stream(model, broken(), tokenizer, mesh=mesh, rows=2, row_length=256, chunk=1)
+    assert next(found)[0] is mixed[0]
+    assert next(found)[0] is mixed[1]
+    with pytest.raises(DataError, match="row 3"):
+        next(found)
+
+
+def test_the_command_scores_a_file(tmp_path, mesh, model, tokenizer, capsys):
     rows = [
         {
             "id": "ranked",
@@ -104,23 +164,53 @@ def test_the_command_scores_a_file(tmp_path, scores, mesh, model):
     scoring.main(scoring.Config(source, out, FOLDER, row_length=64, rows=1))
     written = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["id"] for row in written] == ["ranked", "pair"]
-    trees = chat.tokenize(sources.read(source), chat.load_tokenizer(FOLDER))
+    trees = chat.tokenize(sources.read(source), tokenizer)
     expected = score(model, trees, mesh=mesh, rows=2, row_length=256)
     for row, rewards in zip(written, expected, strict=True):
         np.testing.assert_allclose(row["rewards"], rewards, rtol=1e-5, atol=1e-5)
+    assert [path.name for path in out.parent.iterdir()] == ["out.jsonl"]
+    said, tokens = capsys.readouterr().out, sum(map(packing.tree_length, trees))
+    assert said.startswith(f"{out}: 2 comparisons, 5 responses, none left out; {tokens} tokens in ")
+    assert said.endswith("; empty answers: 1\n")
+
+
+def second_is_lost(model, hidden, batch):
+    """Rewards of which one is not finite."""
+    return jnp.where(batch.response_index == 1, jnp.nan, 0.5)
+
+
+def test_a_score_that_is_not_finite_is_null_and_said(tmp_path, monkeypatch, capsys):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"id": "a", "prompt": "a", "responses": ["b", "c", "d"]}\n')
+    monkeypatch.setattr(heads, "rewards", second_is_lost)
+    scoring.main(scoring.Config(str(source), out, FOLDER, row_length=64, rows=1))
+    assert out.read_text() == '{"id": "a", "rewards": [0.5, null, 0.5]}\n'
+    assert "NOT FINITE, null in the file: 1\n" in capsys.readouterr().out
+
+
+def test_the_last_line_by_hand():
+    tally = scoring.Tally(comparisons=5000, responses=10_000)
+    assert scoring.summary(tally, before=1000, tokens=2_000_000, seconds=80.0) == (
+        "5,000 comparisons, 10,000 responses, none left out; 1,000 of them scored before; "
+        "2,000,000 tokens in 80.0 s (50.0 comparisons/s, 25,000 tokens/s)"
+    )
 
 
 @pytest.mark.parametrize(
-    ("options", "problem"),
+    ("options", "error", "problem"),
     [
-        ({"rows": 0}, "--rows must be at least 1"),
-        ({"row_length": 0}, "--row-length must be at least 1"),
-        ({"output": FOLDER}, "is a directory"),
+        ({"rows": 0}, OptionError, "--rows must be at least 1"),
+        ({"row_length": 0}, OptionError, "--row-length must be at least 1"),
+        ({"output": FOLDER}, DataError, "is a directory"),
+        ({}, DataError, "none.jsonl"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_read(tmp_path, options, problem):
+def test_what_cannot_work_is_refused_before_a_model_is_loaded(
+    tmp_path, options, error, problem, monkeypatch
+):
+    monkeypatch.setattr(hub, "load", pytest.fail)
     config = scoring.Config(str(tmp_path / "none.jsonl"), tmp_path / "out.jsonl", FOLDER)
-    with pytest.raises(DataError, match=problem):
+    with pytest.raises(error, match=problem):
         scoring.main(dataclasses.replace(config, **options))
 
 
@@ -135,18 +225,70 @@ def test_a_bad_row_is_named_and_nothing_is_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
-def test_no_reward_hangs_on_its_siblings_where_frequencies_go_by_length(model, trees, mesh):
-    scaled = Rope(10_000.0, Dynamic(factor=4.0, original_length=32))
-    config, params = dataclasses.replace(model.config, rope=scaled), transformer.split(model)[1]
-    dynamic = RewardModel(config, model.head_config, params=params)
-    options = {"mesh": mesh, "rows": 2, "row_length": 512}
-    together = score(dynamic, trees, **options)
-    alone = [
-        score(dynamic, [TokenTree(tree.prompt, (branch,))], **options)[0][0]
-        for tree in trees[:3]
-        for branch in tree.branches
-    ]
-    np.testing.assert_allclose(np.concatenate(together[:3]), alone, rtol=1e-4)
-    # One of these texts is long enough to be read otherwise.
-    plain = np.concatenate(score(model, trees[:3], **options))
-    assert np.abs(plain - alone).max() > 1e-2
+@pytest.mark.slow
+def test_no_real_score_hangs_on_what_it_is_scored_with():
+    """A thousand real comparisons, a small Gemma with random weights, and Mistral's tokenizer."""
+    hf = PreTrainedTokenizerFast(
+        tokenizer_file=str(shared("tokenizers", "mistral_v1", "tokenizer.json")),
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+    template = shared("tokenizers", "chat_templates", "mistral-instruct.jinja").read_text()
+    hf.chat_template = "".join(line.strip() for line in template.splitlines())
+    tokenizer = ChatTokenizer(hf, "mistral")
+    config = families.read(
+        {
+            "model_type": "gemma",
+            "vocab_size": len(hf),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+        }
+    )
+    plain = small_model(config, HeadConfig())
+    structure, params = transformer.split(plain)
+    comparisons = sources.read(shared("eval", "id_eval.jsonl.gz"))[:1000]
+    one = parallel.make_mesh(devices=jax.devices()[:1])
+    eight = parallel.make_mesh(MeshShape(4, 2, 1))
+    spread = transformer.merge(
+        structure,
+        jax.device_put(
+            params,
+            transformer.placements(
+                transformer.declare(config, HeadConfig()), eight, parallel.ShardingRules()
+            ),
+        ),
+    )
+
+    def rewards(model, mesh, order, **options):
+        given = (comparisons[i] for i in order)
+        found = dict.fromkeys(range(len(comparisons)))
+        for i, (comparison, values) in zip(
+            order, stream(model, given, tokenizer, mesh=mesh, **options), strict=True
+        ):
+            assert comparison is comparisons[i]
+            found[i] = values
+        return np.concatenate(list(found.values()))
+
+    straight = np.arange(len(comparisons))
+    shuffled = np.random.default_rng(0).permutation(len(comparisons))
+    expected = rewards(plain, one, straight, rows=4, row_length=512)
+    assert np.isfinite(expected).all()
+    assert expected.std() > 0.1
+    ways = {
+        "shuffled": (plain, one, shuffled, {"rows": 4, "row_length": 512}),
+        "rows": (plain, one, straight, {"rows": 1, "row_length": 512}),
+        "row length": (plain, one, straight, {"rows": 8, "row_length": 256}),
+        "chunks": (plain, one, shuffled, {"rows": 4, "row_length": 512, "chunk": 100}),
+        "devices": (spread, eight, straight, {"rows": 8, "row_length": 256}),
+    }
+    differences = {
+        name: float(np.abs(rewards(*way, **options) - expected).max())
+        for name, (*way, options) in ways.items()
+    }
+    print(differences)
+    assert max(differences.values()) <= 1e-5

@@ -12,7 +12,7 @@ from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.loader import Loader
 from jaxrm.models import heads, hub, transformer
 from jaxrm.parallel import MeshShape, ShardingRules
-from jaxrm.score import read
+from jaxrm.reading import read
 from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrm.train.state import abstract_state, create_state, shardings_of
 from jaxrm.train.step import make_train_step

@@ -10,23 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from jaxrm.data.comparison import Comparison, has_blank
-from jaxrm.evaluate import statistics
+from jaxrm.evaluate import estimates, statistics
 from jaxrm.evaluate.benchmark import Benchmark, Credit, Means, Rule, short_of
+from jaxrm.evaluate.estimates import Estimate
 from jaxrm.evaluate.statistics import Paired
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A number, its 95 % interval over prompts (NaN with fewer than two), and n where it is a mean.
-
-    A figure that rests on a subset with missing rows is NaN: those that are there are no sample of
-    those that are not.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +22,14 @@ class Verdict:
 
     Attributes:
       says: the rule in a sentence.
-      figures: the rule's figures, the headline first.
+      figures: the rule's figures, the headline first. One that rests on a subset with missing rows
+        is NaN: those that are there are no sample of those that are not.
       groups: the mean credit of each group by itself, of the rows that are there.
     """
 
     says: str
-    figures: Mapping[str, Figure]
-    groups: Mapping[str, Figure]
+    figures: Mapping[str, Estimate]
+    groups: Mapping[str, Estimate]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,24 +169,23 @@ def _verdict(rule: Rule, credits: Sequence[Credit], missing: Collection[str]) ->
         for weights in statistics.resamples(pool.clusters):
             for name, value in rule.figures(pool.means(weights)).items():
                 drawn[name].append(value)
-    groups = {name: _group(pool, i) for i, name in enumerate(pool.names)}
     figures = {
-        name: Figure(value, *statistics.percentiles(drawn[name] if value == value else []))
+        name: Estimate(
+            value,
+            *statistics.percentiles(drawn[name] if value == value else []),
+            n=len(credits),
+            prompts=len(np.unique(pool.clusters)),
+        )
         for name, value in values.items()
     }
+    groups = {name: _group(pool, i) for i, name in enumerate(pool.names)}
     return Verdict(rule.says, figures, groups)
 
 
-def _group(pool: _Pool, place: int) -> Figure:
+def _group(pool: _Pool, place: int) -> Estimate:
     values, clusters = (part[pool.groups == place] for part in (pool.values, pool.clusters))
-    low, high = values.min(), values.max()
-    if low >= 0 and high <= 1:
-        low, high = statistics.share_interval(values, clusters)
-    elif len(np.unique(clusters)) > 1:
-        low, high = statistics.bootstrap_interval(values, clusters)
-    else:
-        low = high = math.nan
-    return Figure(float(values.mean()), low, high, len(values))
+    is_share = values.min() >= 0 and values.max() <= 1
+    return (estimates.share if is_share else estimates.mean)(values, clusters)
 
 
 def _has_tie(comparison: Comparison, scores: np.ndarray) -> bool:

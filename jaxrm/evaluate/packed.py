@@ -22,7 +22,7 @@ from jaxrm.data.packing import Ask, PackedBatch, PackShape, TokenTree
 from jaxrm.evaluate.accuracy import accuracy, macro_accuracy
 from jaxrm.models import heads
 from jaxrm.models.parameters import Tree
-from jaxrm.score import Reading, read_batches
+from jaxrm.reading import Reading, read_batches
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def read(
 
     Args:
       structure, params: of the model, as `transformer.split` gives them.
-      readings: named functions of a module, as for `jaxrm.score.read`.
+      readings: named functions of a module, as for `jaxrm.reading.read`.
     """
     responses = 2 * len(data.trees)
     found = read_batches(

@@ -18,7 +18,7 @@ from jaxrm.data.packing import PackedBatch
 from jaxrm.evaluate.accuracy import Accuracy, accuracy
 from jaxrm.evaluate.splits import Split
 from jaxrm.models.transformer import RewardModel
-from jaxrm.score import read
+from jaxrm.reading import read
 
 RIDGE = 1e-2
 """L2 penalty on the probe's weights, for states of unit deviation."""
@@ -32,7 +32,7 @@ def probe(model: RewardModel, train: Split, test: Split, **options: Any) -> Accu
 
     Args:
       train, test: comparisons with ranks that share no prompt.
-      options: as for `score.read`.
+      options: as for `reading.read`.
     """
     both = [*train.trees, *test.trees]
     states = read(model, both, {"states": final_states}, **options)["states"]

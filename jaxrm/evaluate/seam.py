@@ -42,7 +42,7 @@ from jaxrm.errors import require
 from jaxrm.evaluate import similar
 from jaxrm.evaluate.scorers import Scorer
 from jaxrm.models import heads, hub, vocabulary
-from jaxrm.score import read
+from jaxrm.reading import read
 
 Mode = Literal["prob", "paper_log"]
 
@@ -176,7 +176,7 @@ def likelihoods(
     Args:
       policy: its directory.
       chat_template: a file with the chat template, for a tokenizer that brings none.
-      options: `mesh` and others, as for `score.read`.
+      options: `mesh` and others, as for `reading.read`.
 
     Raises: as `chat.load_tokenizer`, `vocabulary.check` and `hub.load_language_model`.
     """

@@ -15,7 +15,7 @@ from jaxrm.evaluate.accuracy import accuracy
 from jaxrm.models import heads
 from jaxrm.models.hub import RewardScale
 from jaxrm.models.transformer import RewardModel
-from jaxrm.score import read
+from jaxrm.reading import read
 
 HISTOGRAM_BINS = 30
 

@@ -1,7 +1,8 @@
 """Parameters from the safetensors of a model directory, straight onto the devices, and back.
 
-Weights are transposed on the devices, where it is nearly free. Reading holds one layer's tensor at
-a time beside the model, on the host as on the devices; writing gathers one tensor at a time.
+Weights are transposed on the devices, which costs an accelerator next to nothing. Reading holds one
+layer's tensor at a time beside the model, on the host as on the devices; writing gathers one tensor
+at a time.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrm import parallel, score
+from jaxrm import parallel, reading
 from jaxrm.data.comparison import Comparison
 from jaxrm.evaluate import packed as module
 from jaxrm.evaluate.packed import (
@@ -46,7 +46,7 @@ def test_what_is_read_is_what_scoring_reads_in_order(mesh):
     assert len(data.batches) > 1
     with jax.set_mesh(mesh):
         found = read(*transformer.split(model), data, BOTH)
-    expected = score.read(model, data.trees, BOTH, mesh=mesh, rows=1, row_length=256, ask="all")
+    expected = reading.read(model, data.trees, BOTH, mesh=mesh, rows=1, row_length=256, ask="all")
     for name in BOTH:
         assert found[name].shape == (11, 2)
         np.testing.assert_allclose(found[name], np.stack(expected[name]), rtol=1e-4, atol=1e-5)
@@ -56,10 +56,10 @@ def test_other_pairs_and_other_parameters_share_the_compilation(mesh):
     structure, params = transformer.split(small_model(CONFIG, HeadConfig(), seed=1))
     with jax.set_mesh(mesh):
         first = of_rewards(structure, params, pack_pairs(*pairs(5), SHAPE))
-        compiled = score._read_batch._cache_size()
+        compiled = reading._read_batch._cache_size()
         other = jax.tree.map(np.negative, params)
         second = of_rewards(structure, other, pack_pairs(*pairs(9, seed=1), SHAPE))
-    assert score._read_batch._cache_size() == compiled
+    assert reading._read_batch._cache_size() == compiled
     assert (first["n"], second["n"]) == (5, 9)
 
 

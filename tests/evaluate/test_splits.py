@@ -12,7 +12,7 @@ from jaxrm.evaluate import splits
 from jaxrm.evaluate.probe import probe
 from jaxrm.evaluate.splits import Split
 from jaxrm.models import heads, hub
-from jaxrm.score import read
+from jaxrm.reading import read
 from tests.messages_oracle import FOLDER
 
 

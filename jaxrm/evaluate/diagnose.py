@@ -1,0 +1,229 @@
+"""What a reward model listens to, besides what it should: a page about one model.
+
+    python -m jaxrm.evaluate.diagnose --model DIR --data pairs.jsonl hhh.jsonl --out OUT
+
+reads the comparisons as they are, under each other's prompts, and with cues that say nothing, and
+writes OUT/diagnosis.json with every figure and OUT/report.html. The modules of
+`jaxrm.evaluate.diagnosis` say how each figure is defined. They are functions of scores and
+comparisons, and all but `geometry` and `language` work for any scorer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxrm import cli, files, parallel
+from jaxrm.data import chat, sources
+from jaxrm.data.chat import ChatTokenizer
+from jaxrm.data.comparison import Comparison
+from jaxrm.errors import DataError, ModelFileError, require
+from jaxrm.evaluate import probe, scorers
+from jaxrm.evaluate.diagnosis import page
+from jaxrm.evaluate.diagnosis.blind import Blind, blind, swap_prompts
+from jaxrm.evaluate.diagnosis.calibration import Calibration, calibration
+from jaxrm.evaluate.diagnosis.cues import CUES, Sensitivity, sensitivity, with_cue
+from jaxrm.evaluate.diagnosis.geometry import Geometry, geometry
+from jaxrm.evaluate.diagnosis.language import Language, language
+from jaxrm.evaluate.diagnosis.length import Length, length
+from jaxrm.evaluate.diagnosis.margins import margins, require_order
+from jaxrm.evaluate.diagnosis.spread import Spread, spread
+from jaxrm.evaluate.estimates import Estimate, share
+from jaxrm.evaluate.scorers import Scorer
+from jaxrm.models import heads, hub, transformer, vocabulary
+from jaxrm.models.transformer import RewardModel
+from jaxrm.reading import read
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """All figures of one scorer on one source of comparisons.
+
+    Attributes:
+      comparisons, responses: how many were read as they are.
+      accuracy: strict, over comparisons that order anything.
+      length, cues: rewards in these are in standard deviations of the rewards of all responses as
+        they are, `spread.together.deviation`.
+      blind, calibration, spread: of rewards as they are.
+      geometry: of the states that the rewards are read from; None for a scorer that has none.
+      language: None for a scorer without a language-model head.
+    """
+
+    comparisons: int
+    responses: int
+    accuracy: Estimate
+    length: Length
+    blind: Blind
+    cues: Mapping[str, Sensitivity]
+    calibration: Calibration
+    spread: Spread
+    geometry: Geometry | None = None
+    language: Language | None = None
+
+
+def diagnose(scorer: Scorer, comparisons: Sequence[Comparison], seed: int = 0) -> Diagnosis:
+    """The diagnosis of any scorer, by its scores alone.
+
+    Args:
+      comparisons: with ranks, of two or more distinct prompts. Each is scored once as it is, once
+        under another prompt, and once with each of `CUES`.
+      seed: of the swap of prompts.
+
+    Raises:
+      DataError: a comparison has no ranks, none of them orders anything, or there are no two
+        prompts to swap.
+    """
+    require_order(comparisons)
+    places, swapped = swap_prompts(comparisons, seed)
+    versions = [comparisons, swapped]
+    versions += [[with_cue(comparison, cue) for comparison in comparisons] for cue in CUES]
+    # In one call, because a model compiles for every list that it is asked about.
+    scores = iter(scorer(list(itertools.chain(*versions))))
+    plain, under_swapped, *cued = [list(itertools.islice(scores, len(v))) for v in versions]
+    found, of_rewards = margins(plain, comparisons), spread(plain, comparisons)
+    unit = of_rewards.together.deviation or 1.0
+    in_deviations = [given / unit for given in plain]
+    return Diagnosis(
+        comparisons=len(comparisons),
+        responses=len(found.rewards),
+        accuracy=share(found.share(found.values > 0), found.prompts),
+        length=length(in_deviations, comparisons),
+        blind=blind(plain, under_swapped, comparisons, places),
+        cues={
+            cue.name: sensitivity(in_deviations, [s / unit for s in given], comparisons, cue)
+            for cue, given in zip(CUES, cued, strict=True)
+        },
+        calibration=calibration(plain, comparisons),
+        spread=of_rewards,
+    )
+
+
+def diagnose_model(
+    model: RewardModel,
+    tokenizer: ChatTokenizer,
+    comparisons: Sequence[Comparison],
+    seed: int = 0,
+    **options: Any,
+) -> Diagnosis:
+    """`diagnose`, and what only a model has: hidden states and, where it is kept, a language-model
+    head.
+
+    Args:
+      model: with a reward head of one output.
+      tokenizer: the model's own.
+      options: as for `jaxrm.reading.read`.
+    """
+    by_scores = diagnose(scorers.of_model(model, tokenizer, **options), comparisons, seed)
+    trees = chat.tokenize(comparisons, tokenizer)
+    keeps_language = model.config.language_head
+    readings = {"states": probe.final_states}
+    readings |= {"logps": heads.response_logps} if keeps_language else {}
+    found = read(model, trees, readings, ask="all" if keeps_language else "none", **options)
+    of_language = None
+    if keeps_language:
+        tokens = [np.array([branch.targets.sum() for branch in t.branches]) for t in trees]
+        of_language = language(found["logps"], tokens, comparisons)
+    return dataclasses.replace(
+        by_scores, geometry=geometry(found["states"], comparisons), language=of_language
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Diagnose a reward model: length, prompts, cues, calibration, rewards, states, language."""
+
+    model: Path
+    """A directory in Hugging Face layout that holds a tokenizer and, unless the adapter does, a
+    reward head."""
+    data: tuple[str, ...]
+    """Sources of comparisons: files, directories, names on the Hub or in TFDS (see
+    jaxrm.data.sources)."""
+    out: Path
+    """A directory for diagnosis.json and report.html."""
+    adapter: Path | None = None
+    """A LoRA adapter in PEFT's or GRM's layout, which may bring the reward head."""
+    chat_template: Path | None = None
+    """A file with the chat template, for a tokenizer that brings none."""
+    items: int = 500
+    """Comparisons of each source, at most, drawn at random; each is read ten times."""
+    seed: int = 0
+    """Of that draw, and of the swap of prompts."""
+    rows: int = 8
+    """Rows per batch."""
+    row_length: int = 1024
+    """Tokens per row; longer texts get longer rows."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the trunk computes in; heads and rewards are float32 always."""
+    mesh: parallel.MeshShape = parallel.MeshShape()
+    """How devices are used."""
+
+
+def main(config: Config) -> None:
+    """Reads, scores, writes both files, and prints where they are."""
+    parallel.start()
+    for name in ("items", "rows", "row_length"):
+        value = getattr(config, name)
+        require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
+    require(bool(config.data), "--data", "one source or more", config.data)
+    files.check_writable(config.out / "diagnosis.json")
+    splits = _read(config)
+    mesh = parallel.make_mesh(config.mesh)
+    tokenizer = chat.load_tokenizer(config.model, config.chat_template)
+    vocabulary.check(hub.read_config(config.model), tokenizer, str(config.model))
+    compute = transformer.Compute(dtype=config.dtype)
+    model = hub.load(config.model, None, adapter=config.adapter, compute=compute, mesh=mesh)
+    if model.head_config.outputs != 1:
+        count = model.head_config.outputs
+        raise ModelFileError(f"{config.model}: a reward is one number, and this head has {count}")
+    options = {"mesh": mesh, "rows": config.rows, "row_length": config.row_length}
+    found = {
+        name: diagnose_model(model, tokenizer, split, config.seed, progress=name, **options)
+        for name, split in splits.items()
+    }
+    if jax.process_index() == 0:
+        write(config.out, str(config.adapter or config.model), found, dataclasses.asdict(config))
+
+
+def write(out: Path, name: str, found: Mapping[str, Diagnosis], settings: Mapping) -> None:
+    """Writes OUT/diagnosis.json and OUT/report.html, each whole or not at all.
+
+    Args:
+      name: of the model.
+      found: by name of the source.
+      settings: what the figures depend on, shown as it is.
+    """
+    settings = {key: str(v) if isinstance(v, Path) else v for key, v in settings.items()}
+    record = {"model": name, "settings": settings, "sources": found}
+    files.write_json(out / "diagnosis.json", record)
+    with files.replacing(out / "report.html") as draft:
+        draft.write_text(page.page(name, found, settings), encoding="utf-8")
+    print(f"{out / 'report.html'}\n{out / 'diagnosis.json'}")
+
+
+def _read(config: Config) -> dict[str, list[Comparison]]:
+    """The comparisons of each source, no more than asked for, in their order."""
+    splits = {}
+    for text in config.data:
+        name = sources.Source.parse(text).name
+        if name in splits:
+            raise DataError(f"{text}: two sources are named {name}: give one '?name=..'")
+        comparisons = sources.read(text)
+        if len(comparisons) > config.items:
+            generator = np.random.default_rng(config.seed)
+            kept = generator.choice(len(comparisons), config.items, replace=False)
+            comparisons = [comparisons[i] for i in sorted(kept)]
+        # Here, before another source has been scored for nothing.
+        require_order(comparisons)
+        swap_prompts(comparisons)
+        splits[name] = comparisons
+    return splits
+
+
+if __name__ == "__main__":
+    cli.run(main, Config, __doc__)

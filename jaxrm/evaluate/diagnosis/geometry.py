@@ -1,0 +1,106 @@
+"""The hidden states that a reward is read from: how many directions they use, how long they are.
+
+Rewards of a linear head are |w| |h| cos(w, h), so that states of very different length make rewards
+of very different size whatever they mean: Hong et al. 2025 (arXiv 2505.07271) find this dispersion,
+and states that collapse into few directions, where a reward model over-optimises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.stats
+
+from jaxrm.data.comparison import Comparison
+from jaxrm.evaluate.diagnosis.margins import response_prompts
+from jaxrm.evaluate.estimates import Estimate, estimate
+
+GROUPS = 10
+"""Parts of the prompts that are left out in turn for the interval of an effective rank."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """The states of some responses.
+
+    Attributes:
+      size: dimensions of a state.
+      rank: effective rank of the states, one a row.
+      centred_rank: the same of the states minus their mean.
+      norm: mean Euclidean norm.
+      dispersion: standard deviation of the norms over their mean.
+    """
+
+    size: int
+    rank: Estimate
+    centred_rank: Estimate
+    norm: Estimate
+    dispersion: Estimate
+
+
+def geometry(states: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> Geometry:
+    """The figures of the states, whose rank is at most the number of responses.
+
+    Args:
+      states: float [K, d] for each comparison: `probe.final_states`. Rows that are not finite are
+        left out.
+    """
+    rows, prompts = np.concatenate(states).astype(np.float64), response_prompts(comparisons)
+    finite = np.isfinite(rows).all(axis=1)
+    rows, prompts = rows[finite], prompts[finite]
+    norms = np.linalg.norm(rows, axis=1)
+
+    def norm(weight: np.ndarray) -> float:
+        return float(weight @ norms / weight.sum())
+
+    def dispersion(weight: np.ndarray) -> float:
+        level = norm(weight)
+        return float(np.sqrt(weight @ (norms - level) ** 2 / weight.sum()) / level)
+
+    return Geometry(
+        size=rows.shape[1],
+        rank=_jackknife(rows, prompts, centre=False),
+        centred_rank=_jackknife(rows, prompts, centre=True),
+        norm=estimate(norm, prompts),
+        dispersion=estimate(dispersion, prompts),
+    )
+
+
+def effective_rank(singular_values: np.ndarray) -> float:
+    """exp(entropy of the singular values over their sum): from 1 to their number (Roy and
+    Vetterli 2007, The Effective Rank). NaN where all are 0."""
+    given = np.asarray(singular_values, np.float64)
+    if not given.sum() > 0:
+        return np.nan
+    shares = given / given.sum()
+    shares = shares[shares > 0]
+    return float(np.exp(-(shares @ np.log(shares))))
+
+
+def rank_of(rows: np.ndarray, centre: bool) -> float:
+    """The effective rank of float [n, d], by the eigenvalues of the smaller of its two products."""
+    rows = rows - rows.mean(axis=0) if centre else rows
+    product = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
+    squares = np.linalg.eigvalsh(product)
+    # Below this an eigenvalue is rounding of 0, and its square root would not be small.
+    squares[squares < squares.max(initial=0) * len(product) * np.finfo(np.float64).eps] = 0
+    return effective_rank(np.sqrt(squares))
+
+
+def _jackknife(rows: np.ndarray, prompts: np.ndarray, centre: bool) -> Estimate:
+    """The effective rank with the interval of a delete-a-group jackknife over prompts (Kott 2001).
+
+    A bootstrap would not do: a state that is drawn twice adds no direction.
+    """
+    names, member = np.unique(prompts, return_inverse=True)
+    groups = min(GROUPS, len(names))
+    value = rank_of(rows, centre)
+    if groups < 2:
+        return Estimate(value, np.nan, np.nan, len(rows), len(names))
+    part = np.random.default_rng(0).permutation(np.arange(len(names)) % groups)[member]
+    without = np.array([rank_of(rows[part != group], centre) for group in range(groups)])
+    error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
+    reach = float(scipy.stats.t.ppf(0.975, groups - 1) * error)
+    return Estimate(value, value - reach, value + reach, len(rows), len(names))
