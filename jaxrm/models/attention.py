@@ -16,6 +16,9 @@ from jaxrm.models.layers import soft_cap, wide_einsum
 # Finite, so that a padding token, which sees nothing, gets the mean of all values and not NaN.
 _MASKED = -1e30
 
+_QUERIES = 128
+"""Queries, or up to twice as many, that a CPU takes at once: their logits stay in its cache."""
+
 
 def tree_mask(batch: PackedBatch) -> Bool[Array, "rows queries keys"]:
     """Which tokens see which: own comparison, prompt or own branch, no later position."""
@@ -52,20 +55,42 @@ def tree_attention(
     Returns:
       In q's dtype; products and softmax are float32. Finite for padding, but without meaning.
     """
-    rows, length, heads, head_dim = q.shape
-    kv_heads = k.shape[2]
     mask = tree_mask(batch) if mask is None else mask
     if window is not None:
         distance = batch.positions[:, :, None] - batch.positions[:, None, :]
         mask = mask & (distance < window)
-    grouped = q.reshape(rows, length, kv_heads, heads // kv_heads, head_dim)
-    logits = scale * wide_einsum("rqhgd,rkhd->rhgqk", grouped, k)
-    if softcap is not None:
-        logits = soft_cap(logits, softcap)
-    logits = jnp.where(mask[:, None, None], logits, _MASKED)
-    highest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    weights = jnp.exp(logits - highest)
-    # Divided after the product with v: the backward pass then sums over head_dim, not over keys.
-    mixed = jnp.einsum("rhgqk,rkhd->rqhgd", weights.astype(v.dtype), v)
-    total = jnp.moveaxis(jnp.sum(weights, axis=-1, keepdims=True), 3, 1)
-    return (mixed / total).astype(q.dtype).reshape(rows, length, heads, head_dim)
+    (rows, length, heads, head_dim), kv_heads = q.shape, k.shape[2]
+    group = heads // kv_heads
+    blocks = max(1, length // _QUERIES) if jax.default_backend() == "cpu" else 1
+    size = -(-length // blocks)
+
+    def in_blocks(per_query: jax.Array) -> jax.Array:
+        """[rows, length, ...] -> [blocks, rows, size, ...], filled up at the end."""
+        added = [(0, 0)] * per_query.ndim
+        added[1] = (0, blocks * size - length)
+        full = jnp.pad(per_query, added).reshape(rows, blocks, size, *per_query.shape[2:])
+        return jnp.moveaxis(full, 1, 0)
+
+    # One matrix product for each key-value head: all the queries that read it are its rows.
+    queries = in_blocks(q).reshape(blocks, rows, size, kv_heads, group, head_dim)
+    queries = jnp.transpose(queries, (0, 1, 3, 4, 2, 5))
+    queries = queries.reshape(blocks, rows, kv_heads, group * size, head_dim)
+    k, v = jnp.moveaxis(k, 2, 1), jnp.moveaxis(v, 2, 1)
+
+    def attend(block: tuple[jax.Array, jax.Array]) -> jax.Array:
+        queries, mask = block
+        logits = scale * wide_einsum("rhqd,rhkd->rhqk", queries, k)
+        if softcap is not None:
+            logits = soft_cap(logits, softcap)
+        logits = logits.reshape(rows, kv_heads, group, size, length)
+        logits = jnp.where(mask[:, None, None], logits, _MASKED)
+        highest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+        weights = jnp.exp(logits - highest).reshape(rows, kv_heads, group * size, length)
+        # Divided after the product with v: the backward pass then sums over head_dim, not keys.
+        mixed = jnp.einsum("rhqk,rhkd->rhqd", weights.astype(v.dtype), v)
+        return (mixed / jnp.sum(weights, axis=-1, keepdims=True)).astype(q.dtype)
+
+    mixed = jax.lax.map(attend, (queries, in_blocks(mask)))
+    mixed = mixed.reshape(blocks, rows, kv_heads, group, size, head_dim)
+    mixed = jnp.transpose(mixed, (1, 0, 4, 2, 3, 5)).reshape(rows, blocks * size, heads, head_dim)
+    return mixed[:, :length]

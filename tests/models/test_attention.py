@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrm.data.packing import PackShape
+from jaxrm.models import attention
 from jaxrm.models.attention import tree_attention, tree_mask
 from tests.models.support import packed, random_tree
 
@@ -66,6 +67,22 @@ def test_equals_a_plain_reference(batch, qkv, window, softcap):
     assert (~real).sum() > 0
     found = tree_attention(*qkv, batch, scale=0.9, window=window, softcap=softcap)
     np.testing.assert_allclose(found[real], expected[real], atol=2e-6)
+
+
+@pytest.mark.parametrize("queries", [1, 3, 7])
+def test_blocks_of_queries_change_nothing(batch, qkv, queries, monkeypatch):
+    def value_and_gradients():
+        def total(qkv):
+            return (tree_attention(*qkv, batch, scale=0.9, window=3, softcap=0.7) ** 2).sum()
+
+        return jax.value_and_grad(total)([jnp.asarray(part) for part in qkv])
+
+    whole = value_and_gradients()  # 20 tokens are fewer than a block
+    monkeypatch.setattr(attention, "_QUERIES", queries)
+    for one, other in zip(
+        jax.tree.leaves(whole), jax.tree.leaves(value_and_gradients()), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6)
 
 
 def test_windows_and_caps_change_the_result(batch, qkv):
