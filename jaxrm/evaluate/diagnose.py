@@ -23,7 +23,7 @@ from jaxrm import cli, files, parallel
 from jaxrm.data import chat, sources
 from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison
-from jaxrm.errors import DataError, ModelFileError, require
+from jaxrm.errors import DataError, require
 from jaxrm.evaluate import probe, scorers
 from jaxrm.evaluate.diagnosis import page
 from jaxrm.evaluate.diagnosis.blind import Blind, blind, swap_prompts
@@ -178,9 +178,6 @@ def main(config: Config) -> None:
     vocabulary.check(hub.read_config(config.model), tokenizer, str(config.model))
     compute = transformer.Compute(dtype=config.dtype)
     model = hub.load(config.model, None, adapter=config.adapter, compute=compute, mesh=mesh)
-    if model.head_config.outputs != 1:
-        count = model.head_config.outputs
-        raise ModelFileError(f"{config.model}: a reward is one number, and this head has {count}")
     options = {"mesh": mesh, "rows": config.rows, "row_length": config.row_length}
     found = {
         name: diagnose_model(model, tokenizer, split, config.seed, progress=name, **options)

@@ -91,10 +91,12 @@ def rewards(
       rng: key for the head's dropout, in training; without it nothing is dropped.
 
     Raises:
-      ValueError: the model has no head, or one of several outputs.
+      ModelFileError: the head has several outputs, which are no reward until they are combined.
+      ValueError: the model has no head.
     """
     if model.head_config is not None and model.head_config.outputs != 1:
-        raise ValueError(f"the head has {model.head_config.outputs} outputs: use heads.outputs")
+        count = model.head_config.outputs
+        raise ModelFileError(f"a reward is one number, and the model's head has {count} outputs")
     return outputs(model, hidden, batch, rng)[..., 0]
 
 

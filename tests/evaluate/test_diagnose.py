@@ -165,7 +165,7 @@ def test_a_model_without_one_reward_is_refused(tmp_path):
     several = hub.load(toy.shipped_base(), HeadConfig(outputs=3))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hub, "load", lambda *_, **__: several)
-        with pytest.raises(ModelFileError, match="this head has 3"):
+        with pytest.raises(ModelFileError, match="the model.s head has 3"):
             module.main(config)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrm.data.packing import PackShape
-from jaxrm.errors import OptionError
+from jaxrm.errors import ModelFileError, OptionError
 from jaxrm.models import heads
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.parameters import initialise
@@ -75,7 +75,7 @@ def test_dropout_needs_a_key_and_keeps_the_mean(hidden, batch):
 def test_rewards_need_a_head_of_one_output(hidden, batch):
     with pytest.raises(ValueError, match="no reward head"):
         heads.rewards(small_model(CONFIG, None), hidden, batch)
-    with pytest.raises(ValueError, match="2 outputs: use heads.outputs"):
+    with pytest.raises(ModelFileError, match="one number, and the model's head has 2 outputs"):
         heads.rewards(small_model(CONFIG, HeadConfig(outputs=2)), hidden, batch)
 
 

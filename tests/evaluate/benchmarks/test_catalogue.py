@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +44,9 @@ def test_without_any_group_no_rule_has_a_headline(name):
 def test_rules_have_names_and_words_of_their_own(name):
     rules = BENCHMARKS[name].rules
     assert len({rule.name for rule in rules}) == len({rule.says for rule in rules}) == len(rules)
+
+
+def test_the_documentation_names_every_one_and_no_other():
+    page = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[a-z0-9_`, ]+`) \|", page, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(BENCHMARKS)
