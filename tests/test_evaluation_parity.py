@@ -63,7 +63,7 @@ def directory(tmp_path_factory):
 def scorer(directory):
     mesh = parallel.make_mesh(parallel.MeshShape())
     model = hub.load(directory, None, mesh=mesh)
-    return scorers.of_model(model, chat.load_tokenizer(directory), mesh=mesh, row_length=2048)
+    return scorers.of_model(model, chat.load_tokenizer(directory), mesh=mesh, row_length=512)
 
 
 @pytest.fixture(scope="module")

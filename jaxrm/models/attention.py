@@ -6,6 +6,9 @@ and position alone (see `jaxrm.data.packing`).
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -77,20 +80,57 @@ def tree_attention(
     queries = queries.reshape(blocks, rows, kv_heads, group * size, head_dim)
     k, v = jnp.moveaxis(k, 2, 1), jnp.moveaxis(v, 2, 1)
 
-    def attend(block: tuple[jax.Array, jax.Array]) -> jax.Array:
-        queries, mask = block
+    def attend(
+        queries: Float[Array, "rows kv_heads group*size head_dim"],
+        mask: Bool[Array, "rows size width"],
+        k: Float[Array, "rows kv_heads width head_dim"],
+        v: Float[Array, "rows kv_heads width head_dim"],
+    ) -> Float[Array, "rows kv_heads group*size head_dim"]:
         logits = scale * wide_einsum("rhqd,rhkd->rhqk", queries, k)
         if softcap is not None:
             logits = soft_cap(logits, softcap)
-        logits = logits.reshape(rows, kv_heads, group, size, length)
+        wide = logits.shape
+        logits = logits.reshape(rows, kv_heads, group, size, wide[-1])
         logits = jnp.where(mask[:, None, None], logits, _MASKED)
         highest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-        weights = jnp.exp(logits - highest).reshape(rows, kv_heads, group * size, length)
+        weights = jnp.exp(logits - highest).reshape(wide)
         # Divided after the product with v: the backward pass then sums over head_dim, not keys.
         mixed = jnp.einsum("rhqk,rhkd->rhqd", weights.astype(v.dtype), v)
         return (mixed / jnp.sum(weights, axis=-1, keepdims=True)).astype(q.dtype)
 
-    mixed = jax.lax.map(attend, (queries, in_blocks(mask)))
+    if blocks == 1:
+        mixed = attend(queries[0], mask, k, v)[None]
+    else:
+        # The backward pass computes a block's logits again, which is faster than to fetch them.
+        one = jax.checkpoint(lambda block: _attend_to_what_is_seen(attend, *block, k, v))
+        mixed = jax.lax.map(one, (queries, in_blocks(mask)))
     mixed = mixed.reshape(blocks, rows, kv_heads, group, size, head_dim)
     mixed = jnp.transpose(mixed, (1, 0, 4, 2, 3, 5)).reshape(rows, blocks * size, heads, head_dim)
     return mixed[:, :length]
+
+
+def _attend_to_what_is_seen(
+    attend: Callable[..., jax.Array],
+    queries: jax.Array,
+    mask: Bool[Array, "rows size length"],
+    k: Float[Array, "rows kv_heads length head_dim"],
+    v: Float[Array, "rows kv_heads length head_dim"],
+) -> jax.Array:
+    """`attend` to the narrowest of a few stretches of keys that holds all that the queries see.
+
+    A row holds several trees, and a block of its queries sees keys of one or two of them. Which
+    keys is read from the mask, so that nothing but speed hangs on where a tree lies.
+    """
+    length = mask.shape[-1]
+    widths = sorted({-(-length // parts) for parts in (4, 2, 1)})
+    seen = mask.any(axis=(0, 1))
+    first = jnp.argmax(seen)
+    span = length - jnp.argmax(seen[::-1]) - first  # all keys, where none is seen
+
+    def within(width: int) -> Callable[[], jax.Array]:
+        start = jnp.minimum(first, length - width)
+        near = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=width)
+        return lambda: attend(queries, near(mask, axis=2), near(k, axis=2), near(v, axis=2))
+
+    narrowest = jnp.searchsorted(jnp.array(widths), span)
+    return jax.lax.switch(narrowest, [within(width) for width in widths])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,18 +73,32 @@ def test_equals_a_plain_reference(batch, qkv, window, softcap):
 
 @pytest.mark.parametrize("queries", [1, 3, 7])
 def test_blocks_of_queries_change_nothing(batch, qkv, queries, monkeypatch):
+    real = jnp.asarray(batch.comparison >= 0)[..., None, None]
+
     def value_and_gradients():
         def total(qkv):
-            return (tree_attention(*qkv, batch, scale=0.9, window=3, softcap=0.7) ** 2).sum()
+            found = tree_attention(*qkv, batch, scale=0.9, window=3, softcap=0.7)
+            return (jnp.where(real, found, 0.0) ** 2).sum()
 
         return jax.value_and_grad(total)([jnp.asarray(part) for part in qkv])
 
     whole = value_and_gradients()  # 20 tokens are fewer than a block
     monkeypatch.setattr(attention, "_QUERIES", queries)
-    for one, other in zip(
-        jax.tree.leaves(whole), jax.tree.leaves(value_and_gradients()), strict=True
-    ):
+    pairs = zip(jax.tree.leaves(whole), jax.tree.leaves(value_and_gradients()), strict=True)
+    for one, other in pairs:
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("order", ["as packed", "shuffled"])
+def test_blocks_find_their_keys_wherever_they_lie(batch, qkv, order, monkeypatch):
+    place = np.arange(20) if order == "as packed" else np.random.default_rng(2).permutation(20)
+    fields = ("comparison", "branch", "positions")
+    moved = dataclasses.replace(batch, **{n: getattr(batch, n)[:, place] for n in fields})
+    expected = _reference(*qkv, batch, 0.9, None, None)[:, place]
+    monkeypatch.setattr(attention, "_QUERIES", 2)
+    found = tree_attention(*(part[:, place] for part in qkv), moved, scale=0.9)
+    real = moved.comparison >= 0
+    np.testing.assert_allclose(found[real], expected[real], atol=2e-6)
 
 
 def test_windows_and_caps_change_the_result(batch, qkv):
