@@ -49,7 +49,8 @@ def main(config: Config) -> None:
             f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}",
             f"{gain.p:.3f}",
             f"{p:.3f}",
-            f"{100 * detectable(gain):.1f}",
+            # Scorers that never differ say nothing of how far such differences scatter.
+            f"{100 * detectable(gain):.1f}" if gain.high > gain.low else "—",
         )
         for (name, (figure, gain)), p in zip(gains.items(), adjusted, strict=True)
     ]

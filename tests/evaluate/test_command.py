@@ -227,6 +227,9 @@ def test_two_evaluations_are_compared_prompt_by_prompt(tmp_path, capsys):
     assert compare.detectable(gain) == pytest.approx(2.8 * 0.0484, rel=0.08)
     with pytest.raises(RunDirError, match="no results of an evaluation"):
         compare.headlines(tmp_path / "a", tmp_path)
+    compare.main(compare.Config(tmp_path / "a", tmp_path / "a"))
+    shown = capsys.readouterr().out
+    assert re.search(r"mine +overall +\+0\.0 +\+0\.0 to \+0\.0 +1\.000 +1\.000 +—", shown)
 
 
 def test_evaluations_of_other_rows_are_not_compared(tmp_path):
