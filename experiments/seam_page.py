@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from jaxrm import figures, webpage
+from jaxrm import figures, terminal, webpage
 
 INTERVAL = "below a figure is its 95 % bootstrap interval over prompts."
 
@@ -170,6 +170,4 @@ def text_table(results: Mapping[str, Any]) -> str:
         for name, of in (*results["auc"].items(), ("decoys", results["against_decoys"]))
         for kind, each in of.items()
     ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = ["  ".join(map(str.rjust, row, widths)) for row in (head, *rows)]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return terminal.table(head, rows)
