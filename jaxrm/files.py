@@ -65,6 +65,16 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """A line for each name whose value differs between what was recorded and what is wanted."""
+    absent = "(absent)"
+    return [
+        f"  {name}: {there.get(name, absent)} there, {here.get(name, absent)} here"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name, absent) != here.get(name, absent)
+    ]
+
+
 def check_writable(path: Path) -> None:
     """Raises DataError where no file can be written at `path`: before hours of work, not after."""
     if path.is_dir():

@@ -86,13 +86,7 @@ class Partial:
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"{self.record}, which says what {self.path} is a part of, cannot be read"
             raise RunDirError(f"{problem} ({error}): {again}") from error
-        absent = "(absent)"
-        different = [
-            f"  {name}: {there.get(name, absent)} there, {self.run.get(name, absent)} here"
-            for name in sorted(there.keys() | self.run.keys())
-            if there.get(name, absent) != self.run.get(name, absent)
-        ]
-        if different:
+        if different := files.differences(there, self.run):
             raise RunDirError(
                 f"{self.path} is a part of another run:\n"
                 + "\n".join(different)

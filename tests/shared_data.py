@@ -7,6 +7,20 @@ from pathlib import Path
 
 import pytest
 
+PAIRS = (
+    "faireval",
+    "hhh_alignment",
+    "humanevalpack",
+    "id_eval",
+    "llmbar",
+    "llmeval2",
+    "mt_bench_human",
+    "pandalm",
+    "tulu1_human_eval",
+    "xstest",
+)
+"""The evaluation sets of pairs in it, by the name of their file in `eval`."""
+
 
 def shared(*parts: str) -> Path:
     """A path in the shared data folder; skips the test that asks where it is not there.

@@ -16,24 +16,11 @@ from jaxrm.data.chat import ChatTokenizer
 from jaxrm.evaluate import scorers
 from jaxrm.evaluate.accuracy import accuracy
 from jaxrm.models import families, heads, hub, transformer
-from tests.shared_data import shared
+from tests.shared_data import PAIRS, shared
 
 pytestmark = [pytest.mark.slow, pytest.mark.torch]
 
-SETS = (
-    "bon_tulu2_13b",
-    "faireval",
-    "hhh_alignment",
-    "humanevalpack",
-    "id_eval",
-    "llmbar",
-    "llmeval2",
-    "mt_bench_human",
-    "pandalm",
-    "rm_bench_native",
-    "tulu1_human_eval",
-    "xstest",
-)
+SETS = ("bon_tulu2_13b", "rm_bench_native", *PAIRS)
 
 
 @pytest.fixture(scope="module")

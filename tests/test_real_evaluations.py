@@ -12,20 +12,7 @@ from jaxrm.data import rows, sources
 from jaxrm.evaluate import benchmark, scorers
 from jaxrm.evaluate.assess import assess
 from jaxrm.evaluate.benchmarks import pairs
-from tests.shared_data import shared
-
-PAIRS = (
-    "faireval",
-    "hhh_alignment",
-    "humanevalpack",
-    "id_eval",
-    "llmbar",
-    "llmeval2",
-    "mt_bench_human",
-    "pandalm",
-    "tulu1_human_eval",
-    "xstest",
-)
+from tests.shared_data import PAIRS, shared
 
 
 @functools.cache

@@ -110,9 +110,7 @@ def bag_of_words(comparisons: Sequence[Comparison]) -> Scorer | None:
     pairs = ordered_pairs(comparisons)
     if not len(pairs.owner):
         return None
-    counts = [
-        collections.Counter(WORD.findall(text.casefold())) for text in response_texts(comparisons)
-    ]
+    counts = _counts(response_texts(comparisons))
     responses_with = collections.Counter(word for count in counts for word in count)
     # Alphabetical among equals, so that the vocabulary does not depend on the order of rows.
     common = sorted(responses_with.items(), key=lambda item: (-item[1], item[0]))[:VOCABULARY]

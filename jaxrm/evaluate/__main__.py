@@ -19,13 +19,14 @@ import jax
 
 from jaxrm import cli, files, parallel
 from jaxrm.data import chat, sources
-from jaxrm.errors import DataError, OptionError, RunDirError, require
+from jaxrm.errors import OptionError, RunDirError, require
 from jaxrm.evaluate import benchmark, page, record, scorers
 from jaxrm.evaluate.assess import assess, finite
 from jaxrm.evaluate.benchmark import Benchmark
 from jaxrm.evaluate.benchmarks import BENCHMARKS, contrasts, pairs
 from jaxrm.evaluate.scorers import Scorer
 from jaxrm.models import hub, transformer, vocabulary
+from jaxrm.partial import digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +140,7 @@ def scorer_of(config: Config) -> tuple[Scorer, dict[str, Any]]:
         return scorers.longer, {"rule": "the longer answer"}
     if config.recorded is not None:
         scorer = scorers.recorded(config.recorded)
-        return scorer, {"recorded": str(config.recorded), "content": _digest(config.recorded)}
+        return scorer, {"recorded": str(config.recorded), "content": digest(config.recorded)}
     if config.words is not None:
         train = sources.read(config.words)
         about = {"rule": f"a bag of words of {config.words}", "content": record.key(train)}
@@ -169,14 +170,6 @@ def _model(config: Config) -> tuple[Scorer, dict[str, Any]]:
         return scorers.of_model(model, tokenizer, **options, progress="scoring")
 
     return lambda comparisons: load()(comparisons), about
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 if __name__ == "__main__":

@@ -86,13 +86,7 @@ def _compare(path: Path, wanted: dict[str, Any]) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunDirError(f"{path} is not JSON ({error}): choose another --run-dir") from error
-    there, here, absent = _flat(found), _flat(wanted), "(absent)"
-    different = [
-        f"  {name}: {there.get(name, absent)} there, {here.get(name, absent)} here"
-        for name in sorted(there.keys() | here.keys())
-        if there.get(name, absent) != here.get(name, absent)
-    ]
-    if different:
+    if different := files.differences(_flat(found), _flat(wanted)):
         raise RunDirError(
             f"{path.parent} holds a run of another configuration:\n"
             + "\n".join(different)
