@@ -26,7 +26,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,41 +34,28 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from experiments.study_grm_methods import (
     METHODS,
     RATES,
     STRENGTHS,
-    Recipe,
-    WithText,
     choice,
     choices_table,
     trials,
 )
-from jaxrm import cli, files, parallel
-from jaxrm.data import chat, packing, toy
-from jaxrm.data.loader import Loader
+from jaxrm import cli, files
+from jaxrm.data import packing, toy
 from jaxrm.data.packing import Ask, TokenTree
 from jaxrm.errors import DataError, OptionError, require
 from jaxrm.evaluate.accuracy import macro_accuracy
-from jaxrm.evaluate.packed import (
-    Packed,
-    cosine_distance,
-    of_rewards,
-    pack_pairs,
-    pair_shape,
-    read,
-    reading_shape,
-)
+from jaxrm.evaluate.packed import Packed, cosine_distance, of_rewards
 from jaxrm.evaluate.probe import final_states, fit_head
 from jaxrm.models import heads, hub
 from jaxrm.models.heads import HeadConfig
+from jaxrm.study.lab import Lab, mesh
 from jaxrm.study.page import write
 from jaxrm.study.records import MAIN, Condition, Trial
-from jaxrm.train import short
-from jaxrm.train.optimizer import OptimizerConfig, make_schedule
-from jaxrm.train.short import Point, Trainer
+from jaxrm.train.short import Point
 from jaxrm.train.state import Params
 from jaxrm.train.sweep import Record, sweep
 
@@ -81,7 +67,6 @@ its learning curves."""
 FIRST_SEED = 100
 """Where the confirmation's seeds begin."""
 
-WARMUP = 0.03
 EARLY_POINTS, EARLY_ITEMS = 6, 500
 """Where `bt_early` looks, and at how many comparisons of `val`."""
 TEXTS = 1000
@@ -285,60 +270,52 @@ def run_all(jobs: Sequence[Job], cfg: Config, base: Path, title: str) -> list[Re
 
 # How a job is run. What several jobs share is kept for the life of the process.
 
-ROWS, TEXT_ROWS, LENGTH = 8, 2, 160
-"""Rows of a batch of pairs, and of text beside it, and tokens of a row."""
-TEXT_SHAPE = reading_shape(TEXT_ROWS, LENGTH, "all")
-
 ABILITY = {"logps": heads.response_logps, "states": final_states}
 """What is read from a model beside its rewards."""
 
 
 def run(job: Job, base: Path) -> Record:
     """Trains from the base at `base`, evaluates, and returns the record, without its part."""
-    logging.getLogger(hub.__name__).setLevel(logging.ERROR)  # that a head is fresh is no news
     method, condition, evaluation = METHODS[job.method], job.condition, job.evaluation
     rates = {"label_noise": condition.label_noise, "cue_agreement": condition.cue_agreement}
     world = toy.World(seed=job.seed, lexicon=job.lexicon, **rates)
-    start = load(base, job.head, job.seed)
-    training = packed(world, "train", condition.pairs, "all")
+    lab = Lab(base, job.head)
+    start = lab.start(job.seed)
+    training = packed(lab, world, "train", condition.pairs, "all")
     trees, params = training.trees, start.params
-    with jax.set_mesh(mesh()):
-        if method.fits_head:
-            states = read(start.structure, start.params, training, ABILITY)["states"]
-            weight = fit_head(list(states), training.comparisons)[:, None]
-            params = params | {"reward_head": {"weight": weight.astype(np.float32)}}
-        if method.knows_reference:
-            logps = read(start.structure, start.params, training, ABILITY)["logps"]
-            trees = [
-                dataclasses.replace(tree, reference_logps=tuple(of_tree))
-                for tree, of_tree in zip(trees, logps.tolist(), strict=True)
-            ]
+    if method.fits_head:
+        states = lab.read(start.params, training, ABILITY)["states"]
+        weight = fit_head(list(states), training.comparisons)[:, None]
+        params = params | {"reward_head": {"weight": weight.astype(np.float32)}}
+    if method.knows_reference:
+        trees = lab.with_references(training)
 
-        def rewards(params: Params, split: str, n: int) -> dict[str, float]:
-            return of_rewards(start.structure, params, packed(world, split, n))
+    def rewards(params: Params, split: str, n: int) -> dict[str, float]:
+        with jax.set_mesh(mesh()):
+            return of_rewards(start.structure, params, packed(lab, world, split, n))
 
-        best, curve = -1.0, []
-        points = EARLY_POINTS if method.stops_early else max(evaluation.points, 1)
-        for point in train(job, base, params, trees, points):
-            if evaluation.points:
-                found = {split: rewards(point.params, split, n) for split, n in evaluation.curves}
-                curve.append({"step": point.step} | flat(found))
-            value = point.step
-            if method.stops_early:
-                value = rewards(point.params, "val", EARLY_ITEMS)["macro"]
-            if value > best:
-                # Copied, because the next step takes their memory.
-                best, stopped, kept = value, point.step, jax.tree.map(jnp.copy, point.params)
+    best, curve = -1.0, []
+    points = EARLY_POINTS if method.stops_early else max(evaluation.points, 1)
+    for point in train(lab, job, params, trees, points):
+        if evaluation.points:
+            found = {split: rewards(point.params, split, n) for split, n in evaluation.curves}
+            curve.append({"step": point.step} | flat(found))
+        value = point.step
+        if method.stops_early:
+            value = rewards(point.params, "val", EARLY_ITEMS)["macro"]
+        if value > best:
+            # Copied, because the next step takes their memory.
+            best, stopped, kept = value, point.step, jax.tree.map(jnp.copy, point.params)
 
-        figures = {
-            split: rewards(kept, split, n) | {"language": None} for split, n in evaluation.splits
-        }
-        drift = {}
-        for split, n in evaluation.sampled:
-            sample = packed(world, split, n, "all")
-            found = read(start.structure, kept, sample, ABILITY)
-            figures[split]["language"] = macro_accuracy(list(found["logps"]), sample.comparisons)
-            drift[split] = cosine_distance(base_states(base, world, split, n), found["states"])
+    figures = {
+        split: rewards(kept, split, n) | {"language": None} for split, n in evaluation.splits
+    }
+    drift = {}
+    for split, n in evaluation.sampled:
+        sample = packed(lab, world, split, n, "all")
+        found = lab.read(kept, sample, ABILITY)
+        figures[split]["language"] = macro_accuracy(list(found["logps"]), sample.comparisons)
+        drift[split] = cosine_distance(base_states(base, world, split, n), found["states"])
     return {
         "method": job.method,
         **dataclasses.asdict(job.trial),
@@ -362,74 +339,41 @@ def flat(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def train(
-    job: Job, base: Path, params: Params, trees: Sequence[TokenTree], points: int
+    lab: Lab, job: Job, params: Params, trees: Sequence[TokenTree], points: int
 ) -> Iterator[Point]:
     """The job's model at each of `points` equal parts of its training, which begins at `params`."""
     recipe = METHODS[job.method].recipe
-    tools = trainer(recipe, job.trial.strength, base, job.head)
-    loader = Loader(trees, pair_shape(ROWS, LENGTH, recipe.ask), mesh=mesh(), seed=job.seed)
-    batches: Iterator[Any] = loader.batches(0)
-    if recipe.text:
-        texts = Loader(text_trees(job.lexicon), TEXT_SHAPE, mesh=mesh(), seed=job.seed)
-        batches = map(WithText, batches, texts.batches(0))
-    steps = loader.steps(job.condition.epochs)
-    config = OptimizerConfig(learning_rate=job.trial.learning_rate, warmup=WARMUP)
-    rates = np.asarray(make_schedule(config, steps)(np.arange(steps)), np.float32)
-    return short.train(tools, params, batches, rates, points=points, seed=job.seed)
-
-
-@functools.cache
-def trainer(recipe: Recipe, strength: float | None, base: Path, head: HeadConfig) -> Trainer:
-    """One compilation for all learning rates, conditions, lengths of run and seeds."""
-    batch: Any = packing.pack([], [], pair_shape(ROWS, LENGTH, recipe.ask))
-    if recipe.text:
-        batch = WithText(batch, packing.pack([], [], TEXT_SHAPE))
-    return short.trainer(
-        load(base, head, 0),
-        recipe.loss(strength),
-        functools.partial(recipe.optimizer, strength=strength),
-        batch,
-        trainable=recipe.trains,
-        mesh=mesh(),
+    return lab.train(
+        recipe,
+        trees,
+        rate=job.trial.learning_rate,
+        strength=job.trial.strength,
+        epochs=job.condition.epochs,
+        seed=job.seed,
+        params=params,
+        texts=text_trees(lab, job.lexicon) if recipe.text else (),
+        points=points,
     )
 
 
-load = functools.lru_cache(maxsize=8)(short.load)
-
-
-@functools.cache
-def mesh() -> Mesh:
-    """One device: a job has a process to itself, and is too small for two."""
-    return parallel.make_mesh(devices=jax.devices()[:1])
-
-
-@functools.cache
-def tokenizer() -> chat.ChatTokenizer:
-    """The world's, which all its bases have."""
-    return chat.load_tokenizer(toy.TOKENIZER)
-
-
 @functools.lru_cache(maxsize=64)
-def packed(world: toy.World, split: str, n: int, ask: Ask = "none") -> Packed:
+def packed(lab: Lab, world: toy.World, split: str, n: int, ask: Ask = "none") -> Packed:
     """The first n comparisons of a split."""
-    comparisons = world.comparisons(split, n)
-    trees = chat.tokenize(comparisons, tokenizer())
-    return pack_pairs(comparisons, trees, reading_shape(ROWS, LENGTH, ask))
+    return lab.pack(world.comparisons(split, n), ask)
 
 
 @functools.lru_cache(maxsize=2)
-def text_trees(lexicon: str) -> list[TokenTree]:
+def text_trees(lab: Lab, lexicon: str) -> list[TokenTree]:
     """Text that the base has read (it is that of seed 0), in parts that fit a row."""
     text = toy.World(seed=0, lexicon=lexicon).pretraining_text(TEXTS)
-    trees = chat.tokenize(text, tokenizer())
-    return [part for tree in trees for part in packing.split(tree, LENGTH)]
+    return [part for tree in lab.trees(text) for part in packing.split(tree, lab.length)]
 
 
 @functools.lru_cache(maxsize=8)
 def base_states(base: Path, world: toy.World, split: str, n: int) -> np.ndarray:
     """Float32 [n, 2, d]: the untrained states that rewards are to be read from."""
-    start = load(base, HeadConfig(), 0)
-    return read(start.structure, start.params, packed(world, split, n, "all"), ABILITY)["states"]
+    lab = Lab(base)
+    return lab.read(lab.start(0).params, packed(lab, world, split, n, "all"), ABILITY)["states"]
 
 
 def main(cfg: Config) -> None:

@@ -1,8 +1,7 @@
 """The methods that the study of GRM compares, and how each is tuned.
 
-All train the same model on the same pairs in the same batches. A method is a recipe, which is what
-is compiled for it, and what is done around its steps. Beside the learning rate it is tuned by one
-number, its `strength`: None where it has none.
+All train the same model on the same pairs in the same batches. A method is a recipe
+(`jaxrm.study.recipe`), and what is done around its steps.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,35 +18,12 @@ import numpy as np
 import optax
 
 from experiments import grm_gemma
-from jaxrm.data.packing import Ask, PackedBatch
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
+from jaxrm.study.recipe import Recipe, WithText, adam, bradley_terry, head_alone
 from jaxrm.study.records import Trial
-from jaxrm.train.state import Trainable
 from jaxrm.train.sweep import Record
 from jaxrm.train.terms import LossFn, Term, Terms
-
-CLIP = 5.0
-"""Largest norm of a gradient."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class WithText:
-    """Pairs, and pretraining text beside them."""
-
-    pairs: PackedBatch
-    text: PackedBatch
-
-    @property
-    def comparison(self) -> jax.Array:
-        """Of all tokens, -1 on padding: what the train step counts."""
-        return jnp.concatenate([self.pairs.comparison.ravel(), self.text.comparison.ravel()])
-
-
-def bradley_terry(strength: float | None) -> LossFn:
-    """The baseline, as the experiment trains it."""
-    return functools.partial(grm_gemma.loss_fn, name="baseline", cfg=grm_gemma.Config())
 
 
 def grm(strength: float, *, regularizer: str) -> LossFn:
@@ -66,18 +42,6 @@ def replay(strength: float) -> LossFn:
         return terms | {"text": Term(strength, -logps, batch.text.target_mask)}
 
     return loss_fn
-
-
-def adam(
-    learning_rate: float, strength: float | None, *pulls: optax.GradientTransformation
-) -> optax.GradientTransformation:
-    """Adam with clipping, and what pulls beside the gradient, at one constant rate."""
-    return optax.chain(
-        optax.clip_by_global_norm(CLIP),
-        optax.scale_by_adam(),
-        *pulls,
-        optax.scale_by_learning_rate(learning_rate),
-    )
 
 
 def pulled_adam(learning_rate: float, strength: float) -> optax.GradientTransformation:
@@ -99,35 +63,6 @@ def pull_to_start(strength: float) -> optax.GradientTransformation:
         return pulled, start
 
     return optax.GradientTransformation(init, update)
-
-
-def everything(path: str) -> bool:
-    """All parameters train."""
-    return True
-
-
-def head_alone(path: str) -> bool:
-    """The reward head trains."""
-    return path.startswith("reward_head")
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What is compiled for a method: equal recipes share a compilation at equal strengths.
-
-    Attributes:
-      loss: its loss function at a strength.
-      optimizer: at a learning rate and a strength.
-      trains: which parameters.
-      ask: whose tokens its language model is asked to predict.
-      text: whether batches bring pretraining text.
-    """
-
-    loss: Callable[[float | None], LossFn] = bradley_terry
-    optimizer: Callable[[float, float | None], optax.GradientTransformation] = adam
-    trains: Trainable = everything
-    ask: Ask = "none"
-    text: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,15 +15,18 @@ import pytest
 
 from experiments import study_grm, study_grm_methods
 from experiments.study_grm import ABILITY, Config, Evaluation, Job
-from experiments.study_grm_methods import METHODS, STRENGTHS, WithText, replay
+from experiments.study_grm_methods import METHODS, STRENGTHS, replay
 from jaxrm.data import packing, planning, toy
 from jaxrm.errors import DataError, OptionError
-from jaxrm.evaluate.packed import pair_shape, read, reading_shape
+from jaxrm.evaluate.packed import reading_shape
 from jaxrm.evaluate.probe import fit_head
-from jaxrm.models import families, hub, transformer
-from jaxrm.models.heads import HeadConfig
+from jaxrm.models import transformer
+from jaxrm.study import lab
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe, WithText
 from jaxrm.study.records import Condition, Trial
 from jaxrm.train.short import Point
+from tests.study.small_base import small_base
 
 PAIRS, ITEMS = 30, 12
 VOCABULARY = json.loads((toy.TOKENIZER / "config.json").read_text())["vocab_size"]
@@ -31,13 +34,7 @@ VOCABULARY = json.loads((toy.TOKENIZER / "config.json").read_text())["vocab_size
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 8, "num_hidden_layers": 1}
-    sizes |= {"num_attention_heads": 1, "num_key_value_heads": 1}
-    config = json.loads((toy.TOKENIZER / "config.json").read_text()) | sizes
-    directory = tmp_path_factory.mktemp("base") / "export"
-    model = transformer.create(families.read(config), None, seed=0)
-    hub.save(model, directory, study_grm.tokenizer())
-    return directory
+    return small_base(tmp_path_factory.mktemp("base"))
 
 
 def job(method="bt", rate=1e-2, strength=None, **other):
@@ -61,7 +58,7 @@ def record(base):
     return study_grm.run(job(), base)
 
 
-def test_a_record_says_what_was_run_and_found(record, world):
+def test_a_record_says_what_was_run_and_found(record, world, base):
     assert list(record) == [
         *("method", "learning_rate", "strength", "condition", "seed", "head", "splits", "drift"),
         *("stopped", "steps", "curve", "seconds", "tokens"),
@@ -73,7 +70,7 @@ def test_a_record_says_what_was_run_and_found(record, world):
     assert 0 <= record["splits"]["id"]["language"] <= 1
     assert record["drift"]["id"] > 1e-6
     assert record["stopped"] == record["steps"] > 0
-    trees = study_grm.packed(world, "train", PAIRS, "all").trees
+    trees = study_grm.packed(Lab(base), world, "train", PAIRS, "all").trees
     assert record["tokens"] == sum(map(packing.tree_length, trees))
 
 
@@ -83,11 +80,11 @@ def test_a_job_leaves_what_the_next_ones_share_as_it_was(record, base):
 
 
 def test_another_rate_and_longer_run_share_the_compilation(record, base):
-    before = study_grm.trainer.cache_info().misses
+    before = lab._trainer.cache_info().misses
     longer = Condition(2 * PAIRS, 0.0, 0.7, epochs=2)
     evaluation = Evaluation((("val", ITEMS),), curves=(("id", 6),), points=2)
     other = study_grm.run(job(rate=1e-4, condition=longer, seed=1, evaluation=evaluation), base)
-    assert study_grm.trainer.cache_info().misses == before
+    assert lab._trainer.cache_info().misses == before
     assert other["steps"] > record["steps"]
     assert [point["step"] for point in other["curve"]] == [other["steps"] // 2, other["steps"]]
     assert set(other["curve"][0]) == {"step", "id/macro", "id/loss"}
@@ -104,7 +101,7 @@ def scripted(monkeypatch, points):
     """Training gives these parameters in turn; their reward head's first weight is remembered."""
     seen = []
 
-    def train(job, base, params, trees, count):
+    def train(lab, job, params, trees, count):
         seen.append((params, trees, count))
         for step, weight in enumerate(points, 1):
             head = {"weight": jnp.full_like(params["reward_head"]["weight"], weight)}
@@ -135,10 +132,9 @@ def test_early_stopping_keeps_what_was_best_on_val(monkeypatch, base):
 def test_lp_ft_starts_from_the_fitted_head(monkeypatch, base, world):
     seen = scripted(monkeypatch, [1.0])
     study_grm.run(job("lp_ft"), base)
-    start = study_grm.load(base, HeadConfig(), 0)
-    training = study_grm.packed(world, "train", PAIRS, "all")
-    with jax.set_mesh(study_grm.mesh()):
-        states = read(start.structure, start.params, training, ABILITY)["states"]
+    here = Lab(base)
+    training = study_grm.packed(here, world, "train", PAIRS, "all")
+    states = here.read(here.start(0).params, training, ABILITY)["states"]
     fitted = fit_head(list(states), training.comparisons)
     weight = seen[0][0]["reward_head"]["weight"]
     np.testing.assert_allclose(weight[:, 0], fitted, rtol=1e-5)
@@ -160,16 +156,17 @@ def test_dpo_knows_the_base_and_others_need_not(monkeypatch, base):
 
 
 def test_replay_shares_its_loss_with_text(base, world):
-    shape = pair_shape(2, study_grm.LENGTH, "none")
-    trees = study_grm.packed(world, "train", PAIRS, "all").trees
-    texts = study_grm.text_trees("report")
-    assert max(map(packing.tree_length, texts)) <= study_grm.LENGTH
+    here = Lab(base, rows=2)
+    trees = study_grm.packed(here, world, "train", PAIRS, "all").trees
+    texts = study_grm.text_trees(here, "report")
+    assert max(map(packing.tree_length, texts)) <= here.length
     batch = WithText(
-        packing.pack(trees, [[0, 1], [2]], shape), packing.pack(texts, [[0]], study_grm.TEXT_SHAPE)
+        packing.pack(trees, [[0, 1], [2]], here.shape(Recipe())),
+        packing.pack(texts, [[0]], here.text_shape),
     )
     tokens = [*map(packing.tree_length, trees[:3]), packing.tree_length(texts[0])]
     assert (batch.comparison >= 0).sum() == sum(tokens)
-    start = study_grm.load(base, HeadConfig(), 0)
+    start = here.start(0)
     nothing = np.zeros_like(start.params["embedding"])
 
     @jax.jit
@@ -188,9 +185,10 @@ def test_replay_shares_its_loss_with_text(base, world):
 
 
 @pytest.mark.parametrize("split", get_args(toy.Split))
-def test_one_shape_serves_every_split_and_method(world, split):
-    found = study_grm.packed(world, split, 40)
-    wanted = packing.pack([], [], reading_shape(study_grm.ROWS, study_grm.LENGTH, "none"))
+def test_one_shape_serves_every_split_and_method(base, world, split):
+    here = Lab(base)
+    found = study_grm.packed(here, world, split, 40)
+    wanted = packing.pack([], [], reading_shape(here.rows, here.length, "none"))
     for batch in found.batches:
         assert jax.tree.map(np.shape, batch) == jax.tree.map(np.shape, wanted)
     index = np.concatenate([b.response_index[b.response_mask] for b in found.batches])
@@ -198,7 +196,7 @@ def test_one_shape_serves_every_split_and_method(world, split):
     plans = []
     for ask in get_args(packing.Ask):
         sizes = packing.measure(found.trees, ask=ask, preferences=True)
-        shape = pair_shape(study_grm.ROWS, study_grm.LENGTH, ask)
+        shape = here.shape(Recipe(ask=ask))
         plans.append(planning.plan_epoch(sizes, shape, 0, 0))
     assert plans[0] == plans[1] == plans[2]
 

@@ -10,15 +10,14 @@ import pytest
 
 from experiments import study_grm_methods
 from experiments.study_grm_methods import (
-    CLIP,
     METHODS,
     RATES,
-    adam,
     choice,
     pull_to_start,
     pulled_adam,
     trials,
 )
+from jaxrm.study.recipe import CLIP, adam
 from jaxrm.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
 
 

@@ -1,4 +1,4 @@
-"""Pairs in batches of one shape for all sets of them, packed once and read by many models.
+"""Comparisons in batches of one shape for all sets of them, packed once and read by many models.
 
 `jaxrm.evaluate.splits` fits a batch's shape to the comparisons at hand, and so compiles for each
 set of them. Where hundreds of small models meet many small sets, that would be most of the time.
@@ -27,15 +27,15 @@ from jaxrm.reading import Reading, read_batches
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Packed:
-    """Pairs, the better response first, their trees, and batches of them all as numpy arrays."""
+    """Comparisons of K responses each, their trees, and batches of them all as numpy arrays."""
 
     comparisons: Sequence[Comparison]
     trees: Sequence[TokenTree]
     batches: Sequence[PackedBatch]
 
 
-def pair_shape(rows: int, length: int, ask: Ask) -> PackShape:
-    """A shape to train on pairs in, set by the row's length and not fitted to data.
+def pair_shape(rows: int, length: int, ask: Ask, responses: int = 2) -> PackShape:
+    """A shape to train on comparisons in, set by the row's length and not fitted to data.
 
     It suits texts of far more than the 8 tokens that a slot takes here, so that a row is full
     before its slots are, and best responses of no more than half of their comparison's tokens, so
@@ -46,11 +46,13 @@ def pair_shape(rows: int, length: int, ask: Ask) -> PackShape:
     Args:
       rows, length: of a batch, and tokens of a row.
       ask: whose tokens are language-model targets.
+      responses: of a comparison, at most.
     """
     slots = length // 8
+    # Comparisons of K have (K - 1) / 2 pairs for each of their responses, smaller ones fewer.
+    capacities = {"slots": slots, "pairs": slots * (responses - 1) // 2, "groups": slots // 2}
     targets = {"none": 0, "best": length // 2, "all": length}[ask]
-    capacities = {"slots": slots, "pairs": slots // 2, "groups": slots // 2, "targets": targets}
-    return PackShape(rows, length, **capacities, group_size=2, ask=ask)
+    return PackShape(rows, length, **capacities, targets=targets, group_size=responses, ask=ask)
 
 
 def reading_shape(rows: int, length: int, ask: Ask) -> PackShape:
@@ -58,21 +60,21 @@ def reading_shape(rows: int, length: int, ask: Ask) -> PackShape:
     return dataclasses.replace(pair_shape(rows, length, ask), pairs=0, groups=0, group_size=0)
 
 
-def pack_pairs(
+def pack_alike(
     comparisons: Sequence[Comparison], trees: Sequence[TokenTree], shape: PackShape
 ) -> Packed:
-    """The pairs in as few rows of `shape` as they need, the last batch filled up with empty rows.
+    """Comparisons in as few rows of `shape` as they need, the last batch filled with empty rows.
 
     Args:
-      comparisons: of two responses each.
+      comparisons: of equally many responses each.
       trees: the same, tokenised.
       shape: of every batch, as from `reading_shape`.
 
     Raises:
-      ValueError: a tree has not two branches, or does not fit an empty row.
+      ValueError: trees differ in their number of branches, or one does not fit an empty row.
     """
-    if any(len(tree.branches) != 2 for tree in trees):
-        raise ValueError("comparisons of other than two responses")
+    if len({len(tree.branches) for tree in trees}) > 1:
+        raise ValueError("comparisons of different numbers of responses")
     sizes = packing.measure(trees, ask=shape.ask, preferences=False)
     plan = planning.plan_rows(sizes, shape.capacity, np.arange(len(trees)))
     offsets = packing.response_offsets(trees)
@@ -83,8 +85,8 @@ def pack_pairs(
 
 def read(
     structure: nnx.GraphDef, params: Tree, data: Packed, readings: Mapping[str, Reading]
-) -> dict[str, Float[np.ndarray, "pairs 2 ..."]]:
-    """Float32 [pairs, 2, ...] for each reading: what it says of every response, in order.
+) -> dict[str, Float[np.ndarray, "n K ..."]]:
+    """Float32 [n, K, ...] for each reading: what it says of every response, in order.
 
     A mesh must be in context (`jax.set_mesh`).
 
@@ -92,15 +94,16 @@ def read(
       structure, params: of the model, as `transformer.split` gives them.
       readings: named functions of a module, as for `jaxrm.reading.read`.
     """
-    responses = 2 * len(data.trees)
+    responses = sum(len(tree.branches) for tree in data.trees)
     found = read_batches(
         structure, jax.device_put(params), data.batches, readings, responses=responses
     )
-    return {name: value.reshape(-1, 2, *value.shape[1:]) for name, value in found.items()}
+    count = len(data.trees)
+    return {name: value.reshape(count, -1, *value.shape[1:]) for name, value in found.items()}
 
 
 def of_rewards(structure: nnx.GraphDef, params: Tree, data: Packed) -> dict[str, float]:
-    """How well the model's rewards order `data`, of whose responses the first is the better.
+    """How well the model's rewards order `data`, pairs whose first response is the better.
 
     Args:
       structure, params: as for `read`.

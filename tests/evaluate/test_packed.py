@@ -14,7 +14,7 @@ from jaxrm.evaluate import packed as module
 from jaxrm.evaluate.packed import (
     cosine_distance,
     of_rewards,
-    pack_pairs,
+    pack_alike,
     pair_shape,
     read,
     reading_shape,
@@ -42,7 +42,7 @@ def mesh():
 
 def test_what_is_read_is_what_scoring_reads_in_order(mesh):
     model = small_model(CONFIG, HeadConfig())
-    data = pack_pairs(*pairs(11), SHAPE)
+    data = pack_alike(*pairs(11), SHAPE)
     assert len(data.batches) > 1
     with jax.set_mesh(mesh):
         found = read(*transformer.split(model), data, BOTH)
@@ -55,10 +55,10 @@ def test_what_is_read_is_what_scoring_reads_in_order(mesh):
 def test_other_pairs_and_other_parameters_share_the_compilation(mesh):
     structure, params = transformer.split(small_model(CONFIG, HeadConfig(), seed=1))
     with jax.set_mesh(mesh):
-        first = of_rewards(structure, params, pack_pairs(*pairs(5), SHAPE))
+        first = of_rewards(structure, params, pack_alike(*pairs(5), SHAPE))
         compiled = reading._read_batch._cache_size()
         other = jax.tree.map(np.negative, params)
-        second = of_rewards(structure, other, pack_pairs(*pairs(9, seed=1), SHAPE))
+        second = of_rewards(structure, other, pack_alike(*pairs(9, seed=1), SHAPE))
     assert reading._read_batch._cache_size() == compiled
     assert (first["n"], second["n"]) == (5, 9)
 
@@ -66,7 +66,7 @@ def test_other_pairs_and_other_parameters_share_the_compilation(mesh):
 def test_figures_of_rewards_by_hand(monkeypatch):
     rewards = np.array([[2.0, 1.0], [0.0, 1.0], [5.0, 1.0]], np.float32)
     monkeypatch.setattr(module, "read", lambda *_: {"rewards": rewards})
-    figures = of_rewards(None, None, pack_pairs(*pairs(3), SHAPE))
+    figures = of_rewards(None, None, pack_alike(*pairs(3), SHAPE))
     losses = [math.log1p(math.exp(-1)), math.log1p(math.exp(1)), math.log1p(math.exp(-4))]
     # Right, wrong, right: both of "even", none of "odd".
     expected = {"macro": 0.5, "accuracy": 2 / 3, "n": 3, "loss": sum(losses) / 3}
@@ -82,11 +82,11 @@ def test_shapes_by_hand():
     assert (alone.slots, alone.pairs, alone.groups, alone.group_size) == (20, 0, 0, 0)
 
 
-def test_only_pairs_are_packed():
+def test_only_comparisons_of_one_size_are_packed():
     comparisons, _ = pairs(2)
     trees = [random_tree(np.random.default_rng(0), 3, lengths) for lengths in ((2,), (2, 2, 2))]
-    with pytest.raises(ValueError, match="other than two responses"):
-        pack_pairs(comparisons, trees, SHAPE)
+    with pytest.raises(ValueError, match="different numbers of responses"):
+        pack_alike(comparisons, trees, SHAPE)
 
 
 def test_cosine_distance_by_hand():
