@@ -33,6 +33,7 @@ from jaxrm.data import packing, planning
 from jaxrm.data.packing import Branch, PackedBatch, PackShape, TokenTree
 from jaxrm.models import families, transformer
 from jaxrm.models.config import ModelConfig
+from jaxrm.models.flops import forward_flops
 from jaxrm.models.transformer import Compute, RewardModel
 from jaxrm.train import state
 from jaxrm.train.optimizer import make_optimizer
@@ -199,20 +200,16 @@ def random_batch(decoder: ModelConfig, cfg: grm_gemma.Config) -> PackedBatch:
 
 def useful_flops(decoder: ModelConfig, batch: PackedBatch, cfg: grm_gemma.Config) -> float:
     """Floating-point operations that one step cannot do without."""
-    layers = transformer.declare(decoder, None)["layers"]
-    matrices = sum(np.prod(p.shape) for name, p in layers.items() if "norm" not in name)
     real = batch.comparison >= 0
     tokens = int(real.sum())
-    # A token at position p of its tree sees p + 1 tokens: twice that many products of each head.
-    seen = int((batch.positions[real] + 1).sum())
-    attention = 4 * seen * decoder.num_heads * decoder.head_dim * decoder.num_layers
-    vocabulary = 2 * int(batch.target_mask.sum()) * decoder.hidden_size * decoder.vocab_size
-    trunk = 2 * tokens * matrices + attention
+    # A token at position p of its tree sees p + 1 tokens.
+    seen, targets = int((batch.positions[real] + 1).sum()), int(batch.target_mask.sum())
+    forward = forward_flops(decoder, tokens=tokens, seen=seen, targets=targets)
     if cfg.train == "all":
-        return 3 * (trunk + vocabulary)
+        return 3 * forward
     declared = transformer.declare(decoder, None, cfg.lora)
     low_rank = sum(np.prod(p.shape) for p in declared["lora"].values())
-    return 2 * (trunk + vocabulary) + 6 * tokens * low_rank
+    return 2 * forward + 6 * tokens * low_rank
 
 
 def memory(compiled: Any) -> dict[str, float]:
