@@ -51,9 +51,9 @@ reward's norm (measured aside, on seed 0), and `val` did not prefer the larger s
 is better on other data sets, but what it carries over seems to be the cue of the training law (a
 "!", which ends the better answer in 70 % of pairs, there too): where the cue says nothing it is not
 better, and where it is reversed it is much worse. No difference of the 14 is significant after Holm
-(p .44 at least). Not quite blind: while the program was timed, `id` and `ood_prompt` of the first of
-the six worlds were seen; afterwards one epoch, four rows and HaF's second share were set, and the
-rates and betas had been before.
+(p .44 at least). Not quite blind: while the program was timed, `id` and `ood_prompt` of the first
+of the six worlds were seen; afterwards one epoch, four rows and HaF's second share were set, and
+the rates and betas had been before.
 """
 
 from __future__ import annotations

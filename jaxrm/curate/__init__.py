@@ -1,0 +1,1 @@
+"""What is done to comparisons before a model learns from them."""
