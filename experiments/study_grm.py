@@ -3,7 +3,7 @@
     python -m experiments.grm_gemma --lexicon dev --pretrain --run-dir runs/dev
     python -m experiments.study_grm --screen --base runs/dev/base/export --run-dir runs/screen
     python -m experiments.study_grm --confirm --run-dir runs/study_grm
-    python -m experiments.study_grm --report docs/study_grm_records.jsonl --page docs/results.md
+    python -m experiments.study_grm --report docs/study_grm_records.jsonl --page docs/results_grm.md
 
 GRM (arXiv 2406.10216) keeps the language model beside the reward head and claims better rewards
 out of distribution. Here its three variants meet Bradley-Terry and what else might do the same:
@@ -39,8 +39,6 @@ from experiments.study_grm_methods import (
     METHODS,
     RATES,
     STRENGTHS,
-    choice,
-    choices_table,
     trials,
 )
 from jaxrm import cli, files
@@ -55,6 +53,7 @@ from jaxrm.models.heads import HeadConfig
 from jaxrm.study.lab import Lab, mesh
 from jaxrm.study.page import write
 from jaxrm.study.records import MAIN, Condition, Trial
+from jaxrm.study.tuning import choice, choices_table
 from jaxrm.train.short import Point
 from jaxrm.train.state import Params
 from jaxrm.train.sweep import Record, sweep

@@ -9,12 +9,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from experiments import grm_gemma
@@ -22,7 +19,6 @@ from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
 from jaxrm.study.recipe import Recipe, WithText, adam, bradley_terry, head_alone
 from jaxrm.study.records import Trial
-from jaxrm.train.sweep import Record
 from jaxrm.train.terms import LossFn, Term, Terms
 
 
@@ -134,42 +130,3 @@ def _lower(rate: float) -> float:
     two."""
     place = RATES.index(rate)
     return RATES[place - 1] if place else RATES[1]
-
-
-def choice(records: Sequence[Record]) -> dict[str, Any]:
-    """The trial of one method's records with the best mean of family-macro accuracy on `val`.
-
-    Of equal ones it is the first, the one with less of everything.
-    """
-    settings: dict[tuple[float, float | None], list[float]] = {}
-    for record in records:
-        setting = record["learning_rate"], record["strength"]
-        settings.setdefault(setting, []).append(record["splits"]["val"]["macro"])
-    tried = [
-        {
-            "learning_rate": rate,
-            "strength": strength,
-            "mean": float(np.mean(values)),
-            "standard_error": float(np.std(values, ddof=1) / np.sqrt(len(values)))
-            if len(values) > 1
-            else None,
-            "n": len(values),
-        }
-        for (rate, strength), values in settings.items()
-    ]
-    best = max(tried, key=lambda trial: trial["mean"])
-    return {"learning_rate": best["learning_rate"], "strength": best["strength"], "trials": tried}
-
-
-def choices_table(choices: Mapping[str, Any]) -> str:
-    """All trials as lines of text, the chosen ones marked."""
-    lines = [f"{'method':24}{'rate':>8}{'strength':>10}  val, %"]
-    for method, chosen in choices.items():
-        for trial in chosen["trials"]:
-            picked = all(trial[name] == chosen[name] for name in ("learning_rate", "strength"))
-            strength = "" if trial["strength"] is None else f"{trial['strength']:g}"
-            error = trial["standard_error"]
-            spread = "" if error is None else f" ± {100 * error:.1f}"
-            figures = f"{100 * trial['mean']:.1f}{spread}{' <' if picked else ''}"
-            lines.append(f"{method:24}{trial['learning_rate']:8g}{strength:>10}  {figures}")
-    return "\n".join(lines)

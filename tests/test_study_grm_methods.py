@@ -12,7 +12,6 @@ from experiments import study_grm_methods
 from experiments.study_grm_methods import (
     METHODS,
     RATES,
-    choice,
     pull_to_start,
     pulled_adam,
     trials,
@@ -56,18 +55,3 @@ def test_every_method_has_four_trials(monkeypatch):
     assert rates("l2", 3.0) == {3.0}
     assert rates("grm_dpo", 3.0) == {2.0, 3.0}
     assert rates("grm_dpo", 1.0) == {1.0, 2.0}
-
-
-def test_the_choice_is_the_first_of_the_best_means():
-    def found(rate, macro):
-        return {"learning_rate": rate, "strength": None, "splits": {"val": {"macro": macro}}}
-
-    records = [found(1.0, 0.5), found(1.0, 0.7), found(2.0, 0.6), found(2.0, 0.6), found(3.0, 0.1)]
-    chosen = choice(records)
-    assert (chosen["learning_rate"], chosen["strength"]) == (1.0, None)
-    first, second, third = chosen["trials"]
-    assert first["mean"] == pytest.approx(0.6)
-    # Deviations of -.1 and .1: sqrt(.02 / 1) / sqrt(2)
-    assert first["standard_error"] == pytest.approx(0.1)
-    assert (second["standard_error"], second["n"]) == (0.0, 2)
-    assert (third["standard_error"], third["n"]) == (None, 1)

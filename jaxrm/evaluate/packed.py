@@ -65,21 +65,29 @@ def pack_alike(
 ) -> Packed:
     """Comparisons in as few rows of `shape` as they need, the last batch filled with empty rows.
 
+    A comparison that is too long for a row gets rows of twice the length, or twice that, fewer of
+    them in a batch.
+
     Args:
       comparisons: of equally many responses each.
       trees: the same, tokenised.
-      shape: of every batch, as from `reading_shape`.
+      shape: as from `reading_shape`.
 
     Raises:
-      ValueError: trees differ in their number of branches, or one does not fit an empty row.
+      ValueError: trees differ in their number of branches.
     """
     if len({len(tree.branches) for tree in trees}) > 1:
         raise ValueError("comparisons of different numbers of responses")
     sizes = packing.measure(trees, ask=shape.ask, preferences=False)
-    plan = planning.plan_rows(sizes, shape.capacity, np.arange(len(trees)))
     offsets = packing.response_offsets(trees)
-    rows = range(0, len(plan), shape.rows)
-    batches = [packing.pack(trees, plan[i : i + shape.rows], shape, offsets) for i in rows]
+    batches, left = [], np.arange(len(trees))
+    while left.size:
+        fits = (sizes[left] <= shape.capacity).all(axis=1)
+        plan = planning.plan_rows(sizes, shape.capacity, left[fits])
+        rows = range(0, len(plan), shape.rows)
+        batches += [packing.pack(trees, plan[i : i + shape.rows], shape, offsets) for i in rows]
+        left = left[~fits]
+        shape = reading_shape(max(1, shape.rows // 2), 2 * shape.length, shape.ask)
     return Packed(comparisons, trees, batches)
 
 
@@ -103,20 +111,28 @@ def read(
 
 
 def of_rewards(structure: nnx.GraphDef, params: Tree, data: Packed) -> dict[str, float]:
-    """How well the model's rewards order `data`, pairs whose first response is the better.
+    """`order_of` the model's rewards on pairs.
 
     Args:
       structure, params: as for `read`.
+    """
+    rewards = read(structure, params, data, {"rewards": heads.rewards})["rewards"]
+    return order_of(rewards, data.comparisons)
+
+
+def order_of(
+    rewards: Float[np.ndarray, "n 2"], comparisons: Sequence[Comparison]
+) -> dict[str, float]:
+    """How well rewards order pairs, of whose responses the first is the better.
 
     Returns:
       macro, accuracy: strict, the mean over subsets and plain; n, the pairs counted; and loss, the
       mean Bradley-Terry loss in nats.
     """
-    rewards = read(structure, params, data, {"rewards": heads.rewards})["rewards"]
     rewards = rewards.astype(np.float64)
-    strict = accuracy(list(rewards), data.comparisons)
+    strict = accuracy(list(rewards), comparisons)
     return {
-        "macro": macro_accuracy(list(rewards), data.comparisons),
+        "macro": macro_accuracy(list(rewards), comparisons),
         "accuracy": strict.accuracy,
         "n": strict.n,
         "loss": float(np.logaddexp(0.0, rewards[:, 1] - rewards[:, 0]).mean()),

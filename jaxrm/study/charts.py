@@ -45,34 +45,36 @@ class Chart:
     svg: str
 
 
-def forest(gains: Mapping[str, Mapping[str, Paired | None]]) -> Chart:
+def forest(gains: Mapping[str, Mapping[str, Paired | None]], name: str = "forest") -> Chart:
     """Gains over BT with their intervals, one panel per split.
 
     Args:
       gains: in accuracy, by split and method, the same methods for all splits; None leaves a
         method's line empty.
+      name: of the file.
     """
+    lines = max(map(len, gains.values()))
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(gains), sharex=True, sharey=True)
         for axes, (split, found) in zip(panels, gains.items(), strict=True):
             axes.axvline(0, color=NEUTRAL, linewidth=1)
-            for y, (name, value) in enumerate(found.items()):
+            for y, (method, value) in enumerate(found.items()):
                 if value is None:
                     continue
-                look = {"color": COLORS[name], "marker": MARKERS[name]}
+                look = {"color": COLORS.get(method, PALETTE[0]), "marker": MARKERS.get(method, "o")}
                 # Too few seeds for a 95 % interval make it infinite: a hollow point has no bar.
                 bounded = np.isfinite([value.low, value.high]).all()
                 axes.plot(100 * value.mean, y, markerfacecolor=None if bounded else "white", **look)
                 if bounded:
-                    axes.hlines(y, 100 * value.low, 100 * value.high, color=COLORS[name])
+                    axes.hlines(y, 100 * value.low, 100 * value.high, color=look["color"])
             axes.set_yticks(range(len(found)), list(found))
             axes.set_ylim(len(found) - 0.5, -0.5)
             axes.set_xlabel("gain, points")
             axes.set_title(split)
 
     alt = "Gain of each method over BT, one panel per split"
-    return _chart("forest", alt, draw, 10, 3.2)
+    return _chart(name, alt, draw, 10, max(3.2, 0.9 + 0.22 * lines))
 
 
 def mechanism(points: Mapping[str, np.ndarray]) -> Chart:

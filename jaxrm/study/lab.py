@@ -32,7 +32,8 @@ from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackShape, TokenTree
 from jaxrm.evaluate import packed
 from jaxrm.evaluate.packed import Packed, pack_alike, pair_shape, reading_shape
-from jaxrm.models import heads, hub
+from jaxrm.models import heads, hub, transformer
+from jaxrm.models.flops import forward_flops_of
 from jaxrm.models.heads import HeadConfig
 from jaxrm.reading import Reading
 from jaxrm.study.recipe import Recipe, WithText
@@ -89,15 +90,24 @@ class Lab:
         """Comparisons as tokens."""
         return chat.tokenize(comparisons, self.tokenizer)
 
+    def fitting(self, trees: Sequence[TokenTree]) -> list[TokenTree]:
+        """The trees that a row of training holds."""
+        return [tree for tree in trees if packing.tree_length(tree) <= self.length]
+
     def pack(self, comparisons: Sequence[Comparison], ask: Ask = "none") -> Packed:
         """Comparisons of equally many responses each, packed to be read by many models."""
-        shape = reading_shape(self.rows, self.length, ask)
-        return pack_alike(comparisons, self.trees(comparisons), shape)
+        return self.pack_trees(comparisons, self.trees(comparisons), ask)
+
+    def pack_trees(
+        self, comparisons: Sequence[Comparison], trees: Sequence[TokenTree], ask: Ask = "none"
+    ) -> Packed:
+        """`pack` of comparisons that are tokens already."""
+        return pack_alike(comparisons, trees, reading_shape(self.rows, self.length, ask))
 
     def shape(self, recipe: Recipe) -> PackShape:
         """That of a recipe's batches."""
         shape = pair_shape(self.rows, self.length, recipe.ask, recipe.responses)
-        return dataclasses.replace(shape, attributes=recipe.attributes)
+        return dataclasses.replace(shape, attributes=recipe.attributes, steps=recipe.steps)
 
     def steps(self, recipe: Recipe, trees: Sequence[TokenTree], epochs: int, seed: int) -> int:
         """Optimizer steps of that many epochs."""
@@ -150,6 +160,16 @@ class Lab:
         """The model at the end of its training; `options` are those of `train`."""
         (point,) = self.train(recipe, trees, **options)
         return Fitted(jax.device_get(point.params), point.step, point.tokens, point.seconds)
+
+    def flops(self, recipe: Recipe, trees: Sequence[TokenTree]) -> float:
+        """Useful floating-point operations of one epoch, without the text beside it.
+
+        Where the trunk is frozen there is no backward pass to speak of.
+        """
+        config = hub.read_config(self.base)
+        layers = transformer.declare(config, None)["layers"]
+        passes = 3 if any(recipe.trains(f"layers/{name}") for name in layers) else 1
+        return passes * forward_flops_of(config, trees, recipe.ask)
 
     def read(
         self, params: Params, data: Packed, readings: Mapping[str, Reading]
