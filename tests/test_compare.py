@@ -1,0 +1,223 @@
+"""The comparison of methods on a random base of one small layer: every entry, tuning, both budgets,
+resuming, and the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import compare, compare_methods
+from experiments.compare import Condition, Config, Job
+from experiments.compare_data import Files, Toy
+from experiments.compare_methods import MEMBERS, METHODS, RANKINGS
+from jaxrm.data import packing, toy
+from jaxrm.data.comparison import Comparison
+from jaxrm.errors import DataError, OptionError
+from jaxrm.models import transformer
+from jaxrm.study.lab import Fitted, Lab
+from jaxrm.study.method import Task
+from jaxrm.study.records import Trial
+from jaxrm.train.terms import Monitor, Term, weighted_sum
+from tests.study.small_base import small_base
+
+PAIRS, ITEMS = 12, 8
+MIXED = Toy(label_noise=0.25, cue_agreement=0.7)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return small_base(tmp_path_factory.mktemp("base"))
+
+
+def job(method="bt", strength=None, budget="labels", of="pairs", data=MIXED):
+    splits = (("ood_prompt", ITEMS), ("val", ITEMS))
+    trial = Trial(1e-2, strength)
+    return Job(of, method, trial, Condition(data, PAIRS), 0, budget, "key", 160, splits)
+
+
+def traced(lab, recipe, trees, *, strength=None, seed=0, steps, params=None, **options):
+    """In place of training: the loss and its gradient, traced on a batch of the trees."""
+    start = lab.start(seed)
+    batch = packing.pack(trees, [[0]], dataclasses.replace(lab.shape(recipe), rows=1))
+    assert not recipe.text
+
+    def loss(params):
+        model = transformer.merge(start.structure, params)
+        terms = recipe.loss(strength)(model, batch, jax.random.key(0))
+        return sum(
+            t.coefficient * (weighted_sum(t.values, t.weights) if isinstance(t, Term) else t.value)
+            for t in terms.values()
+            if not isinstance(t, Monitor)
+        )
+
+    value, gradient = jax.eval_shape(jax.value_and_grad(loss), start.params)
+    assert value.shape == ()
+    assert jax.tree.structure(gradient) == jax.tree.structure(start.params)
+    return Fitted(start.params if params is None else params, steps, 1, 0.0)
+
+
+@pytest.mark.parametrize("of", ["pairs", "rankings"])
+def test_every_method_trains_at_each_of_its_trials_and_scores(monkeypatch, base, of):
+    monkeypatch.setattr(Lab, "fit", traced)
+    data = MIXED if of == "pairs" else Toy(0.0, 0.5, temperature=0.1, responses=4)
+    for name, method in (METHODS if of == "pairs" else RANKINGS).items():
+        for strength in method.strengths or (None,):
+            record = compare.run(job(name, strength, of=of, data=data), base)
+            assert 0 <= record["splits"]["ood_prompt"]["macro"] <= 1, name
+            assert record["cost"] > 0.99, name
+            assert record["dropped"] == 0
+
+
+def test_every_method_has_as_many_trials_as_the_baseline_has_rates():
+    for name, method in METHODS.items():
+        assert len(set(method.strengths)) in (0, len(compare.RATES)), name
+
+
+def test_a_second_budget_is_no_more_work_than_the_baseline_s(base):
+    asked = dataclasses.replace(job("warm"), condition=Condition(MIXED, 200))
+    whole, bounded = (
+        compare.run(dataclasses.replace(asked, budget=budget), base)
+        for budget in ("labels", "flops")
+    )
+    assert whole["cost"] == pytest.approx(MEMBERS)
+    assert bounded["cost"] == pytest.approx(bounded["steps"] / whole["steps"] * MEMBERS)
+    # Each member's steps are rounded.
+    assert abs(bounded["steps"] - whole["steps"] / MEMBERS) <= MEMBERS / 2
+
+
+def task(base, comparisons):
+    lab = Lab(base)
+    validation = lab.pack(comparisons)
+    return Task(lab, comparisons, validation, 1e-2, None, 1, 0)
+
+
+def test_magnitudes_are_thirds_of_the_difference_of_grades_whatever_its_sign(base):
+    pairs = toy.World(0, label_noise=0.5).comparisons("train", 9)
+    found = compare_methods.with_magnitudes(task(base, pairs))
+    gaps = np.array([abs(c.scores[0] - c.scores[1]) for c in pairs])
+    order = np.argsort(gaps)
+    assert [found[i].margin for i in order] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+def test_rankings_torn_apart_are_all_their_ordered_pairs(base):
+    ranked = Comparison("p", ("c", "a", "b"), ranks=(2, 0, 0), id="r")
+    pairs = compare_methods.apart(dataclasses.replace(task(base, []), comparisons=[ranked]))
+    assert [(p.responses, p.ranks) for p in pairs] == [(("a", "c"), (0, 1)), (("b", "c"), (0, 1))]
+    assert len({p.id for p in pairs}) == 2
+
+
+def test_rrm_s_loss_weighs_ordered_and_tied_pairs_alike(base):
+    lab = Lab(base, rows=1, length=64)
+    pair = Comparison("a b", (" c", " d"), ranks=(0, 1))
+    tie = dataclasses.replace(pair, ranks=(0, 0))
+    batch = packing.pack(lab.trees([pair, tie]), [[0, 1]], lab.shape(compare_methods.Recipe()))
+    start = lab.start(0)
+    model = transformer.merge(start.structure, start.params)
+    term = compare_methods.with_ties(None)(model, batch, jax.random.key(0))["reward"]
+    assert float(term.weights.sum()) == 2
+    gap = float(np.diff(compare_methods.heads.rewards(model, model.hidden(batch), batch)[0, :2])[0])
+    by_hand = [np.log1p(np.exp(gap)), (np.log1p(np.exp(gap)) + np.log1p(np.exp(-gap))) / 2]
+    found = sorted(np.asarray(term.values)[np.asarray(term.weights) > 0])
+    np.testing.assert_allclose(found, sorted(by_hand), rtol=1e-5)
+
+
+# The stages
+
+
+def small(tmp_path, base, **options):
+    counts = {"pairs": PAIRS, "items": ITEMS, "val_items": ITEMS, "seeds": 2, "workers": 1}
+    return Config(**counts | {"base": base, "run_dir": tmp_path, "methods": "bsr"} | options)
+
+
+def test_from_tuning_to_a_confirmation_and_nothing_twice(monkeypatch, tmp_path, base, capsys):
+    monkeypatch.setattr(compare, "RATES", (1e-3, 1e-2))
+    monkeypatch.setattr(compare, "COSTLIER", 0.5)
+    first = small(tmp_path / "tuned", base)
+    compare.main(first)
+    choices = json.loads((tmp_path / "tuned" / "choices.json").read_text())
+    assert list(choices) == ["bt", "bsr"]
+    assert {t["learning_rate"] for t in choices["bsr"]["trials"]} == {
+        choices["bt"]["learning_rate"]
+    }
+    page = (tmp_path / "tuned" / "results.md").read_text()
+    assert "| **bt** |" in page
+    assert "too few seeds" in page
+    again = functools.partial(pytest.fail, "run again")
+    with monkeypatch.context() as patched:
+        patched.setattr(compare, "run", again)
+        compare.main(first)
+    assert (tmp_path / "tuned" / "results.md").read_text() == page
+
+    kept = tmp_path / "tuned" / "choices.json"
+    compare.main(small(tmp_path / "confirmed", base, choices=kept))
+    lines = (tmp_path / "confirmed" / "records.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    # 2 methods x 2 seeds x 3 conditions x 2 budgets
+    assert len(records) == 24
+    assert {record["seed"] for record in records} == {300, 301}
+    assert len({record["condition"] for record in records}) == 3
+    results = json.loads((tmp_path / "confirmed" / "results.json").read_text())
+    assert results[records[0]["condition"]]["labels"]["bsr"]["splits"]["ood_prompt"]["n"] == 2
+
+    copy, methods = tmp_path / "copy.md", tmp_path / "methods.md"
+    methods.write_text("| method | measured |\n|---|---|\n| BSR `bsr` | |\n| BT `bt` | |\n")
+    both = (tmp_path / "tuned", tmp_path / "confirmed")
+    compare.main(Config(report=both, page=copy, methods_page=methods))
+    text = copy.read_text()
+    assert text.count("## tuned: ") == 2  # one condition, and its trials
+    assert text.count("## confirmed: ") == 7
+    gain = results[records[0]["condition"]]["labels"]["bsr"]["gain"]["mean"]
+    assert f"| BSR `bsr` | {100 * gain:+.2f} (too few seeds; 2 seeds) |" in methods.read_text()
+
+
+def test_files_are_split_by_prompt_and_measured_whole(tmp_path, base):
+    def write(name, count, words=3):
+        rows = [
+            {"prompt": f"question {i}", "chosen": "good " * words, "rejected": f"bad {i}"}
+            for i in range(count)
+        ]
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+    data = Files((write("train.jsonl", 60),), (write("test.jsonl", 5, words=300),))
+    assert data.splits == ("test", "val")
+    drawn = {split: data.draw(split, 100, seed=1) for split in ("train", "val")}
+    prompts = [{c.prompt for c in drawn[split]} for split in ("train", "val")]
+    assert len(prompts[0] | prompts[1]) == 60
+    assert not prompts[0] & prompts[1]
+    assert data.draw("val", 100, seed=2) != drawn["val"]
+    assert len(data.draw("test", 3, seed=1)) == 3
+    record = compare.run(
+        dataclasses.replace(job(data=data), splits=(("test", 5), ("val", 5))), base
+    )
+    assert record["splits"]["test"]["n"] == 5  # each longer than a row
+    long = dataclasses.replace(data, train=(*data.train, *data.measured))
+    assert compare.run(
+        dataclasses.replace(job(data=long), condition=Condition(long, 1000), splits=(("val", 5),)),
+        base,
+    )["dropped"] in range(1, 6)
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path, base):
+    with pytest.raises(OptionError, match="magic is not among bt,"):
+        Config(methods="bt,magic")
+    with pytest.raises(OptionError, match="go together"):
+        Config(data=("x.jsonl",))
+    with pytest.raises(OptionError, match="toy world"):
+        Config(of="rankings", data=("x.jsonl",), eval=("y.jsonl",))
+    with pytest.raises(DataError, match="no choice for bsr"):
+        compare.measure(small(tmp_path, base, choices=tmp_path), base, {"bt": {}})
+    with pytest.raises(DataError, match="leaves it in its run directory"):
+        compare.main(small(tmp_path, base, choices=tmp_path / "none.json"))
+    with pytest.raises(DataError, match="records.jsonl does not exist"):
+        compare.main(Config(report=(tmp_path,)))
+    rows = tmp_path / "ranking.jsonl"
+    rows.write_text(json.dumps({"prompt": "p", "responses": ["a", "b", "c"], "ranks": [0, 1, 2]}))
+    with pytest.raises(DataError, match="not a pair"):
+        Files((str(rows),), (str(rows),)).draw("train", 1, 0)
