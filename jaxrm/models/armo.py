@@ -1,0 +1,411 @@
+"""ArmoRM (arXiv 2406.12845): attributes read off frozen states, weighed by a gate on the prompt.
+
+The reward is g(x) . r(x, y). The attributes r are linear in the state at the end of the response,
+each fitted by ridge regression to its own grades. What they owe to verbosity is taken off. The gate
+g is a softmax over the attributes, computed from the state at the end of the prompt, so that all
+responses to a prompt are weighed alike; it is fitted to pairs by Bradley-Terry:
+
+    fitted = fit_heads(states, labels, val_states, val_labels, names)
+    penalties = verbosity_penalties(states @ fitted.weights, verbosity)
+    heads = debiased(fitted.weights, penalties, verbosity)
+    params = fit_gate(gate, prompts, chosen_states @ heads, rejected_states @ heads)
+    armo = Armo(heads, gate, params)
+
+The published script differs in two points: the attributes that its gate is trained and tested on
+are not the debiased ones, which it computes, and its softmax runs over axis 1, whatever that is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.stats
+from jaxtyping import Array, Float
+
+from jaxrm.data.comparison import Comparison, fault
+from jaxrm.data.packing import PackedBatch
+from jaxrm.errors import DataError, require
+from jaxrm.losses import preference
+from jaxrm.models.layers import dropout
+from jaxrm.models.parameters import Tree
+from jaxrm.models.transformer import RewardModel
+
+ALPHAS = tuple(float(alpha) for alpha in np.logspace(-4, 4, 9))
+"""What the strength of a ridge regression is chosen from."""
+
+PENALTIES = (0.0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, *np.arange(20, 100, 5) / 100)
+"""How much of the verbosity reward may be taken off an attribute, from little to much."""
+
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+def labels_of(
+    comparisons: Sequence[Comparison], names: Sequence[str]
+) -> Float[np.ndarray, "responses attributes"]:
+    """Float64: the grades of all responses, one after another, NaN where there is none.
+
+    Args:
+      names: of the attributes, in the order in which the comparisons have them.
+
+    Raises:
+      DataError: a comparison has no attributes, or another number of them.
+    """
+    rows = []
+    for comparison in comparisons:
+        if comparison.attributes is None:
+            raise fault(comparison.where, "attributes", "missing")
+        if len(comparison.attributes[0]) != len(names):
+            found = f"{len(comparison.attributes[0])} values for {', '.join(names)}"
+            raise fault(comparison.where, "attributes", found)
+        rows += comparison.attributes
+    return np.asarray(rows, np.float64).reshape(-1, len(names))
+
+
+def index_of(name: str, names: Sequence[str]) -> int:
+    """Where an attribute stands among `names`. Raises DataError where it does not."""
+    if name not in names:
+        raise DataError(f"no attribute {name!r} among {', '.join(names)}")
+    return list(names).index(name)
+
+
+# The attributes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RidgeHeads:
+    """Linear heads on frozen states.
+
+    Attributes:
+      weights: float64 [d, A].
+      alphas: float64 [A], the strength of the regression that gave each head.
+      errors: float64 [A], the mean squared error of each on the validation labels.
+    """
+
+    weights: np.ndarray
+    alphas: np.ndarray
+    errors: np.ndarray
+
+
+def ridge(
+    states: Float[np.ndarray, "n d"], labels: Float[np.ndarray, " n"], alpha: float
+) -> Float[np.ndarray, " d"]:
+    """(X'X + alpha I)^-1 X'y, float64, over the rows that have a label; without an intercept.
+
+    Args:
+      states: X.
+      labels: y, NaN where there is none.
+      alpha: above 0, not divided by n (as scikit-learn's Ridge counts it).
+    """
+    return _solve(*_moments(states, labels), alpha)
+
+
+def _moments(states: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    known = ~np.isnan(labels)
+    x, y = np.asarray(states, np.float64)[known], np.asarray(labels, np.float64)[known]
+    return x.T @ x, x.T @ y
+
+
+def _solve(gram: np.ndarray, moment: np.ndarray, alpha: float) -> np.ndarray:
+    return np.linalg.solve(gram + alpha * np.eye(len(gram)), moment)
+
+
+def fit_heads(
+    states: Float[np.ndarray, "n d"],
+    labels: Float[np.ndarray, "n attributes"],
+    val_states: Float[np.ndarray, "m d"],
+    val_labels: Float[np.ndarray, "m attributes"],
+    names: Sequence[str],
+    alphas: Sequence[float] = ALPHAS,
+) -> RidgeHeads:
+    """For each attribute, of the ridge regressions the one that is best on the validation labels.
+
+    Args:
+      states: those that a reward would be read from, one for each response.
+      labels: their grades, NaN where there is none (`labels_of`).
+      val_states, val_labels: of other responses.
+      names: of the attributes, for errors.
+      alphas: to choose from; of equally good ones the first is taken.
+
+    Raises:
+      DataError: an attribute has no label at all, to fit or to choose by.
+      ValueError: numbers of columns or rows that do not match.
+    """
+    for x, y in ((states, labels), (val_states, val_labels)):
+        if np.shape(y) != (len(x), len(names)):
+            raise ValueError(f"labels {np.shape(y)} for {len(x)} states and {len(names)} names")
+    for part, y in (("training", labels), ("validation", val_labels)):
+        for a in np.flatnonzero(np.isnan(y).all(axis=0)):
+            raise DataError(f"attribute {names[a]!r}: no {part} response has a label")
+
+    def best(a: int) -> tuple[float, float, np.ndarray]:
+        gram, moment = _moments(states, labels[:, a])
+        tried = []
+        for alpha in alphas:
+            weights = _solve(gram, moment, alpha)
+            error = np.nanmean((val_states @ weights - val_labels[:, a]) ** 2)
+            tried.append((error, alpha, weights))
+        return min(tried, key=lambda found: found[0])
+
+    errors, chosen, weights = zip(*map(best, range(len(names))), strict=True)
+    return RidgeHeads(np.stack(weights, axis=-1), np.array(chosen), np.array(errors))
+
+
+def verbosity_penalties(
+    rewards: Float[np.ndarray, "n attributes"],
+    verbosity: int,
+    limit: float = 0.03,
+    grid: Sequence[float] = PENALTIES,
+) -> Float[np.ndarray, " attributes"]:
+    """For each attribute, the smallest penalty that leaves no love of verbosity in it.
+
+    That is the first of `grid` at which Spearman's correlation of r_i - penalty r_verbosity with
+    r_verbosity is at most `limit`. The correlation is signed: an attribute that verbosity lowers is
+    left alone. It is 1 where none of the grid suffices, and for verbosity itself, which `debiased`
+    so makes 0. A correlation with what never varies counts as 0.
+
+    Args:
+      rewards: of reference responses, in the same units for all attributes.
+      verbosity: the attribute's place.
+      grid: ascending.
+    """
+    rewards = np.asarray(rewards, np.float64)
+    by_verbosity = scipy.stats.rankdata(rewards[:, verbosity])
+    found = np.ones(rewards.shape[1])
+    for i in range(rewards.shape[1]):
+        if i == verbosity:
+            continue
+        for penalty in grid:
+            left = rewards[:, i] - penalty * rewards[:, verbosity]
+            if _correlation(scipy.stats.rankdata(left), by_verbosity) <= limit:
+                found[i] = penalty
+                break
+    return found
+
+
+def debiased(
+    values: Float[np.ndarray, "... attributes"],
+    penalties: Float[np.ndarray, " attributes"],
+    verbosity: int,
+) -> Float[np.ndarray, "... attributes"]:
+    """r_i - penalty_i r_verbosity for every attribute: of rewards, or of the heads that give them,
+    which comes to the same."""
+    return values - penalties * values[..., verbosity : verbosity + 1]
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    scale = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / scale) if scale > 0 else 0.0
+
+
+# The gate
+
+
+class Gate(Protocol):
+    """Weights of attributes that depend on the prompt, or do not."""
+
+    def init(self, key: jax.Array, states: int, attributes: int) -> Tree:
+        """Fresh parameters, for prompt states of size `states`."""
+        ...
+
+    def __call__(
+        self, params: Tree, prompts: Float[Array, "*n d"], key: jax.Array | None = None
+    ) -> Float[Array, "*n attributes"]:
+        """At least 0, with the sum exp(params["log_scale"]); `key` is for dropout, in training."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptGate:
+    """exp(log_scale) softmax(MLP(prompt state) / temperature), by default as published.
+
+    The scale is learned, and positive, so that a higher attribute never lowers the reward.
+
+    Attributes:
+      hidden, layers: of the MLP, with ReLU.
+      dropout: behind each hidden layer, in training.
+      temperature: of the softmax.
+      scale: that the sum of weights begins with. It should bring margins to the order of 1: far
+        below that Bradley-Terry is linear, and all weight goes to one attribute.
+
+    Raises OptionError for a value out of range.
+    """
+
+    hidden: int = 1024
+    layers: int = 3
+    dropout: float = 0.2
+    temperature: float = 10.0
+    scale: float = 1.0
+
+    def __post_init__(self):
+        require(self.hidden >= 1, "a gate's hidden", "at least 1", self.hidden)
+        require(self.layers >= 0, "a gate's layers", "at least 0", self.layers)
+        require(0 <= self.dropout < 1, "a gate's dropout", "in [0, 1)", self.dropout)
+        require(self.temperature > 0, "a gate's temperature", "above 0", self.temperature)
+        require(self.scale > 0, "a gate's scale", "above 0", self.scale)
+
+    def init(self, key: jax.Array, states: int, attributes: int) -> Tree:
+        """As `Gate.init`: He's normal matrices, biases 0."""
+        sizes = [states] + [self.hidden] * self.layers + [attributes]
+        params: Tree = {"log_scale": jnp.log(self.scale)}
+        for i, drawn in enumerate(jax.random.split(key, self.layers + 1)):
+            shape = (sizes[i], sizes[i + 1])
+            params[f"weight_{i}"] = jax.nn.initializers.he_normal()(drawn, shape, jnp.float32)
+            params[f"bias_{i}"] = jnp.zeros(sizes[i + 1])
+        return params
+
+    def __call__(
+        self, params: Tree, prompts: Float[Array, "*n d"], key: jax.Array | None = None
+    ) -> Float[Array, "*n attributes"]:
+        """As `Gate.__call__`."""
+        x = jnp.asarray(prompts, jnp.float32)
+        keys = [None] * self.layers if key is None else jax.random.split(key, self.layers + 1)
+        for i in range(self.layers + 1):
+            x = jnp.matmul(x, params[f"weight_{i}"], precision=_EXACT) + params[f"bias_{i}"]
+            if i < self.layers:
+                x = jax.nn.relu(x)
+                x = x if key is None else dropout(x, self.dropout, keys[i])
+        return jnp.exp(params["log_scale"]) * jax.nn.softmax(x / self.temperature, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantGate:
+    """exp(log_scale) softmax(logits): the same weights for all prompts, the gate's control.
+
+    `scale` is as `PromptGate` has it; raises OptionError where it is not above 0.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self):
+        require(self.scale > 0, "a gate's scale", "above 0", self.scale)
+
+    def init(self, key: jax.Array, states: int, attributes: int) -> Tree:
+        """As `Gate.init`: all weights alike."""
+        return {"log_scale": jnp.log(self.scale), "logits": jnp.zeros(attributes)}
+
+    def __call__(
+        self, params: Tree, prompts: Float[Array, "*n d"], key: jax.Array | None = None
+    ) -> Float[Array, "*n attributes"]:
+        """As `Gate.__call__`."""
+        weights = jnp.exp(params["log_scale"]) * jax.nn.softmax(params["logits"])
+        return jnp.broadcast_to(weights, (*prompts.shape[:-1], weights.shape[-1]))
+
+
+def fit_gate(
+    gate: Gate,
+    prompts: Float[np.ndarray, "pairs d"],
+    chosen: Float[np.ndarray, "pairs attributes"],
+    rejected: Float[np.ndarray, "pairs attributes"],
+    *,
+    steps: int = 2000,
+    batch: int = 1024,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+) -> Tree:
+    """The gate's parameters after Bradley-Terry on g(x) . r: AdamW with a cosine to 0.
+
+    Args:
+      prompts: the state at the end of each pair's prompt.
+      chosen, rejected: the attributes' rewards, debiased or not.
+      steps: each on `batch` pairs drawn anew with replacement.
+      learning_rate: of the first step.
+      seed: of initial values, draws and dropout.
+
+    Raises:
+      DataError: no pairs.
+      OptionError: steps or batch below 1.
+      ValueError: shapes that do not match.
+    """
+    if np.shape(chosen) != np.shape(rejected) or len(prompts) != len(chosen):
+        shapes = f"chosen {np.shape(chosen)}, rejected {np.shape(rejected)}"
+        raise ValueError(f"{shapes} and {len(prompts)} prompts do not match")
+    if not len(prompts):
+        raise DataError("no pair to fit a gate to")
+    require(steps >= 1, "a gate's steps", "at least 1", steps)
+    require(batch >= 1, "a gate's batch", "at least 1", batch)
+    data = [jnp.asarray(values, jnp.float32) for values in (prompts, chosen, rejected)]
+    return _fit_gate(gate, steps, batch, *data, learning_rate, weight_decay, seed)
+
+
+@functools.partial(jax.jit, static_argnames=("gate", "steps", "batch"))
+def _fit_gate(gate, steps, batch, prompts, chosen, rejected, learning_rate, weight_decay, seed):
+    def loss(params: Tree, key: jax.Array) -> jax.Array:
+        draws, drops = jax.random.split(key)
+        taken = jax.random.randint(draws, (batch,), 0, len(prompts))
+        weights = gate(params, prompts[taken], drops)
+        better = jnp.sum(weights * chosen[taken], axis=-1)
+        worse = jnp.sum(weights * rejected[taken], axis=-1)
+        return jnp.mean(preference.bradley_terry(better, worse))
+
+    def schedule(count: jax.Array) -> jax.Array:
+        return learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * count / steps))
+
+    optimizer = optax.adamw(schedule, weight_decay=weight_decay)
+
+    def step(state, key):
+        params, moments = state
+        updates, moments = optimizer.update(jax.grad(loss)(params, key), moments, params)
+        return (optax.apply_updates(params, updates), moments), None
+
+    start, *keys = jax.random.split(jax.random.key(seed), steps + 1)
+    params = gate.init(start, prompts.shape[-1], chosen.shape[-1])
+    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), jnp.stack(keys))
+    return params
+
+
+# The reward model
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Armo:
+    """A finished ArmoRM: a reading of a frozen model (`jaxrm.reading.read`), and of its states.
+
+    Attributes:
+      heads: float [d, A], debiased or not.
+      gate, params: what weighs the attributes.
+    """
+
+    heads: np.ndarray
+    gate: Gate
+    params: Tree
+
+    def rewards(
+        self, states: Float[Array, "*n d"], prompts: Float[Array, "*n d"]
+    ) -> Float[Array, "*n"]:
+        """Float32: g(x) . r(x, y).
+
+        Args:
+          states: at the end of each response.
+          prompts: at the end of its prompt.
+        """
+        states = jnp.asarray(states, jnp.float32)
+        attributes = jnp.matmul(states, jnp.asarray(self.heads, jnp.float32), precision=_EXACT)
+        return jnp.sum(self.gate(self.params, jnp.asarray(prompts)) * attributes, axis=-1)
+
+    def __call__(
+        self, model: RewardModel, hidden: Float[Array, "rows length d"], batch: PackedBatch
+    ) -> Float[Array, "rows slots"]:
+        """The reward of each response; 0 in empty slots."""
+        states = jnp.take_along_axis(hidden, jnp.asarray(batch.response_end)[..., None], axis=1)
+        rewards = self.rewards(states, prompt_states(model, hidden, batch))
+        return jnp.where(batch.response_mask, rewards, 0.0)
+
+
+def prompt_states(
+    model: RewardModel, hidden: Float[Array, "rows length d"], batch: PackedBatch
+) -> Float[Array, "rows slots d"]:
+    """A reading: the state at the end of each response's prompt, float32.
+
+    It has seen nothing of the response, so it is the same for all responses to a prompt.
+    """
+    ends = jnp.asarray(batch.prompt_end)[..., None]
+    return jnp.take_along_axis(hidden, ends, axis=1).astype(jnp.float32)
