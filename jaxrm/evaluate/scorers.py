@@ -19,6 +19,7 @@ from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.fields import get, items
 from jaxrm.errors import DataError
+from jaxrm.models import uncertainty
 from jaxrm.models.transformer import RewardModel
 from jaxrm.score import score
 
@@ -65,20 +66,19 @@ def bag_of_words(train: Sequence[Comparison]) -> Scorer:
 
 
 def ensemble(
-    members: Sequence[Scorer], combine: Callable[[np.ndarray], np.ndarray] | None = None
+    members: Sequence[Scorer], combine: Callable[[np.ndarray], np.ndarray] = uncertainty.mean
 ) -> Scorer:
     """Several scorers as one.
 
     Args:
       members: Bradley-Terry leaves the offset and the scale of each free, so that any way to
         combine them but the mean of differences depends on both: `standardized` members first.
-      combine: float [members, K] -> float [K]; by default the mean.
+      combine: float [members, K] -> float [K], as those of `jaxrm.models.uncertainty`.
     """
 
     def scorer(comparisons: Sequence[Comparison]) -> list[np.ndarray]:
         scores = [member(comparisons) for member in members]
-        mean = combine or (lambda each: each.mean(axis=0))
-        return [mean(np.stack(each)) for each in zip(*scores, strict=True)]
+        return [combine(np.stack(each)) for each in zip(*scores, strict=True)]
 
     return scorer
 
