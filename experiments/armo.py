@@ -80,7 +80,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +88,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrm import cli, files, terminal
+from jaxrm import cli, terminal
 from jaxrm.data import floors, toy
 from jaxrm.data.packing import PackedBatch
 from jaxrm.data.toy.gold import WEIGHTS
@@ -104,6 +103,7 @@ from jaxrm.models.armo import Armo, ConstantGate, Gate, PromptGate
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel
 from jaxrm.study.lab import Lab
+from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe, head_alone
 from jaxrm.train.rundir import open_run
 from jaxrm.train.state import Params
@@ -472,7 +472,6 @@ def prefers_longer(rewards: np.ndarray, comparisons: Sequence[Any]) -> float:
 def measure(cfg: Config) -> dict[str, Any]:
     """The figures of both worlds."""
     base = cfg.base or toy.shipped_base()
-    cores = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
     key, seeds = hub.fingerprint(base), range(cfg.seed, cfg.seed + cfg.seeds)
 
     def tried(methods: Sequence[str], rates: Mapping[str, float | None]) -> list[Record]:
@@ -485,7 +484,7 @@ def measure(cfg: Config) -> dict[str, Any]:
             for setting in METHODS[method].trials
         ]  # fmt: skip
         here = functools.partial(run, base=base)
-        return sweep(jobs, here, cfg.run_dir / "jobs", workers=cfg.workers or cores)
+        return sweep(jobs, here, cfg.run_dir / "jobs", workers=cfg.workers)
 
     first = tried(["bt"], dict.fromkeys(WORLDS.values()))
     by_world = {w: [r for r in first if r["drawn"]["weighting"] == w] for w in WORLDS.values()}
@@ -517,15 +516,11 @@ def of_world(records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
     def figure(method: str, split: str, name: str) -> np.ndarray:
         return values(records[method], settings[method], split, name)
 
-    def mean(each: np.ndarray) -> dict[str, float | int]:
-        error = each.std(ddof=1) / np.sqrt(len(each))
-        return {"mean": float(each.mean()), "standard_error": float(error), "n": len(each)}
-
     methods = {
         method: {
             "setting": settings[method],
             "splits": {
-                split: {name: mean(figure(method, split, name)) for name in ("macro", "longer")}
+                split: {name: estimate(figure(method, split, name)) for name in ("macro", "longer")}
                 for split in ("val", *SPLITS)
             },
         }
@@ -549,12 +544,12 @@ def text_table(results: Mapping[str, Any]) -> str:
         head = [f"world {world}, %", "setting", *SPLITS, "longer, id"]
         rows = [
             [method, f"{of['setting']:g}"]
-            + [_figure(of["splits"][split]["macro"]) for split in SPLITS]
-            + [_figure(of["splits"]["id"]["longer"])]
+            + [spread(of["splits"][split]["macro"]) for split in SPLITS]
+            + [spread(of["splits"]["id"]["longer"])]
             for method, of in found["methods"].items()
         ]
         gains = [
-            [contrast, *(_interval(of[split]) for split in SPLITS)]
+            [contrast, *(interval(of[split]) for split in SPLITS)]
             for contrast, of in found["gains"].items()
         ]
         gains_head = [f"world {world}, points", *SPLITS]
@@ -562,21 +557,12 @@ def text_table(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _figure(of: Mapping[str, float]) -> str:
-    return f"{100 * of['mean']:.1f} ± {100 * of['standard_error']:.1f}"
-
-
-def _interval(gain: Any) -> str:
-    return f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-
-
 def main(cfg: Config) -> None:
     """Runs what is not yet there, and writes what was found."""
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     directory = open_run(cfg.run_dir, cfg)
     results = measure(cfg)
-    files.write_json(directory / "results.json", results)
-    print(f"{text_table(results)}\n\n{directory / 'results.json'}")
+    leave(directory, __doc__, results, text_table(results))
 
 
 if __name__ == "__main__":

@@ -24,12 +24,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
-
-import jax
 
 from experiments.compare_data import Files, Toy
 from experiments.compare_methods import METHODS, RANKINGS
@@ -43,6 +40,7 @@ from jaxrm.study.contest import Run
 from jaxrm.study.lab import Lab
 from jaxrm.study.measured import fill
 from jaxrm.study.method import Method, Task
+from jaxrm.study.outcome import leave
 from jaxrm.study.recipe import Recipe
 from jaxrm.study.records import Choices, Trial
 from jaxrm.study.tuning import choice, choices_table
@@ -246,11 +244,8 @@ def all_splits(cfg: Config) -> tuple[tuple[str, int], ...]:
 
 def run_all(jobs: Sequence[Job], cfg: Config, base: Path, title: str) -> list[Record]:
     """The records of jobs from one base, in order."""
-    workers = cfg.workers
-    if workers is None:
-        workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
     here = functools.partial(run, base=base)
-    return sweep(jobs, here, cfg.run_dir / "jobs", workers=workers, progress=title)
+    return sweep(jobs, here, cfg.run_dir / "jobs", workers=cfg.workers, progress=title)
 
 
 def run(job: Job, base: Path) -> Record:
@@ -314,7 +309,7 @@ def main(cfg: Config) -> None:
     with files.replacing(run_dir / "records.jsonl") as draft:
         draft.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
     run = kept_run(run_dir)
-    files.write_json(run_dir / "results.json", contest.results(run))
+    leave(run_dir, __doc__, contest.results(run), tables({"Methods": run}))
     show({"Methods": run}, cfg)
 
 
@@ -329,12 +324,18 @@ def kept_run(directory: Path) -> Run:
     return Run(records, choices, figure)
 
 
+def tables(runs: Mapping[str, Run]) -> str:
+    """Every ranking as text."""
+    return "\n\n".join(
+        f"{name}: {condition}, {contest.BUDGETS[budget]}\n\n"
+        f"{contest.text_table(methods, run.baseline, run.figure)}"
+        for name, run in runs.items()
+        for (condition, budget), methods in contest.cells(run.records).items()
+    )
+
+
 def show(runs: Mapping[str, Run], cfg: Config) -> None:
-    """Prints the tables, and writes the page."""
-    for name, run in runs.items():
-        for (condition, budget), methods in contest.cells(run.records).items():
-            print(f"\n{name}: {condition}, {contest.BUDGETS[budget]}\n")
-            print(contest.text_table(methods, run.baseline, run.figure))
+    """Writes the page, and says where it is."""
     page = cfg.page or cfg.run_dir / "results.md"
     contest.write(runs, page, title="Methods compared")
     if cfg.methods_page is not None:
@@ -342,7 +343,7 @@ def show(runs: Mapping[str, Run], cfg: Config) -> None:
         text = fill(_read(cfg.methods_page), "measured", contest.in_words(toys))
         with files.replacing(cfg.methods_page) as draft:
             draft.write_text(text, "utf-8")
-    print(f"\n{page}")
+    print(page)
 
 
 def _read(path: Path) -> str:

@@ -62,7 +62,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrm import cli, files, parallel, terminal
+from jaxrm import cli, parallel, terminal
 from jaxrm.data import toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import Ask, PackedBatch, TokenTree
@@ -84,6 +83,7 @@ from jaxrm.models import heads, hub
 from jaxrm.models.transformer import RewardModel
 from jaxrm.reading import Reading
 from jaxrm.study.lab import Lab
+from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe
 from jaxrm.train.rundir import open_run
 from jaxrm.train.sweep import Record, sweep
@@ -327,13 +327,12 @@ def main(cfg: Config) -> None:
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     directory = open_run(cfg.run_dir, cfg)
     base = cfg.base or toy.shipped_base()
-    workers = (os.cpu_count() or 1) if cfg.workers is None else cfg.workers
     seeds = list(itertools.islice(usable_seeds(cfg.seed), cfg.seeds + cfg.tuning_seeds))
     job = functools.partial(Job, pairs=cfg.pairs, epochs=cfg.epochs, base=hub.fingerprint(base))
 
     def run_all(jobs: Sequence[Job], title: str) -> list[Record]:
         here = functools.partial(run, base=base)
-        return sweep(jobs, here, directory / "jobs", workers=workers, progress=title)
+        return sweep(jobs, here, directory / "jobs", workers=cfg.workers, progress=title)
 
     tried = [(name, *trial) for name, method in METHODS.items() for trial in method.trials]
     asked = list(itertools.product(tried, seeds[cfg.seeds :]))
@@ -364,8 +363,7 @@ def main(cfg: Config) -> None:
         },
         **figures(accuracies.reshape(shape)),
     }  # fmt: skip
-    files.write_json(directory / "results.json", results)
-    print(f"{tables(results)}\n\n{directory / 'results.json'}")
+    leave(directory, __doc__, results, tables(results))
 
 
 def best(by_trial: Mapping[tuple, float], method: str) -> tuple:
@@ -390,22 +388,21 @@ SUMMARIES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 def figures(accuracies: Float[np.ndarray, "seeds methods 6 8"]) -> dict[str, Any]:
     """Means over seeds with their standard errors, and differences from Bradley-Terry."""
 
-    def spread(values: np.ndarray) -> dict[str, Any]:
-        error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
-        return {"mean": values.mean(axis=0), "standard_error": error, "n": len(values)}
-
     summary: dict[str, Any] = {}
     for title, of in SUMMARIES.items():
         values = of(accuracies)
         gains = [paired(values[:, m] - values[:, 0]) for m in range(1, len(METHODS))]
         summary[title] = {
-            "accuracy": {name: spread(values[:, m]) for m, name in enumerate(METHODS)},
+            "accuracy": {name: estimate(values[:, m]) for m, name in enumerate(METHODS)},
             "over bt": dict(zip(list(METHODS)[1:], gains, strict=True)),
         }
     adjusted = iter(holm([g.p for of in summary.values() for g in of["over bt"].values()]))
     for of in summary.values():
         of["holm"] = {name: next(adjusted) for name in of["over bt"]}
-    matrices = {name: spread(accuracies[:, m]) for m, name in enumerate(METHODS)}
+    matrices = {
+        name: [[estimate(cell) for cell in row] for row in np.moveaxis(accuracies[:, m], 0, -1)]
+        for m, name in enumerate(METHODS)
+    }
     return {"summary": summary, "matrices": matrices}
 
 
@@ -413,18 +410,15 @@ def tables(results: Mapping[str, Any]) -> str:
     """The summary, and each method's matrix, in percent."""
     rows = []
     for title, of in results["summary"].items():
-        means = [percent(found) for found in of["accuracy"].values()]
-        gains = [
-            f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-            for gain in of["over bt"].values()
-        ]
+        means = [spread(found) for found in of["accuracy"].values()]
+        gains = [interval(gain) for gain in of["over bt"].values()]
         rows.append([title, *means, *gains])
     names = list(METHODS)
     parts = [terminal.table(["accuracy, %", *names, *(f"{n} - bt" for n in names[1:])], rows)]
     for name, matrix in results["matrices"].items():
         lines = [
-            [data, *(f"{100 * value:.1f}" for value in row)]
-            for data, row in zip([*THEMES, MIXTURE], matrix["mean"], strict=True)
+            [data, *(f"{100 * cell['mean']:.1f}" for cell in row)]
+            for data, row in zip([*THEMES, MIXTURE], matrix, strict=True)
         ]
         parts.append(terminal.table([f"{name}, trained on", *THEMES, *SIDES], lines))
     chosen = ", ".join(
@@ -434,11 +428,6 @@ def tables(results: Mapping[str, Any]) -> str:
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in results["seconds"].items())
     parts.append(f"learning rates (strengths): {chosen}; seconds of training: {seconds}")
     return "\n\n".join(parts)
-
-
-def percent(found: Mapping[str, Any]) -> str:
-    """A mean and its standard error."""
-    return f"{100 * found['mean']:.1f} ± {100 * found['standard_error']:.1f}"
 
 
 if __name__ == "__main__":

@@ -58,7 +58,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +85,7 @@ from jaxrm.losses import generation, judge, preference
 from jaxrm.models import heads, hub
 from jaxrm.models.transformer import RewardModel
 from jaxrm.study.lab import Lab
+from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe
 from jaxrm.train.rundir import open_run
 from jaxrm.train.state import Params
@@ -362,14 +362,11 @@ class Job:
 def measure(cfg: Config) -> dict[str, Any]:
     """Every number of the table."""
     base = cfg.base or toy.shipped_base()
-    workers = cfg.workers
-    if workers is None:
-        workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
     job = functools.partial(Job, base=hub.fingerprint(base), pairs=cfg.pairs, items=cfg.items)
 
     def records(jobs: Sequence[Job], title: str) -> list[Record]:
         here = functools.partial(run, base=base)
-        return sweep(jobs, here, cfg.run_dir / "jobs", workers=workers, progress=title)
+        return sweep(jobs, here, cfg.run_dir / "jobs", workers=cfg.workers, progress=title)
 
     seeds = range(cfg.seed, cfg.seed + cfg.seeds)
     trials = [
@@ -408,9 +405,7 @@ def summary(arms: Sequence[Figures], row: str) -> dict[str, Any]:
     """The mean of each figure over seeds, and the gain in accuracy over Bradley-Terry."""
     figures = {}
     for name in arms[0][row]:
-        values = np.array([arm[row][name] for arm in arms])
-        error = values.std(ddof=1) / np.sqrt(len(values))
-        figures[name] = {"mean": values.mean(), "standard_error": error, "n": len(values)}
+        figures[name] = estimate([arm[row][name] for arm in arms])
     gains = [arm[row]["accuracy"] - arm["bt"]["accuracy"] for arm in arms]
     return figures | {"gain": None if row == "bt" else paired(gains)}
 
@@ -437,9 +432,9 @@ def accuracies(results: Mapping[str, Any]) -> str:
     """Accuracies in %, and what the order of answers does to the judge on `id`."""
     rows = []
     for row, of in results["rows"].items():
-        cells = [percent(of[split]["accuracy"]) for split in SPLITS]
+        cells = [spread(of[split]["accuracy"]) for split in SPLITS]
         told = ("consistent", "leaning")
-        cells += [percent(of["id"][name]) if name in of["id"] else "" for name in told]
+        cells += [spread(of["id"][name]) if name in of["id"] else "" for name in told]
         tokens = results["tokens"].get(row)
         rows.append([row, *cells, "" if tokens is None else f"{tokens / 1000:.0f}k"])
     head = ("accuracy, %", *SPLITS, "same in both orders", "leaning to A", "tokens")
@@ -456,26 +451,13 @@ def gains(results: Mapping[str, Any]) -> str:
     return terminal.table(("over bt, points", *SPLITS), rows)
 
 
-def percent(figure: Mapping[str, float]) -> str:
-    """A mean ± its standard error."""
-    return f"{100 * figure['mean']:.1f} ± {100 * figure['standard_error']:.1f}"
-
-
-def interval(gain: Mapping[str, float | None]) -> str:
-    """A mean difference and its interval, which fewer than 6 seeds leave open."""
-    ends = (gain["low"], gain["high"])
-    shown = "" if None in ends else " ({:+.1f} to {:+.1f})".format(*(100 * end for end in ends))
-    return f"{100 * gain['mean']:+.1f}{shown}"
-
-
 def main(cfg: Config) -> None:
     """Measures, and prints the table."""
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     directory = open_run(cfg.run_dir, cfg)
     results = files.plain(measure(cfg))
-    files.write_json(directory / "results.json", results)
-    print(f"{accuracies(results)}\n\n{gains(results)}\n")
-    print(f"chosen on val, (rate, epochs): {results['choices']}")
+    chosen = f"chosen on val, (rate, epochs): {results['choices']}"
+    leave(directory, __doc__, results, "\n\n".join([accuracies(results), gains(results), chosen]))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -260,11 +259,8 @@ def arms(cfg: Config) -> Iterator[tuple[Part, Arm]]:
 
 def run_all(jobs: Sequence[Job], cfg: Config, base: Path, title: str) -> list[Record]:
     """The records of jobs from one base, in order."""
-    workers = cfg.workers
-    if workers is None:
-        workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
     here = functools.partial(run, base=base)
-    return sweep(jobs, here, cfg.run_dir / "jobs", workers=workers, progress=title)
+    return sweep(jobs, here, cfg.run_dir / "jobs", workers=cfg.workers, progress=title)
 
 
 # How a job is run. What several jobs share is kept for the life of the process.

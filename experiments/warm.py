@@ -95,7 +95,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrm import cli, files, parallel, terminal
+from jaxrm import cli, parallel, terminal
 from jaxrm.data import toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError, require
@@ -113,6 +112,7 @@ from jaxrm.evaluate.packed import Packed
 from jaxrm.evaluate.probe import final_states
 from jaxrm.models import average, heads, hub, uncertainty
 from jaxrm.study.lab import Lab
+from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe
 from jaxrm.train.rundir import open_run
 from jaxrm.train.short import Point
@@ -399,18 +399,12 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def estimate(values: np.ndarray) -> dict[str, float | None]:
-    """The mean over seeds and its standard error, which one seed does not have."""
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
-    return {"mean": float(values.mean()), "standard_error": error, "n": len(values)}
-
-
 def text(epochs: int, found: Mapping[str, Any], cfg: Config) -> str:
     """What was measured, the differences between methods, and the verdict."""
     methods = found["methods"]
     shown = ("id", "ood_prompt", "flipped", "clean", "best_of")
     measured = [
-        [method, METHODS[method], *(cell(of["figures"][figure]) for figure in shown)]
+        [method, METHODS[method], *(spread(of["figures"][figure]) for figure in shown)]
         for method, of in methods.items()
     ]
     differences = [
@@ -434,19 +428,6 @@ def text(epochs: int, found: Mapping[str, Any], cfg: Config) -> str:
     return "\n".join(lines)
 
 
-def cell(of: Mapping[str, Any]) -> str:
-    """An estimate in percent."""
-    error = "" if of["standard_error"] is None else f" ± {100 * of['standard_error']:.1f}"
-    return f"{100 * of['mean']:.1f}{error}"
-
-
-def interval(gain: statistics.Paired | None) -> str:
-    """A gain in percentage points, with its interval."""
-    if gain is None:
-        return ""
-    return f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-
-
 def main(cfg: Config) -> None:
     """Runs what has not been run, and writes what it found."""
     parallel.start()
@@ -458,18 +439,14 @@ def main(cfg: Config) -> None:
     seeds = range(cfg.seed, cfg.seed + cfg.seeds)
     order = itertools.product(seeds, cfg.epochs)
     jobs = [Job(seed=seed, epochs=epochs, base=key, **options) for seed, epochs in order]
-    workers = cfg.workers
-    if workers is None:
-        workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
     here = functools.partial(run, base=base)
-    records = sweep(jobs, here, directory / "jobs", workers=workers, progress="members")
+    records = sweep(jobs, here, directory / "jobs", workers=cfg.workers, progress="members")
     found = {
         epochs: summary([record for record in records if record["epochs"] == epochs])
         for epochs in cfg.epochs
     }
-    files.write_json(directory / "results.json", {"epochs": found, "records": records})
-    print("\n\n".join(text(epochs, found[epochs], cfg) for epochs in cfg.epochs))
-    print(f"\n{directory / 'results.json'}")
+    tables = "\n\n".join(text(epochs, found[epochs], cfg) for epochs in cfg.epochs)
+    leave(directory, __doc__, {"epochs": found, "records": records}, tables)
 
 
 if __name__ == "__main__":

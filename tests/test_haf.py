@@ -162,7 +162,8 @@ def test_a_small_run_ends_in_tables_and_goes_on_where_it_was(lab, tmp_path, caps
     assert results["tuning_seeds"] == [2]
     assert len(results["trials"]) == 8
     assert list(results["matrices"]) == list(METHODS)
-    assert np.shape(results["matrices"]["haf"]["mean"]) == (6, 8)
+    means = [[cell["mean"] for cell in row] for row in results["matrices"]["haf"]]
+    assert np.shape(means) == (6, 8)
     assert results["summary"]["mixture, ood_prompt"]["accuracy"]["dpo"]["n"] == 2
     for text in ("haf - bt", "bt, trained on", *THEMES, *SIDES, "mixture"):
         assert text in printed

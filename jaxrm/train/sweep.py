@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 from tqdm import tqdm
 
 from jaxrm import files
@@ -39,7 +40,7 @@ def sweep(
     run: Callable[[J], Record],
     out: Path,
     *,
-    workers: int,
+    workers: int | None = None,
     progress: str = "sweep",
 ) -> list[Record]:
     """Runs the jobs that have no record in `out` yet, and returns the records of all.
@@ -52,7 +53,8 @@ def sweep(
       jobs: hashable frozen dataclasses of what JSON can hold (and paths); equal ones run once.
       run: a function of a module. It must depend on the job alone.
       out: the records' directory, which may hold those of other sweeps too.
-      workers: processes; 1 runs the jobs in this one.
+      workers: processes; 1 runs the jobs in this one. Without it there is one for each core of a
+        CPU, and one on an accelerator.
       progress: the bar's title.
 
     Raises:
@@ -60,6 +62,8 @@ def sweep(
       RuntimeError: a job failed, or its process died; the message names the job.
       SystemExit: 143, after SIGTERM.
     """
+    if workers is None:
+        workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
     require(workers >= 1, "workers", "at least 1", workers)
     paths = {job: out / f"{key(job)}.json" for job in jobs}
     waiting = [job for job, path in paths.items() if not path.exists()]
