@@ -17,8 +17,8 @@ of them once. All methods know the same labels.
 The learning rate is 1e-3, because the cue has to be followed before it can be cured: at 3e-4, which
 `val` of another seed prefers, Bradley-Terry hardly follows it. `bt_slow` is that cure, `rrm_slow`
 both. Rate and size were settled after a look at seeds 0 and 50: with 200 pairs too, the cue was
-hardly followed. PCRM and BSR have the better of two strengths on that `val` (one seed, 200 pairs); like
-`rrm_long` they are trained only where `--methods` names them.
+hardly followed. PCRM and BSR have the better of two strengths on that `val` (one seed, 200 pairs);
+like `rrm_long` they are trained only where `--methods` names them.
 
 What it printed here, at the defaults (6 seeds; ± is one standard error, intervals are the sign-flip
 test's at 95 %; ood is `ood_prompt`, gains are over Bradley-Terry at 1e-3 and the same agreement):

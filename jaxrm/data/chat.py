@@ -21,7 +21,14 @@ import jinja2
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from jaxrm.data.comparison import Comparison, Conversation, Message, common_length, fault
+from jaxrm.data.comparison import (
+    Comparison,
+    Conversation,
+    Message,
+    common_length,
+    fault,
+    last_text,
+)
 from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.errors import TokenizerError
 
@@ -139,13 +146,15 @@ def tokenize(comparisons: Sequence[Comparison], tokenizer: ChatTokenizer) -> lis
     longest common prefix of the branches and the rendered prompt, short of the last token of any
     branch, and may be empty. Targets are the tokens that reach beyond the rendered prompt, up to
     the special token that ends the turn; white space that a template writes after it is part of the
-    branch (its last token is where consumers read the reward) but no target.
+    branch (its last token is where consumers read the reward) but no target. A step ends with the
+    token that covers its last character.
 
     Raw text stands alone, with the special tokens that the tokenizer adds by itself and one EOS.
 
     Raises:
         TokenizerError: messages without a usable chat template, or raw text without an EOS token.
-        DataError: a conversation that the template refuses, naming its row.
+        DataError: a conversation that the template refuses, or whose steps it leaves out or
+            changes, naming its row.
     """
     trees: list[TokenTree | None] = [None] * len(comparisons)
     for raw, lay_out in ((False, _render_comparison), (True, _join_text)):
@@ -246,10 +255,12 @@ def _tree(
             raise fault(comparison.where, f"responses[{k}]", "renders to no tokens at all")
         shared = min(shared, _common_ids(branch.ids, prompt.ids), len(branch.ids) - 1)
     cut = []
-    for branch, text, spans in zip(branches, layout.branches, layout.spans, strict=True):
+    laid_out = zip(branches, layout.branches, layout.spans, strict=True)
+    for k, (branch, text, spans) in enumerate(laid_out):
         targets = _targets(branch, text, spans, tokenizer.special_ids)
         targets[-1] |= raw  # the EOS, which covers no character
-        cut.append(Branch(branch.ids[shared:], targets[shared:]))
+        steps = _steps(comparison, k, branch, text, start=spans[-1][0], shared=shared)
+        cut.append(Branch(branch.ids[shared:], targets[shared:], *steps))
     return TokenTree(
         prompt=branches[0].ids[:shared],
         branches=tuple(cut),
@@ -271,6 +282,36 @@ def _targets(branch: _Encoded, text: str, spans: list[Span], special: np.ndarray
             inside[turn_ends[-1] + 1 :] = False
         targets |= inside
     return targets
+
+
+def _steps(
+    comparison: Comparison, k: int, branch: _Encoded, text: str, *, start: int, shared: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Int32 [s] and float64 [s]: where response k's steps end in its branch, and their labels.
+
+    Args:
+      start: characters of `text` before the response's last message, which templates may trim.
+      shared: tokens that the branch leaves to the prompt.
+    """
+    steps = comparison.steps[k] if comparison.steps else ()
+    if not steps:
+        return np.zeros(0, np.int32), np.zeros(0)
+    written = last_text(comparison.responses[k])
+    for kept in (written, written.strip()):
+        if (place := text.find(kept, start)) >= 0:
+            break
+    lead = written.find(kept)
+    ends = np.minimum([step.end for step in steps], lead + len(kept))
+    if place < 0 or ends[0] <= lead:
+        problem = "the chat template changes the response, so its steps cannot be found"
+        raise fault(comparison.where, f"steps[{k}]", problem)
+    # The last token to begin by a step's last character: characters may share one, and tokens may
+    # share a character.
+    visible = np.flatnonzero(branch.offsets[:, 1] > branch.offsets[:, 0])
+    begun = np.searchsorted(branch.offsets[visible, 0], place + ends - 1 - lead, side="right")
+    tokens = np.maximum(visible[begun - 1] - shared, 0)  # a character may leave no token at all
+    labels = np.array([step.label for step in steps], np.float64)
+    return tokens.astype(np.int32), labels
 
 
 def _one_bos(encoded: _Encoded, tokenizer: ChatTokenizer) -> _Encoded:

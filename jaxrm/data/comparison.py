@@ -11,6 +11,7 @@ import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxrm.errors import DataError
 
@@ -28,6 +29,19 @@ class Message:
 Conversation = tuple[Message, ...]
 
 
+class Step(NamedTuple):
+    """A step of a response.
+
+    Attributes:
+        end: characters of the response up to the step's end, counted in its last message.
+        label: how good the step is, as whoever labelled it has it (1 right, 0 wrong, a share, a
+            class); NaN where it is not labelled.
+    """
+
+    end: int
+    label: float = math.nan
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One prompt, K >= 1 responses to it, and what is known of them.
@@ -42,6 +56,8 @@ class Comparison:
         scores: [K] finite grades of the responses, higher is better.
         margin: by how much the best response is better, in the units of whoever labelled it.
         attributes: [K][A] several grades of each response, NaN where one is not labelled.
+        steps: [K] the steps of each response in order, any number of them; text between two steps,
+            or after the last, belongs to none.
         subset: the part of a benchmark that this belongs to.
         id: the row's own name.
         where: the file and row, for error messages.
@@ -53,6 +69,7 @@ class Comparison:
     scores: tuple[float, ...] | None = None
     margin: float = 0.0
     attributes: tuple[tuple[float, ...], ...] | None = None
+    steps: tuple[tuple[Step, ...], ...] | None = None
     subset: str = ""
     id: str = ""
     where: str = ""
@@ -97,7 +114,7 @@ class Comparison:
         return len(self.responses) > 1 and self.ranks is not None and len(set(self.ranks)) == 1
 
     def _check_labels(self) -> None:
-        for field in ("ranks", "scores", "attributes"):
+        for field in ("ranks", "scores", "attributes", "steps"):
             values = getattr(self, field)
             if values is not None and len(values) != len(self.responses):
                 self._fail(field, f"has {len(values)} entries for {len(self.responses)} responses")
@@ -111,8 +128,23 @@ class Comparison:
             if len(row) != len(self.attributes[0]) or not row:
                 self._fail(f"attributes[{k}]", "every response needs the same number, at least one")
             for a, value in enumerate(row):
-                if not (isinstance(value, float) and math.isnan(value)):
-                    check_number(value, f"attributes[{k}][{a}]", self.where)
+                check_label(value, f"attributes[{k}][{a}]", self.where)
+        for k, steps in enumerate(self.steps or ()):
+            self._check_steps(steps, k)
+
+    def _check_steps(self, steps: Sequence[Step], k: int) -> None:
+        before, length = 0, len(last_text(self.responses[k]))
+        for t, step in enumerate(steps):
+            field = f"steps[{k}][{t}]"
+            if not isinstance(step, Step):
+                self._fail(field, f"expected a step, found {kind(step)}")
+            if not isinstance(step.end, numbers.Integral) or isinstance(step.end, bool):
+                self._fail(f"{field}.end", f"expected a whole number, found {step.end!r}")
+            if not before < step.end <= length:
+                problem = f"must lie after {before} and within the {length} characters of the text"
+                self._fail(f"{field}.end", f"{problem}, found {step.end}")
+            check_label(step.label, f"{field}.label", self.where)
+            before = step.end
 
     def _fail(self, field: str, problem: str):
         raise fault(self.where, field, problem)
@@ -121,6 +153,30 @@ class Comparison:
 def plain_text(text: Sequence[Message] | str) -> str:
     """The contents of messages as one text, a line's end between them; text as it is."""
     return text if isinstance(text, str) else "\n".join(message.content for message in text)
+
+
+def last_text(text: Conversation | str) -> str:
+    """The contents of the last message; text as it is."""
+    return text if isinstance(text, str) else text[-1].content
+
+
+def join_steps(
+    texts: Sequence[str], labels: Sequence[float] | None = None, separator: str = "\n"
+) -> tuple[str, tuple[Step, ...]]:
+    """Steps as one text with `separator` between them, and where each ends in it.
+
+    Args:
+        texts: the steps, none of them empty.
+        labels: a number for each, NaN where there is none; all NaN without them.
+        separator: belongs to no step.
+
+    Raises ValueError for an empty step, or labels that do not match the steps.
+    """
+    labels = [math.nan] * len(texts) if labels is None else labels
+    if len(labels) != len(texts) or not all(texts):
+        raise ValueError(f"{len(labels)} labels for {len(texts)} steps, none of them to be empty")
+    ends = (len(separator.join(texts[: t + 1])) for t in range(len(texts)))
+    return separator.join(texts), tuple(Step(*both) for both in zip(ends, labels, strict=True))
 
 
 def has_blank(text: Conversation | str) -> bool:
@@ -172,6 +228,12 @@ def check_number(value: object, field: str, where: str) -> None:
         finite = False
     if not finite:
         raise fault(where, field, f"must be finite, found {value!r}")
+
+
+def check_label(value: object, field: str, where: str) -> None:
+    """Raises DataError unless `value` is a finite number, or NaN for what is not labelled."""
+    if not (isinstance(value, float) and math.isnan(value)):
+        check_number(value, field, where)
 
 
 def fault(where: str, field: str, problem: str) -> DataError:

@@ -6,7 +6,11 @@ row reads all of it. Columns that a form does not use are ignored. Besides those
 
 - pairs: `prompt` (messages), `chosen` and `rejected` (text);
 - responses: `prompt` (messages or text) and `responses`, or `completions` with `ranks` (a list of
-  texts or of lists of messages), optionally `ranks`, `scores`;
+  texts or of lists of messages), optionally `ranks`, `scores`, `steps` (for each response a list of
+  [characters of the response up to the step's end, label or null]);
+- stepwise supervision, TRL's too: `prompt` (messages or text), `completions` (a list of texts, the
+  steps of one response, `SEPARATOR` between them) and `labels` (true, false, a number or null for
+  each of them);
 - TRL's four: `chosen` and `rejected` as texts or as lists of messages, each with a `prompt` of the
   same type, or without one, where the prompt is what both begin with;
 - UltraFeedback-binarized: as lists of messages, beside which `prompt` repeats the prompt as text;
@@ -31,9 +35,13 @@ from jaxrm.data.comparison import (
     Comparison,
     Conversation,
     Message,
+    Step,
+    answer,
+    check_label,
     check_number,
     common_length,
     fault,
+    join_steps,
 )
 from jaxrm.data.fields import (
     Known,
@@ -52,6 +60,9 @@ from jaxrm.errors import DataError
 SIDES = ("chosen", "rejected")
 
 HUMAN = "\n\nHuman:"
+
+SEPARATOR = "\n"
+"""Between the steps of a response that is given in steps: TRL's default."""
 
 GRADES = (
     ("chosen_score", "rejected_score"),
@@ -167,7 +178,47 @@ def _responses(row: Row, where: str, column: str = "responses") -> Known:
     for name in ("ranks", "scores"):
         if row.get(name) is not None:
             known[name] = tuple(items(row[name], name, where))
+    if row.get("steps") is not None:
+        given = enumerate(items(row["steps"], "steps", where))
+        known["steps"] = tuple(_steps(value, f"steps[{k}]", where) for k, value in given)
     return known
+
+
+def _steps(value: object, field: str, where: str) -> tuple[Step, ...]:
+    steps = []
+    for t, step in enumerate(items(value, field, where)):
+        pair = items(step, f"{field}[{t}]", where)
+        if len(pair) != 2:
+            raise fault(where, f"{field}[{t}]", f"expected [end, label], found {len(pair)} entries")
+        steps.append(Step(pair[0], _label(pair[1])))
+    return tuple(steps)
+
+
+def _stepwise(row: Row, where: str) -> Known:
+    """One response in steps. TRL writes a separator after the last step too, and reads a score at
+    the separator; here the response ends with its last step, and each score is read at the last
+    token of the step itself."""
+    prompt = get(row, "prompt", where)
+    prompt = prompt if isinstance(prompt, str) else messages(prompt, "prompt", where)
+    given = enumerate(items(get(row, "completions", where), "completions", where))
+    steps = [text(step, f"completions[{t}]", where) for t, step in given]
+    labels = items(get(row, "labels", where), "labels", where)
+    if len(labels) != len(steps):
+        raise fault(where, "labels", f"has {len(labels)} entries for {len(steps)} steps")
+    if not steps:
+        raise fault(where, "completions", "needs at least one step")
+    if not all(steps):
+        raise fault(where, f"completions[{steps.index('')}]", "a step must not be empty")
+    labels = [_label(label) for label in labels]
+    for t, label in enumerate(labels):
+        check_label(label, f"labels[{t}]", where)
+    joined, ends = join_steps(steps, labels, SEPARATOR)
+    return {"prompt": prompt, "responses": (answer(prompt, joined),), "steps": (ends,)}
+
+
+def _label(value: object) -> object:
+    """A step's label, a truth as a number; null is no label."""
+    return math.nan if value is None else float(value) if isinstance(value, bool) else value
 
 
 def _messages_and_answers(row: Row, where: str) -> Known:
@@ -286,6 +337,7 @@ FORMS = (
         ("prompt", "completions", "ranks"),
         functools.partial(_responses, column="completions"),
     ),
+    Form("stepwise supervision", ("prompt", "completions", "labels"), _stepwise),
     Form(
         "RewardBench 2, RM-Bench",
         ("prompt", "chosen", "rejected"),

@@ -12,9 +12,9 @@ Token i attends to token j iff they share a comparison, j lies in the prompt or 
 and position[j] <= position[i]. So a prompt is run once whatever K is, pairs and K-wise data are one
 code path, only the tail of a row is padding, and one static shape means one compilation.
 
-What is read at the end of a tree's branches lives in slots (one per response), what a preference
-loss compares lives in pairs and groups of slots, and what a language-model loss predicts in
-targets.
+What is read at the end of a tree's branches lives in slots (one per response), what is read at the
+ends of a response's steps in steps, what a preference loss compares lives in pairs and groups of
+slots, and what a language-model loss predicts in targets.
 """
 
 from __future__ import annotations
@@ -26,10 +26,16 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 Ask = Literal["none", "best", "all"]
 """Which responses' tokens the language model is asked to predict."""
+
+MEASURES = ("tokens", "slots", "pairs", "targets", "groups", "steps")
+"""What a tree takes of a row, in the order of sizes and capacities."""
+
+UNLIMITED = np.iinfo(np.int64).max
+"""The capacity for what is not kept."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,10 +46,14 @@ class Branch:
       tokens: int32 [n], n >= 1.
       targets: bool [n], the tokens that count as the response for a language model: its text up to
         and including end-of-turn, but not what a template writes after that.
+      step_ends: int32 [s], the last token of each of its steps, in order; none by default.
+      step_labels: float64 [s], NaN where a step is not labelled.
     """
 
     tokens: np.ndarray
     targets: np.ndarray
+    step_ends: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    step_labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,8 +77,8 @@ class TokenTree:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PackedBatch:
-    """R rows of L tokens with S response slots, P pairs, C groups of up to K slots and N targets
-    each.
+    """R rows of L tokens with S response slots, P pairs, C groups of up to K slots, N targets and T
+    steps each.
 
     Every index counts from the start of its own row. Values behind a false mask are 0, never NaN.
 
@@ -88,6 +98,11 @@ class PackedBatch:
       predictor, target, target_slot: the hidden state at `predictor` predicts the id `target`,
         which belongs to the response in `target_slot`. The prompt's last position predicts every
         branch's first token.
+      step_end, step_slot: a step's last token, where its score is read, and the slot of its
+        response; the steps of a response lie side by side, in order.
+      step_present, step_mask: which entries are steps, and which of those have a label: a score is
+        read of the first, a loss is taken over the second.
+      attributes and steps are None where the shape has none.
     """
 
     tokens: Int[Array, "rows length"]
@@ -123,6 +138,12 @@ class PackedBatch:
     attributes: Float[Array, "rows slots attributes"] | None = None
     attributes_mask: Bool[Array, "rows slots attributes"] | None = None
 
+    step_end: Int[Array, "rows steps"] | None = None
+    step_slot: Int[Array, "rows steps"] | None = None
+    step_label: Float[Array, "rows steps"] | None = None
+    step_present: Bool[Array, "rows steps"] | None = None
+    step_mask: Bool[Array, "rows steps"] | None = None
+
     def pairs(
         self, values: Float[Array, "rows slots"]
     ) -> tuple[Float[Array, "rows pairs"], Float[Array, "rows pairs"]]:
@@ -131,9 +152,23 @@ class PackedBatch:
         take = jnp.take_along_axis
         return take(values, self.chosen_slot, axis=1), take(values, self.rejected_slot, axis=1)
 
+    def groups(self, values: Float[Array, "rows slots"]) -> Float[Array, "rows groups group_size"]:
+        """Per-response `values` by comparison, best first; places behind a false `group_mask` are
+        slot 0's."""
+        return jnp.take_along_axis(values[:, None], self.group_slots, axis=2)
+
     def best(self, values: Float[Array, "rows slots"]) -> Float[Array, "rows groups"]:
         """The value of each comparison's best response, once per comparison."""
         return jnp.take_along_axis(values, self.group_slots[:, :, 0], axis=1)
+
+    def by_response(self, values: Shaped[Array, "rows steps"]) -> Shaped[Array, "rows slots steps"]:
+        """Per-step `values` as those of each response: its own steps first, in order, then 0."""
+        slots, places = jnp.arange(self.response_mask.shape[1]), jnp.arange(values.shape[1])
+        own = (self.step_slot[:, None] == slots[:, None]) & self.step_present[:, None]
+        index = jnp.argmax(own, axis=2, keepdims=True) + places
+        taken = jnp.take_along_axis(values[:, None], index, axis=2, mode="clip")
+        within = places < own.sum(axis=2, keepdims=True)
+        return jnp.where(within, taken, jnp.zeros_like(taken))
 
     @property
     def best_mask(self) -> Bool[Array, "rows groups"]:
@@ -148,8 +183,8 @@ class PackShape:
     """The static shape of a batch, and with it what a batch carries.
 
     `groups == 0` means that no preferences are made at all (scoring: K = 405 would make 81,810
-    pairs); `ask` says whose tokens are language-model targets. A row closes when any capacity would
-    overflow.
+    pairs); `steps == 0` that steps are left out, however many there are; `ask` says whose tokens
+    are language-model targets. A row closes when any capacity would overflow.
     """
 
     rows: int
@@ -160,12 +195,14 @@ class PackShape:
     group_size: int = 0
     targets: int = 0
     attributes: int = 0
+    steps: int = 0
     ask: Ask = "none"
 
     @property
     def capacity(self) -> np.ndarray:
-        """Int [5]: tokens, slots, pairs, targets and groups that one row holds."""
-        return np.array([self.length, self.slots, self.pairs, self.targets, self.groups])
+        """Int64 [6]: tokens, slots, pairs, targets, groups and steps that one row holds."""
+        fixed = [self.length, self.slots, self.pairs, self.targets, self.groups]
+        return np.array([*fixed, self.steps or UNLIMITED], np.int64)
 
 
 def tree_length(tree: TokenTree) -> int:
@@ -180,9 +217,8 @@ def longest_branch(tree: TokenTree) -> int:
 
 
 def measure(trees: Sequence[TokenTree], *, ask: Ask, preferences: bool) -> np.ndarray:
-    """Int64 [trees, 5]: what each tree takes of a row's tokens, slots, pairs, targets and
-    groups."""
-    sizes = np.zeros((len(trees), 5), np.int64)
+    """Int64 [trees, 6]: what each tree takes of a row's `MEASURES`."""
+    sizes = np.zeros((len(trees), len(MEASURES)), np.int64)
     for i, tree in enumerate(trees):
         asked = _asked(tree, ask)
         sizes[i] = (
@@ -191,6 +227,7 @@ def measure(trees: Sequence[TokenTree], *, ask: Ask, preferences: bool) -> np.nd
             len(_ordered_pairs(tree)) if preferences else 0,
             sum(len(_target_offsets(tree, k)) for k in asked),
             1 if preferences else 0,
+            sum(len(branch.step_ends) for branch in tree.branches),
         )
     return sizes
 
@@ -198,8 +235,8 @@ def measure(trees: Sequence[TokenTree], *, ask: Ask, preferences: bool) -> np.nd
 def split(tree: TokenTree, length: int) -> list[TokenTree]:
     """The tree cut into trees of at most `length` tokens, each with the whole prompt again.
 
-    For scoring only: the parts know nothing of each other's rank. A single branch that is too long
-    for `length` stands alone in its part.
+    For scoring only: the parts know nothing of each other's rank. Steps go with their branch. A
+    single branch that is too long for `length` stands alone in its part.
     """
     parts: list[list[int]] = [[]]
     room = length - len(tree.prompt)
@@ -256,7 +293,7 @@ class _RowWriter:
 
     def __init__(self, row: dict[str, np.ndarray], shape: PackShape):
         self.row, self.shape = row, shape
-        self.token = self.slot = self.pair = self.target = self.comparison = 0
+        self.token = self.slot = self.pair = self.target = self.step = self.comparison = 0
 
     def write(self, tree: TokenTree, first_index: int) -> None:
         first_slot = self.slot
@@ -286,6 +323,8 @@ class _RowWriter:
                 self.row["attributes_mask"][self.slot] = ~np.isnan(labels)
             if asked:
                 self._write_targets(tree, k, start, prompt_end=slot["prompt_end"])
+            if self.shape.steps:
+                self._write_steps(branch, start)
             self.slot += 1
         if self.shape.groups:
             self._write_preferences(tree, first_slot)
@@ -307,6 +346,15 @@ class _RowWriter:
         self.row["target_slot"][here] = self.slot
         self.row["target_mask"][here] = True
         self.target = here.stop
+
+    def _write_steps(self, branch: Branch, start: int) -> None:
+        here = slice(self.step, self.step + len(branch.step_ends))
+        self.row["step_end"][here] = start + branch.step_ends
+        self.row["step_slot"][here] = self.slot
+        self.row["step_label"][here] = np.nan_to_num(branch.step_labels)
+        self.row["step_present"][here] = True
+        self.row["step_mask"][here] = ~np.isnan(branch.step_labels)
+        self.step = here.stop
 
     def _write_preferences(self, tree: TokenTree, first_slot: int) -> None:
         pairs = _ordered_pairs(tree)
@@ -386,4 +434,9 @@ def _empty(shape: PackShape) -> dict[str, np.ndarray]:
     if shape.attributes:
         batch["attributes"] = np.zeros((*slots, shape.attributes), np.float32)
         batch["attributes_mask"] = np.zeros((*slots, shape.attributes), np.bool_)
+    if shape.steps:
+        steps = (shape.rows, shape.steps)
+        batch |= {name: np.zeros(steps, np.int32) for name in ("step_end", "step_slot")}
+        batch |= {"step_label": np.zeros(steps, np.float32)}
+        batch |= {name: np.zeros(steps, np.bool_) for name in ("step_present", "step_mask")}
     return batch

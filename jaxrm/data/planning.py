@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxrm.data.packing import Ask, PackShape, TokenTree, measure
+from jaxrm.data.packing import MEASURES, UNLIMITED, Ask, PackShape, TokenTree, measure
 from jaxrm.errors import DataError
 
 LOOK_AHEAD = 64
@@ -44,12 +44,12 @@ def fit_shape(
             "their data sets, or leave the column out"
         )
     sizes = np.concatenate(parts)
-    unlimited = np.full(5, np.iinfo(np.int64).max)
+    unlimited = np.full(len(MEASURES), UNLIMITED)
     unlimited[0] = length
     plan = plan_rows(sizes, unlimited, np.arange(len(trees)))
     per_row = np.array([sizes[row].sum(0) for row in plan])
     need = np.maximum(np.quantile(per_row, 0.95, axis=0, method="higher"), sizes.max(0))
-    _, slots, pairs, targets, groups = (int(n) for n in need)
+    _, slots, pairs, targets, groups, steps = (int(n) for n in need)
     return PackShape(
         rows=rows,
         length=length,
@@ -59,6 +59,7 @@ def fit_shape(
         group_size=int(sizes[:, 1].max()) if preferences else 0,
         targets=targets,
         attributes=max(widths, default=0),
+        steps=steps,
         ask=ask,
     )
 
@@ -67,8 +68,8 @@ def plan_rows(sizes: np.ndarray, capacity: np.ndarray, order: np.ndarray) -> lis
     """Groups trees into rows: first fit, longest first within windows of `order`.
 
     Args:
-      sizes: int [trees, 5] as from `measure`.
-      capacity: int [5], what one row holds.
+      sizes: int [trees, 6] as from `measure`.
+      capacity: int [6], what one row holds.
       order: int, tree indices in the order in which they should be met.
 
     Returns:
@@ -81,7 +82,7 @@ def plan_rows(sizes: np.ndarray, capacity: np.ndarray, order: np.ndarray) -> lis
     if too_big.size:
         need = sizes[too_big[0]].tolist()
         raise ValueError(
-            f"tree {too_big[0]} needs [tokens, slots, pairs, targets, groups] = {need}, "
+            f"tree {too_big[0]} needs [{', '.join(MEASURES)}] = {need}, "
             f"but a row holds {capacity.tolist()}"
         )
     # Sorting a window of a shuffled order packs nearly as tightly as sorting everything, and leaves
@@ -119,7 +120,7 @@ def plan_epoch(
     """The global order of an epoch's rows: a pure function of its arguments.
 
     Args:
-      sizes: int [trees, 5] as from `measure`.
+      sizes: int [trees, 6] as from `measure`.
       shape: the static shape, whose capacity a row keeps to.
       seed: of the run.
       epoch: counting from 0; every epoch has an order of its own.

@@ -36,9 +36,11 @@ class TreeStore(Sequence[TokenTree]):
 
         length of the prompt, K, how many ranks, scores, reference log-probs and attributes each
         branch has (0 where unknown), the length of each branch; then the margin and those labels
-        as float64; then the tokens of the prompt and of each branch
+        as float64; then the tokens of the prompt and of each branch; and of a tree with steps, how
+        many each branch has, where they end, and their labels as float64
 
-    where a token that is a target is stored as its complement: ids are never negative.
+    where a token that is a target is stored as its complement, and so is the length of the prompt
+    in a tree with steps: ids and lengths are never negative.
 
     Attributes:
       words: int32, the memory map.
@@ -120,7 +122,14 @@ def _record(tree: TokenTree) -> np.ndarray:
     head = np.array([len(tree.prompt), count, *widths, *lengths], np.int32)
     numbers = np.concatenate([[tree.margin], *(label.ravel() for label in labels)])
     tokens = (np.where(branch.targets, ~branch.tokens, branch.tokens) for branch in tree.branches)
-    return np.concatenate([head, numbers.view(np.int32), tree.prompt, *tokens], dtype=np.int32)
+    words = [head, numbers.view(np.int32), tree.prompt, *tokens]
+    counts = [len(branch.step_ends) for branch in tree.branches]
+    if any(counts):
+        head[0] = ~head[0]
+        step_labels = np.concatenate([branch.step_labels for branch in tree.branches])
+        words += [counts, *(branch.step_ends for branch in tree.branches)]
+        words += [step_labels.astype(np.float64).view(np.int32)]
+    return np.concatenate(words, dtype=np.int32)
 
 
 def _tree(words: np.ndarray, start: int) -> TokenTree:
@@ -129,7 +138,8 @@ def _tree(words: np.ndarray, start: int) -> TokenTree:
         start += length
         return words[start - length : start]
 
-    length, count, *single, wide = take(HEAD).tolist()
+    signed, count, *single, wide = take(HEAD).tolist()
+    has_steps, length = signed < 0, max(signed, ~signed)
     lengths = take(count).tolist()
     numbers = take(2 * (1 + count * (sum(single) + wide)))
     # Copied, since a float64 of the map may lie across its natural boundaries.
@@ -139,9 +149,16 @@ def _tree(words: np.ndarray, start: int) -> TokenTree:
     attributes = tuple(tuple(islice(rest, wide)) for _ in range(count)) if wide else None
     prompt = take(length)
     stored = [take(length) for length in lengths]
+    branches = [Branch(np.where(tokens < 0, ~tokens, tokens), tokens < 0) for tokens in stored]
+    if has_steps:
+        counts = take(count).tolist()
+        ends = [take(steps) for steps in counts]
+        labels = take(2 * sum(counts)).copy().view(np.float64)
+        each = zip(branches, ends, np.split(labels, np.cumsum(counts)[:-1]), strict=True)
+        branches = [Branch(b.tokens, b.targets, *steps) for b, *steps in each]
     return TokenTree(
         prompt,
-        tuple(Branch(np.where(tokens < 0, ~tokens, tokens), tokens < 0) for tokens in stored),
+        tuple(branches),
         ranks=None if ranks is None else tuple(int(rank) for rank in ranks),
         scores=scores,
         margin=margin,

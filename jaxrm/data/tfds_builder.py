@@ -65,6 +65,11 @@ def to_row(comparison: Comparison) -> Row:
             [None if math.isnan(value) else value for value in grades]
             for grades in comparison.attributes
         ]
+    if comparison.steps is not None:
+        row["steps"] = [
+            [[end, None if math.isnan(label) else label] for end, label in steps]
+            for steps in comparison.steps
+        ]
     return {name: value for name, value in row.items() if value is not None}
 
 

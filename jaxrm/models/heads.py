@@ -94,9 +94,7 @@ def rewards(
       ModelFileError: the head has several outputs, which are no reward until they are combined.
       ValueError: the model has no head.
     """
-    if model.head_config is not None and model.head_config.outputs != 1:
-        count = model.head_config.outputs
-        raise ModelFileError(f"a reward is one number, and the model's head has {count} outputs")
+    _check_single(model)
     return outputs(model, hidden, batch, rng)[..., 0]
 
 
@@ -107,9 +105,58 @@ def outputs(
     rng: jax.Array | None = None,
 ) -> Float[Array, "rows slots outputs"]:
     """All of the head's outputs for each response, as `rewards` gives the only one."""
+    found = _scores(model, _at(hidden, batch.response_end), rng)
+    return jnp.where(batch.response_mask[..., None], found, 0.0)
+
+
+def step_outputs(
+    model: RewardModel,
+    hidden: Float[Array, "rows length d"],
+    batch: PackedBatch,
+    rng: jax.Array | None = None,
+) -> Float[Array, "rows steps outputs"]:
+    """Float32 outputs of the head at the last token of each step, labelled or not; 0 where there is
+    none. A step sees the prompt, the steps before it and itself.
+
+    Args:
+      hidden, rng: as for `rewards`.
+
+    Raises:
+      ValueError: the batch carries no steps, or the model has no head.
+    """
+    if batch.step_end is None:
+        raise ValueError("this batch carries no steps: give its shape some")
+    found = _scores(model, _at(hidden, batch.step_end), rng)
+    return jnp.where(batch.step_present[..., None], found, 0.0)
+
+
+def steps_by_response(
+    model: RewardModel, hidden: Float[Array, "rows length d"], batch: PackedBatch
+) -> Float[Array, "rows slots steps"]:
+    """The scores of each response's steps, first in its row and in order, 0 after them: what
+    `jaxrm.reading` takes.
+
+    Raises:
+      ModelFileError: the head has several outputs.
+      ValueError: as `step_outputs`.
+    """
+    _check_single(model)
+    return batch.by_response(step_outputs(model, hidden, batch)[..., 0])
+
+
+def _check_single(model: RewardModel) -> None:
+    if model.head_config is not None and model.head_config.outputs != 1:
+        count = model.head_config.outputs
+        raise ModelFileError(f"a reward is one number, and the model's head has {count} outputs")
+
+
+def _scores(
+    model: RewardModel, states: Float[Array, "rows n d"], rng: jax.Array | None
+) -> Float[Array, "rows n outputs"]:
+    """The head's float32 outputs for any states."""
     if model.reward_head is None:
         raise ValueError("this model has no reward head")
-    x = _at(hidden, batch.response_end).astype(jnp.float32)
+    x = states.astype(jnp.float32)
     if rng is not None:
         x = dropout(x, model.head_config.dropout, rng)
     weights = model.reward_head.arrays()
@@ -119,7 +166,7 @@ def outputs(
         for i in range(model.head_config.layers + 1):
             x = jax.nn.relu(x) if i else x
             x = jnp.matmul(x, weights[f"weight_{i}"], precision=_EXACT) + weights[f"bias_{i}"]
-    return jnp.where(batch.response_mask[..., None], x, 0.0)
+    return x
 
 
 def response_logps(

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from jaxrm.data import chat, sources
-from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.comparison import Comparison, Message, Step, join_steps
 from jaxrm.errors import DataError, TokenizerError
 from tests.shared_data import shared
 
@@ -113,6 +113,67 @@ def test_labels_come_along(tokenizer):
     responses = ((says("x"),), (says("y"),))
     tree = tree_of(tokenizer, Comparison((user("a"),), responses, **labels))
     assert {name: getattr(tree, name) for name in labels} == labels
+
+
+def read_at_steps(tokenizer, tree, k=0):
+    """Of each step, the text from the prompt to the token that its score is read at."""
+    branch = tree.branches[k]
+    return [tokenizer.hf.decode(branch.tokens[: end + 1]) for end in branch.step_ends]
+
+
+def test_a_step_ends_with_the_token_that_covers_its_last_character(tokenizer, chatml):
+    text, steps = join_steps(["a b", "hi", "é"], [1.0, float("nan"), 0.5])
+    assert text == "a b\nhi\né"
+    for each in (tokenizer, chatml):
+        comparison = Comparison((user("q"),), ((says(text),), (says("x"),)), steps=(steps, ()))
+        tree = tree_of(each, comparison)
+        # "\nhi" is one token here, and "é" are two, of which the second is the last.
+        assert read_at_steps(each, tree) == ["a b", "a b\nhi", "a b\nhi\né"]
+        np.testing.assert_array_equal(tree.branches[0].step_labels, [1, np.nan, 0.5])
+        assert len(tree.branches[1].step_ends) == len(tree.branches[1].step_labels) == 0
+    raw = tree_of(tokenizer, Comparison("q\n", (text,), steps=(steps,)))
+    assert read_at_steps(tokenizer, raw) == ["a b", "a b\nhi", "a b\nhi\né"]
+
+
+def test_a_token_over_the_end_of_a_step_belongs_to_it(tokenizer):
+    # "l\n" is one token: the first step's, whose last character it covers.
+    text, steps = join_steps(["al", "b"], [1.0, 0.0])
+    tree = tree_of(tokenizer, Comparison((user("q"),), ((says(text),),), steps=(steps,)))
+    assert read_at_steps(tokenizer, tree) == ["al\n", "al\nb"]
+
+
+def test_steps_are_found_in_what_a_template_trims(tokenizer, chatml):
+    # This template leaves white space out at both ends, where the last step ends here.
+    text = "  hi b \n"
+    comparison = Comparison((user("hi b"),), ((says(text),),), steps=((Step(4, 1.0), Step(8)),))
+    assert read_at_steps(tokenizer, tree_of(tokenizer, comparison)) == ["hi", "hi b"]
+    assert read_at_steps(chatml, tree_of(chatml, comparison)) == ["  hi", "  hi b \n"]
+    blank = Comparison(
+        (user("q"),), ((says(text),),), steps=((Step(2, 1.0), Step(4)),), where="a, row 7"
+    )
+    with pytest.raises(DataError, match=r"a, row 7: field 'steps\[0\]': .* cannot be found"):
+        tree_of(tokenizer, blank)
+
+
+def test_steps_lie_in_the_last_message_of_a_response(chatml):
+    response = (says("b"), user("b?"), says("b\nc"))
+    comparison = Comparison((user("b"),), (response,), steps=((Step(1, 1.0), Step(3, 0.0)),))
+    tree = tree_of(chatml, comparison)
+    first, second = read_at_steps(chatml, tree)
+    assert first.endswith("<turn>assistant\nb")
+    assert second == first + "\nc"
+    assert first.count("<turn>") == 2
+
+
+def test_steps_that_a_template_changes_are_refused(directory):
+    tokenizer = chat.load_tokenizer(directory)
+    tokenizer.hf.chat_template = CHATML.replace("m['content']", "m['content'] | upper")
+    comparison = Comparison(
+        (user("q"),), ((says("ab"),),), steps=((Step(1, 1.0),),), where="a, row 2"
+    )
+    with pytest.raises(DataError, match=r"a, row 2: field 'steps\[0\]': the chat template changes"):
+        tree_of(tokenizer, comparison)
+    assert tree_of(tokenizer, Comparison((user("q"),), ((says("ab"),),), steps=((),)))
 
 
 def test_a_merge_over_the_seam_goes_to_the_branch(chatml):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.comparison import Comparison, Message, Step, join_steps
 from jaxrm.errors import DataError
 
 ASK = (Message("user", "2 + 2?"),)
@@ -36,6 +36,23 @@ def test_an_unlabelled_attribute_is_nan():
     assert math.isnan(pair.attributes[0][1])
 
 
+def test_steps_lie_in_the_last_message_and_need_no_label():
+    again = (*YES, Message("user", "Sure?"), Message("assistant", "4, yes"))
+    known = Comparison(ASK, (again, NO), steps=((Step(1, 0.5), Step(6)), ()))
+    assert known.steps[0][0] == (1, 0.5)
+    assert math.isnan(known.steps[0][1].label)
+
+
+def test_steps_are_joined_and_their_ends_counted():
+    assert join_steps(["a", "bc", "d"], [1, 0, 0.5]) == ("a\nbc\nd", ((1, 1), (4, 0), (6, 0.5)))
+    text, (step,) = join_steps(["a"])
+    assert (text, step.end, math.isnan(step.label)) == ("a", 1, True)
+    assert join_steps(["a", "b"], [0, 0], ", ")[0] == "a, b"
+    for steps, labels in ((["a", ""], [1, 0]), (["a"], [1, 0])):
+        with pytest.raises(ValueError, match="2 labels"):
+            join_steps(steps, labels)
+
+
 @pytest.mark.parametrize(
     ("field", "problem", "changes"),
     [
@@ -63,6 +80,14 @@ def test_an_unlabelled_attribute_is_nan():
         ("attributes[1]", "same number", {"attributes": ((1.0,), (1.0, 2.0))}),
         ("attributes[0]", "at least one", {"attributes": ((), ())}),
         ("attributes[0][0]", "finite", {"attributes": ((math.inf,), (0.0,))}),
+        ("steps", "1 entries for 2 responses", {"steps": ((),)}),
+        ("steps[0][0]", "expected a step, found a tuple", {"steps": (((1, 0.0),), ())}),
+        ("steps[0][0].end", "whole number, found 1.0", {"steps": ((Step(1.0, 0.0),), ())}),
+        ("steps[1][0].end", "the 1 characters of the text, found 2", {"steps": ((), (Step(2),))}),
+        ("steps[1][0].end", "after 0 and within", {"steps": ((), (Step(0),))}),
+        ("steps[0][1].end", "after 1 and within", {"steps": ((Step(1), Step(1)), ())}),
+        ("steps[0][0].label", "finite, found inf", {"steps": ((Step(1, math.inf),), ())}),
+        ("steps[0][0].label", "found a boolean", {"steps": ((Step(1, True),), ())}),
         ("id", "found a int", {"id": 7}),
         ("subset", "found null", {"subset": None}),
     ],

@@ -96,6 +96,51 @@ def test_any_number_of_responses(column):
     assert known.attributes[1] == (0, 2)
 
 
+def test_stepwise_supervision():
+    row = {"prompt": "9.8 or 9.11? ", "completions": [".8 > .11", "So 9.8."]}
+    raw, talked = parse(
+        row | {"labels": [True, False]},
+        row | {"prompt": [ASK], "labels": [0.25, None]},
+    )
+    assert (raw.prompt, raw.responses) == ("9.8 or 9.11? ", (".8 > .11\nSo 9.8.",))
+    assert raw.steps == (((8, 1.0), (16, 0.0)),)
+    assert isinstance(raw.steps[0][0].label, float)
+    assert raw.ranks is None
+    assert (talked.prompt, talked.responses) == (PROMPT, (turn(".8 > .11\nSo 9.8."),))
+    assert talked.steps[0][0] == (8, 0.25)
+    assert math.isnan(talked.steps[0][1].label)
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "problem"),
+    [
+        ({"labels": [True]}, "labels", "has 1 entries for 2 steps"),
+        ({"labels": [True, "no"]}, "labels[1]", "expected a number, found text"),
+        ({"labels": [True, math.inf]}, "labels[1]", "finite"),
+        ({"labels": True}, "labels", "expected a list, found a boolean"),
+        ({"completions": ["a", ""]}, "completions[1]", "must not be empty"),
+        ({"completions": ["a", 1]}, "completions[1]", "expected text"),
+        ({"completions": [], "labels": []}, "completions", "at least one step"),
+    ],
+)
+def test_step_labels_that_do_not_match_the_steps(change, field, problem):
+    row = {"prompt": "1", "completions": ["a", "b"], "labels": [True, False]}
+    error = refused(row, row | change)
+    assert error.startswith(f"one.jsonl, row 2: field '{field}': ")
+    assert problem in error
+
+
+def test_any_number_of_responses_in_steps():
+    row = {"prompt": [ASK], "responses": ["4", "4 or 5"]}
+    (known,) = parse(row | {"steps": [[[1, 1]], [[1, True], [6, None]]]})
+    assert known.steps[0] == ((1, 1),)
+    assert known.steps[1][0] == (1, 1.0)
+    assert math.isnan(known.steps[1][1].label)
+    error = refused(row | {"steps": [[[1, 1]], [[1]]]})
+    assert "row 1: field 'steps[1][0]': expected [end, label], found 1 entries" in error
+    assert "field 'steps[0][0].end': must lie" in refused(row | {"steps": [[[9, 1]], []]})
+
+
 def test_responses_need_no_order():
     (unknown,) = parse({"prompt": "Once", "responses": [" upon"], "ranks": None})
     assert unknown == Comparison("Once", (" upon",), id="one/1", where=unknown.where)

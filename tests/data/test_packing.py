@@ -113,8 +113,68 @@ def test_unlabelled_attributes_are_masked_zeros():
     assert not batch.attributes_mask[0, 2:].any()
 
 
+def with_steps(made, *steps):
+    """The tree with (last tokens, labels) of each branch's steps."""
+    branches = tuple(
+        dataclasses.replace(
+            branch, step_ends=np.array(ends, np.int32), step_labels=np.array(labels)
+        )
+        for branch, (ends, labels) in zip(made.branches, steps, strict=True)
+    )
+    return dataclasses.replace(made, branches=branches)
+
+
+def stepped():
+    """A tree of two branches in three steps, one of them without a label."""
+    nan = float("nan")
+    return with_steps(tree(3, 4, 2), ([0, 3], [1.0, 0.25]), ([1], [nan]))
+
+
+def test_steps_are_written_as_the_layout_says():
+    plain = tree(2, 1)
+    shape = planning.fit_shape([plain, stepped()], rows=2, length=16, preferences=False)
+    assert shape.steps == 3
+    batch = packing.pack([plain, stepped()], [[0, 1]], dataclasses.replace(shape, steps=4))
+    np.testing.assert_array_equal(batch.step_end[0], [6, 9, 11, 0])
+    np.testing.assert_array_equal(batch.response_end[0], [2, 9, 11])
+    np.testing.assert_array_equal(batch.step_slot[0], [1, 1, 2, 0])
+    np.testing.assert_array_equal(batch.step_label[0], np.float32([1, 0.25, 0, 0]))
+    np.testing.assert_array_equal(batch.step_present[0], [True, True, True, False])
+    np.testing.assert_array_equal(batch.step_mask[0], [True, True, False, False])
+    assert not batch.step_present[1].any()
+    np.testing.assert_array_equal(
+        batch.by_response(np.array([[5.0, 6.0, 7.0, 8.0], [9.0] * 4])),
+        [[[0, 0, 0, 0], [5, 6, 0, 0], [7, 0, 0, 0]], np.zeros((3, 4))],
+    )
+    found = batch.by_response(batch.step_mask)
+    assert found.dtype == bool
+    np.testing.assert_array_equal(found[0, 1:], [[True, True, False, False], [False] * 4])
+
+
+def test_a_shape_without_steps_leaves_them_out():
+    shape = planning.fit_shape([tree(3, 4, 2)], rows=1, length=16, preferences=False)
+    batch = packing.pack([stepped()], [[0]], shape)
+    assert batch.step_end is batch.step_mask is None
+    with pytest.raises(ValueError, match="row 0 needs"):
+        packing.pack([stepped()], [[0]], dataclasses.replace(shape, steps=2))
+
+
+def test_steps_close_a_row():
+    trees = [stepped()] * 4
+    shape = planning.fit_shape(trees, rows=1, length=100, preferences=False)
+    sizes = packing.measure(trees, ask="none", preferences=False)
+    plan = planning.plan_rows(sizes, dataclasses.replace(shape, steps=7).capacity, np.arange(4))
+    assert plan == [[0, 1], [2, 3]]
+
+
+def test_splitting_takes_steps_along():
+    parts = packing.split(stepped(), 7)
+    assert [part.branches[0].step_ends.tolist() for part in parts] == [[0, 3], [1]]
+
+
 def test_missing_rows_are_empty_and_nothing_is_nan():
-    trees = [tree(2, 1, 1, ranks=(0, 1))]
+    nan = float("nan")
+    trees = [with_steps(tree(2, 1, 1, ranks=(0, 1)), ([0], [nan]), ([0], [nan]))]
     shape = planning.fit_shape(trees, rows=3, length=8, ask="all")
     batch = packing.pack(trees, [[0]], shape)
     assert (batch.comparison[1:] == -1).all()

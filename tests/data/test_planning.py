@@ -28,7 +28,7 @@ def forests(draw):
 
 def measured(lengths, rows, length):
     """Sizes of pairs that take `lengths` tokens, and a shape that only their tokens can fill."""
-    sizes = np.ones((len(lengths), 5), np.int64)
+    sizes = np.ones((len(lengths), len(packing.MEASURES)), np.int64)
     sizes[:, 0] = lengths
     many = len(lengths) * 10
     shape = PackShape(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import tempfile
@@ -28,7 +29,14 @@ def any_tree(draw):
     branches = []
     for ids in draw(st.lists(st.lists(IDS, min_size=1, max_size=6), min_size=1, max_size=4)):
         targets = draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)))
-        branches.append(Branch(np.array(ids, np.int32), np.array(targets)))
+        branch = Branch(np.array(ids, np.int32), np.array(targets))
+        if draw(st.booleans()):
+            ends = np.array(sorted(draw(st.sets(st.integers(0, len(ids) - 1)))), np.int32)
+            labels = draw(st.lists(st.floats(), min_size=len(ends), max_size=len(ends)))
+            branch = dataclasses.replace(
+                branch, step_ends=ends, step_labels=np.array(labels, float)
+            )
+        branches.append(branch)
 
     def per_branch(values):
         entries = st.lists(values, min_size=len(branches), max_size=len(branches))
@@ -49,9 +57,11 @@ def any_tree(draw):
 
 def contents(tree):
     """All of a tree in plain values that compare equal when they are, NaN included."""
-    arrays = [tree.prompt, *(a for b in tree.branches for a in (b.tokens, b.targets))]
+    arrays = [tree.prompt]
+    for b in tree.branches:
+        arrays += [b.tokens, b.targets, b.step_ends, b.step_labels]
     labels = (tree.ranks, tree.scores, tree.margin, tree.attributes, tree.reference_logps)
-    return [(array.dtype.name, array.tolist()) for array in arrays], repr(labels)
+    return [(array.dtype.name, repr(array.tolist())) for array in arrays], repr(labels)
 
 
 def small(count):
@@ -67,6 +77,17 @@ def test_trees_come_back_as_they_went_in(trees):
     stored = TreeStore.write(iter(trees))
     assert len(stored) == len(trees)
     assert [contents(tree) for tree in stored] == [contents(tree) for tree in trees]
+
+
+def test_stores_of_trees_without_steps_keep_their_key():
+    recorded = "da460949d52e002d4710161c98b25d0645dfdaef8693f05e79b86969677c5041"
+    assert TreeStore.write(small(7)).key() == recorded
+    (first, *others) = small(7)
+    branch = dataclasses.replace(
+        first.branches[0], step_ends=np.array([1], np.int32), step_labels=np.array([1.0])
+    )
+    labelled = dataclasses.replace(first, branches=(branch, *first.branches[1:]))
+    assert TreeStore.write([labelled, *others]).key() != recorded
 
 
 def test_a_store_is_read_like_a_list():

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxrm.data import formats, sources, tfds_builder
-from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.comparison import Comparison, Message, Step, last_text
 from jaxrm.data.sources import Source
 from jaxrm.errors import DataError
 
@@ -114,6 +114,11 @@ def comparisons(draw):
         turn = st.builds(lambda text: (Message("assistant", text),), texts)
         again = st.builds(lambda first, more: (*first, prompt[1], *more), turn, turn)
         responses = draw(st.tuples(*[turn | again] * count))
+    label = numbers | st.just(math.nan)
+    steps = tuple(
+        tuple(Step(end, draw(label)) for end in range(1, len(last_text(response)) + 1, 2))
+        for response in responses
+    )
     return Comparison(
         prompt,
         responses,
@@ -121,6 +126,7 @@ def comparisons(draw):
         scores=per_response(numbers),
         margin=draw(numbers),
         attributes=per_response(st.tuples(numbers, numbers | st.just(math.nan))),
+        steps=draw(st.sampled_from([None, steps])),
         subset=draw(texts),
         id=draw(texts.filter(bool)),
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrm.data.packing import PackShape
+from jaxrm.data.packing import Branch, PackShape, TokenTree, pack
 from jaxrm.errors import ModelFileError, OptionError
 from jaxrm.models import heads
 from jaxrm.models.heads import HeadConfig
@@ -58,6 +58,70 @@ def test_the_mlp_head_alternates_linear_and_relu(hidden, batch, layers):
     assert found.shape == (2, 5, 3)
     real = batch.response_mask
     np.testing.assert_allclose(found[real], expected[real], rtol=1e-5, atol=1e-6)
+
+
+def stepped(tree: TokenTree) -> TokenTree:
+    """The tree with two steps in every branch, the second without a label: at its first token and
+    at the last but one."""
+    return dataclasses.replace(
+        tree,
+        branches=tuple(
+            dataclasses.replace(
+                branch,
+                step_ends=np.array([0, len(branch.tokens) - 2], np.int32),
+                step_labels=np.array([1.0, np.nan]),
+            )
+            for branch in tree.branches
+        ),
+    )
+
+
+def test_a_steps_score_is_the_reward_of_the_response_that_ends_there():
+    rng = np.random.default_rng(8)
+    trees = [stepped(random_tree(rng, 5, (4, 3))), stepped(random_tree(rng, 4, (3, 6, 5)))]
+    shape = PackShape(rows=2, length=30, slots=5, steps=12)
+    model = small_model(CONFIG, HeadConfig())
+    batch = packed(trees, shape)
+    assert [len(set(row[row >= 0])) for row in batch.comparison] == [2, 0]  # both in one row
+    found = heads.steps_by_response(model, model.hidden(batch), batch)
+    assert found.dtype == jnp.float32
+    prefixes = [
+        TokenTree(tree.prompt, (Branch(branch.tokens[: end + 1], branch.targets[: end + 1]),))
+        for tree in trees
+        for branch in tree.branches
+        for end in branch.step_ends
+    ]
+    single = PackShape(rows=10, length=12, slots=1)
+    apart = pack(prefixes, [[i] for i in range(len(prefixes))], single)
+    expected = heads.rewards(model, model.hidden(apart), apart)[:, 0]
+    order = np.argsort(batch.response_index[0])
+    np.testing.assert_allclose(found[0, order, :2].ravel(), expected, rtol=1e-4, atol=1e-5)
+    assert (np.asarray(found)[:, :, 2:] == 0).all()
+    assert (np.asarray(found)[1] == 0).all()
+
+
+def test_steps_are_read_by_the_head_of_responses(hidden):
+    rng = np.random.default_rng(5)
+    shape = dataclasses.replace(SHAPE, steps=14)
+    batch = packed([stepped(random_tree(rng, 5, (4, 3))), random_tree(rng, 4, (2, 6, 2))], shape)
+    model = small_model(CONFIG, HeadConfig("mlp", hidden=7, outputs=3))
+    at_ends = dataclasses.replace(
+        batch,
+        step_end=batch.response_end,
+        step_slot=np.arange(5) * np.ones((2, 1), np.int32),
+        step_present=batch.response_mask,
+    )
+    np.testing.assert_array_equal(
+        heads.step_outputs(model, hidden, at_ends), heads.outputs(model, hidden, batch)
+    )
+    found = np.asarray(heads.step_outputs(model, hidden, batch))
+    assert (found[batch.step_present] != 0).all()
+    assert (found[~batch.step_present] == 0).all()
+    assert batch.step_present.sum() == 2 * batch.step_mask.sum() == 4
+    with pytest.raises(ModelFileError, match="has 3 outputs"):
+        heads.steps_by_response(model, hidden, batch)
+    with pytest.raises(ValueError, match="carries no steps"):
+        heads.step_outputs(model, hidden, dataclasses.replace(batch, step_end=None))
 
 
 def test_dropout_needs_a_key_and_keeps_the_mean(hidden, batch):
