@@ -12,25 +12,16 @@ from experiments import rrm as experiment
 from experiments.rrm import Config, Job
 from jaxrm.curate import rrm
 from jaxrm.data import packing, toy
-from jaxrm.data.chat import load_tokenizer
 from jaxrm.data.toy.samples import answers, question
 from jaxrm.errors import OptionError
 from jaxrm.evaluate.packed import pair_shape
-from jaxrm.models import families, heads, hub, transformer
+from jaxrm.models import heads
+from tests.study.small_base import small_base
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 8, "num_hidden_layers": 1}
-    sizes |= {"num_attention_heads": 1, "num_key_value_heads": 1}
-    config = json.loads((toy.TOKENIZER / "config.json").read_text()) | sizes
-    directory = tmp_path_factory.mktemp("base") / "export"
-    hub.save(
-        transformer.create(families.read(config), None, seed=0),
-        directory,
-        load_tokenizer(toy.TOKENIZER),
-    )
-    return directory
+    return small_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

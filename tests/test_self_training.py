@@ -11,23 +11,13 @@ import pytest
 from experiments import self_training as experiment
 from experiments.self_training import Config
 from jaxrm.data import toy
-from jaxrm.data.chat import load_tokenizer
 from jaxrm.errors import OptionError
-from jaxrm.models import families, hub, transformer
+from tests.study.small_base import small_base
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 8, "num_hidden_layers": 1}
-    sizes |= {"num_attention_heads": 1, "num_key_value_heads": 1}
-    config = json.loads((toy.TOKENIZER / "config.json").read_text()) | sizes
-    directory = tmp_path_factory.mktemp("base") / "export"
-    hub.save(
-        transformer.create(families.read(config), None, seed=0),
-        directory,
-        load_tokenizer(toy.TOKENIZER),
-    )
-    return directory
+    return small_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import pytest
 
 from experiments import warm
 from experiments.warm import BASELINE, METHODS, Config
-from jaxrm.data import chat, toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError, OptionError
 from jaxrm.evaluate.packed import Packed
-from jaxrm.models import families, hub, transformer, uncertainty
+from jaxrm.models import uncertainty
 from jaxrm.study.lab import Lab
 from jaxrm.train.short import Point
+from tests.study.small_base import small_base
 
 SMALL = {
     "seeds": 2,
@@ -33,13 +33,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 8, "num_hidden_layers": 1}
-    sizes |= {"num_attention_heads": 1, "num_key_value_heads": 1}
-    config = json.loads((toy.TOKENIZER / "config.json").read_text()) | sizes
-    directory = tmp_path_factory.mktemp("base") / "export"
-    model = transformer.create(families.read(config), None, seed=0)
-    hub.save(model, directory, chat.load_tokenizer(toy.TOKENIZER))
-    return directory
+    return small_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
