@@ -2,7 +2,7 @@
 
 An entry says how a method trains (`jaxrm.study.method`) and which strengths it chooses from; what
 its strength is, says its line. Where a method needs more than pairs, the function beside it makes
-that of the task's comparisons.
+that of the task's comparisons; where it has an experiment of its own, its loss stands there.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import grm_gemma
+from experiments.haf import dpo, haf, implicit_rewards
+from experiments.rrm import rrm_loss
+from experiments.study_grm_methods import grm
 from jaxrm.curate import rrm
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import PackedBatch
 from jaxrm.evaluate.packed import Packed
-from jaxrm.losses import generation, preference, ranking, regularizers
+from jaxrm.losses import preference, ranking, regularizers
 from jaxrm.models import average, heads, uncertainty
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel
-from jaxrm.reading import Reading
 from jaxrm.study.method import Method, Task, Trained, one
 from jaxrm.study.recipe import PairLoss, Recipe, pairwise
 from jaxrm.train.terms import BatchTerm, LossFn, Term, Terms, reward_monitors
@@ -70,61 +71,6 @@ def positive(strength: float) -> LossFn:
     return loss_fn
 
 
-# Text beside the rewards: GRM's family
-
-
-def grm(strength: float, *, regularizer: str) -> LossFn:
-    """(1 - strength) Bradley-Terry + strength text generation."""
-    cfg = grm_gemma.Config(regularizer=regularizer, alpha=strength)
-    return functools.partial(grm_gemma.loss_fn, name="grm", cfg=cfg)
-
-
-def haf(strength: float) -> LossFn:
-    """HaF-RM (arXiv 2407.04185): Bradley-Terry + strength DPO, both on one trunk."""
-
-    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-        hidden = model.hidden(batch)
-        rewards = heads.rewards(model, hidden, batch, rng)
-        plain = preference.bradley_terry(*batch.pairs(rewards))
-        policy = policy_loss(heads.response_logps(model, hidden, batch), batch, BETA)
-        return {
-            "reward": Term(1.0, plain, pair_weights(batch)),
-            "policy": Term(strength, policy, pair_weights(batch)),
-            **reward_monitors(rewards, batch),
-        }
-
-    return loss_fn
-
-
-BETA = 0.1
-"""DPO's tie to the base, in HaF."""
-
-
-def policy_loss(logps: jax.Array, batch: PackedBatch, beta: float) -> jax.Array:
-    """DPO's loss of every pair."""
-    return generation.dpo(*batch.pairs(logps), *batch.pairs(batch.reference_logps), beta)
-
-
-def dpo(strength: float) -> LossFn:
-    """DPO alone: the policy is the reward model."""
-
-    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-        logps = heads.response_logps(model, model.hidden(batch), batch)
-        return {"policy": Term(1.0, policy_loss(logps, batch, strength), pair_weights(batch))}
-
-    return loss_fn
-
-
-def implicit(strength: float) -> Reading:
-    """strength x (log-prob less the base's), for each response."""
-    return functools.partial(_implicit, beta=strength)
-
-
-def _implicit(model: RewardModel, hidden: jax.Array, batch: PackedBatch, beta: float) -> jax.Array:
-    logps = heads.response_logps(model, hidden, batch)
-    return generation.implicit_rewards(logps, batch.reference_logps, beta)
-
-
 # Heads of several outputs
 
 
@@ -149,12 +95,8 @@ def odin(strength: float) -> LossFn:
     return loss_fn
 
 
-def quality_alone(strength: float) -> Reading:
-    """ODIN's first output."""
-    return _quality
-
-
-def _quality(model: RewardModel, hidden: jax.Array, batch: PackedBatch) -> jax.Array:
+def quality_alone(model: RewardModel, hidden: jax.Array, batch: PackedBatch) -> jax.Array:
+    """ODIN's first output, for each response."""
     return heads.outputs(model, hidden, batch)[..., 0]
 
 
@@ -185,12 +127,8 @@ def bottleneck(strength: float) -> LossFn:
     return loss_fn
 
 
-def decoded(strength: float) -> Reading:
-    """InfoRM's reward from the code's mean, without noise."""
-    return _decoded
-
-
-def _decoded(model: RewardModel, hidden: jax.Array, batch: PackedBatch) -> jax.Array:
+def decoded(model: RewardModel, hidden: jax.Array, batch: PackedBatch) -> jax.Array:
+    """InfoRM's reward from the code's mean, without noise, for each response."""
     outputs = heads.outputs(model, hidden, batch)
     return jnp.mean(outputs[..., :CODE], axis=-1) * CODE**0.5
 
@@ -212,23 +150,6 @@ def with_magnitudes(task: Task) -> list[Comparison]:
 def augmented(task: Task) -> list[Comparison]:
     """RRM's (arXiv 2409.13156) pool: every pair, and fourteen made of it and of two others."""
     return [*task.comparisons, *rrm.augment(task.comparisons, task.seed)]
-
-
-def with_ties(strength: float | None) -> LossFn:
-    """Bradley-Terry on ordered pairs and RRM's neutral loss on ties, all weighing alike."""
-
-    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-        rewards = heads.rewards(model, model.hidden(batch), batch, rng)
-        first, second = (batch.groups(rewards)[..., k] for k in (0, 1))
-        ranks = batch.groups(batch.response_rank)
-        tied = batch.group_mask[..., 1] & (ranks[..., 0] == ranks[..., 1])
-        values = [preference.bradley_terry(*batch.pairs(rewards))]
-        values.append(regularizers.neutral(first, second))
-        weights = jnp.concatenate([pair_weights(batch), tied], axis=1)
-        reward = Term(1.0, jnp.concatenate(values, axis=1), weights)
-        return {"reward": reward, **reward_monitors(rewards, batch)}
-
-    return loss_fn
 
 
 RANKED = 4
@@ -392,8 +313,10 @@ METHODS: dict[str, Method] = {
     # DPO's coefficient
     "haf": Method(one(Recipe(haf, ask="all"), references=True), (0.1, 0.2, 0.4)),
     # beta
-    "dpo": Method(one(Recipe(dpo, ask="all"), references=True, reading=implicit), (0.03, 0.1, 0.3)),
-    "rrm": Method(one(Recipe(with_ties), augmented)),
+    "dpo": Method(
+        one(Recipe(dpo, ask="all"), references=True, reading=implicit_rewards), (0.03, 0.1, 0.3)
+    ),
+    "rrm": Method(one(Recipe(rrm_loss), augmented)),
     "ensemble": Method(ensemble),
     "warm": Method(warm),
 }

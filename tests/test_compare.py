@@ -111,21 +111,6 @@ def test_rankings_torn_apart_are_all_their_ordered_pairs(base):
     assert len({p.id for p in pairs}) == 2
 
 
-def test_rrm_s_loss_weighs_ordered_and_tied_pairs_alike(base):
-    lab = Lab(base, rows=1, length=64)
-    pair = Comparison("a b", (" c", " d"), ranks=(0, 1))
-    tie = dataclasses.replace(pair, ranks=(0, 0))
-    batch = packing.pack(lab.trees([pair, tie]), [[0, 1]], lab.shape(compare_methods.Recipe()))
-    start = lab.start(0)
-    model = transformer.merge(start.structure, start.params)
-    term = compare_methods.with_ties(None)(model, batch, jax.random.key(0))["reward"]
-    assert float(term.weights.sum()) == 2
-    gap = float(np.diff(compare_methods.heads.rewards(model, model.hidden(batch), batch)[0, :2])[0])
-    by_hand = [np.log1p(np.exp(gap)), (np.log1p(np.exp(gap)) + np.log1p(np.exp(-gap))) / 2]
-    found = sorted(np.asarray(term.values)[np.asarray(term.weights) > 0])
-    np.testing.assert_allclose(found, sorted(by_hand), rtol=1e-5)
-
-
 # The stages
 
 

@@ -27,7 +27,7 @@ from jaxrm.evaluate.statistics import Paired, holm, minimum_detectable_effect, p
 from jaxrm.markdown import table
 from jaxrm.study import charts
 from jaxrm.study.records import Choices, Record, Trial, standard_error
-from jaxrm.study.tables import PERCENT, cell
+from jaxrm.study.tables import PERCENT, cell, trials_table
 
 BUDGETS = {"labels": "equal labels", "flops": "equal training FLOPs"}
 
@@ -64,21 +64,32 @@ def cells(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, dict[int
     return found
 
 
+def differences(
+    runs: Mapping[str, Mapping[int, Record]], baseline: str, split: str, figure: str
+) -> dict[str, np.ndarray]:
+    """Each other method's figure less the baseline's, float64 [seeds that both have]."""
+
+    def value(method: str, seed: int) -> float:
+        return runs[method][seed]["splits"][split][figure]
+
+    return {
+        method: np.array(
+            [
+                value(method, seed) - value(baseline, seed)
+                for seed in sorted(of_method.keys() & runs[baseline].keys())
+            ]
+        )
+        for method, of_method in runs.items()
+        if method != baseline
+    }
+
+
 def gains(
     runs: Mapping[str, Mapping[int, Record]], baseline: str, split: str, figure: str
 ) -> dict[str, Paired | None]:
     """Each other method's gain over the seeds that both have; None with fewer than two."""
-    found = {}
-    for method, of_method in runs.items():
-        if method == baseline:
-            continue
-        seeds = sorted(of_method.keys() & runs[baseline].keys())
-        differences = [
-            of_method[seed]["splits"][split][figure] - runs[baseline][seed]["splits"][split][figure]
-            for seed in seeds
-        ]
-        found[method] = paired(differences) if len(differences) > 1 else None
-    return found
+    found = differences(runs, baseline, split, figure)
+    return {name: paired(each) if len(each) > 1 else None for name, each in found.items()}
 
 
 def ranking(
@@ -197,20 +208,12 @@ def in_words(runs: Sequence[Run]) -> dict[str, str]:
 def detectable(runs: Mapping[str, Mapping[int, Record]], baseline: str, figure: str) -> float:
     """The gain that the test would find in four of five repetitions, by the median deviation over
     methods of what was gained; infinite with too few seeds."""
-    split = _splits(runs)[0]
-    deviations, count = [], []
-    for method, of_method in runs.items():
-        seeds = sorted(of_method.keys() & runs[baseline].keys())
-        if method != baseline and len(seeds) > 1:
-            differences = [
-                of_method[s]["splits"][split][figure] - runs[baseline][s]["splits"][split][figure]
-                for s in seeds
-            ]
-            deviations.append(np.std(differences, ddof=1))
-            count.append(len(seeds))
-    if not deviations:
+    found = differences(runs, baseline, _splits(runs)[0], figure).values()
+    several = [each for each in found if len(each) > 1]
+    if not several:
         return np.inf
-    return minimum_detectable_effect(float(np.median(deviations)), min(count))
+    deviation = np.median([each.std(ddof=1) for each in several])
+    return minimum_detectable_effect(float(deviation), min(map(len, several)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -267,7 +270,7 @@ def write(runs: Mapping[str, Run], page: Path, *, title: str) -> None:
             shown.append(chart)
     for name, run in runs.items():
         if any(len(choice["trials"]) > 1 for choice in run.choices.values()):
-            parts += [f"## {name}: trials", _trials(run.choices)]
+            parts += [f"## {name}: trials", TRIALS, trials_table(run.choices)]
     for chart in shown:
         with files.replacing(page.parent / "figures" / f"{chart.name}.svg") as draft:
             draft.write_text(chart.svg, "utf-8")
@@ -298,19 +301,9 @@ better and worse are said below .05. Cost: useful training FLOPs, as a multiple 
 training on the same comparisons."""
 
 
-def _trials(choices: Choices) -> str:
-    rows = []
-    for method, choice in choices.items():
-        for tried in choice["trials"]:
-            error = tried["standard_error"]
-            spread = "" if error is None else f" ± {100 * error:.1f}"
-            chosen = "chosen" if Trial.of(tried) == Trial.of(choice) else ""
-            rows.append([method, Trial.of(tried), f"{100 * tried['mean']:.1f}{spread}", chosen])
-    text = (
-        "Accuracy on `val`, %, of every trial; its labels are as noisy as training's. The best "
-        "mean was chosen, and no other split was looked at."
-    )
-    return f"{text}\n\n{table(['method', 'trial', 'val', ''], rows, left=2)}"
+TRIALS = """\
+Accuracy on `val`, %, of every trial; its labels are as noisy as training's. The best mean was
+chosen, and no other split was looked at."""
 
 
 def _splits(runs: Mapping[str, Mapping[int, Record]]) -> list[str]:

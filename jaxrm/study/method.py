@@ -145,21 +145,20 @@ def one(
     recipe: Recipe,
     prepare: Callable[[Task], Sequence[Comparison]] | None = None,
     *,
-    reading: Callable[[float | None], Reading] | None = None,
+    reading: Reading = heads.rewards,
     **options: Any,
 ) -> Callable[[Task], Trained]:
     """One model trained by a recipe.
 
     Args:
       prepare: what it trains on; the task's comparisons without it.
-      reading: by strength, what it scores with; its rewards without it.
+      reading: what it scores with.
       options: of `Task.fit`; `references` holds for scoring too.
     """
 
     def train(task: Task) -> Trained:
         model = task.fit(recipe, None if prepare is None else prepare(task), **options)
-        read = heads.rewards if reading is None else reading(task.strength)
-        return Trained(model.scores(read, options.get("references", False)), [model])
+        return Trained(model.scores(reading, options.get("references", False)), [model])
 
     return train
 

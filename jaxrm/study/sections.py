@@ -23,7 +23,6 @@ from jaxrm.study.records import (
     Condition,
     Record,
     Study,
-    Trial,
     common,
     drift,
     lacking,
@@ -32,7 +31,15 @@ from jaxrm.study.records import (
     scores,
     stopped,
 )
-from jaxrm.study.tables import PERCENT, POINTS, SHARE, cell, comparison, verdict_table
+from jaxrm.study.tables import (
+    PERCENT,
+    POINTS,
+    SHARE,
+    cell,
+    comparison,
+    trials_table,
+    verdict_table,
+)
 
 NO_RECORDS = "Left out: there are no records of this part."
 
@@ -299,18 +306,11 @@ def frozen(study: Study, main: Condition) -> Section:
 
 def screen(choices: Choices) -> Section:
     """All trials of all methods, and which was chosen."""
-    rows = []
-    for method, choice in choices.items():
-        for tried in choice["trials"]:
-            error = tried["standard_error"]
-            spread = "" if error is None else f" ± {100 * error:.1f}"
-            chosen = "chosen" if Trial.of(tried) == Trial.of(choice) else ""
-            rows.append([method, Trial.of(tried), f"{100 * tried['mean']:.1f}{spread}", chosen])
     text = (
         "Accuracy on `val`, %, of every trial of the screen, on another lexicon than the "
         "report's. The best mean was chosen, and no other split was looked at."
     )
-    return Section("Trials", f"{text}\n\n{table(['method', 'trial', 'val', ''], rows, left=2)}")
+    return Section("Trials", f"{text}\n\n{trials_table(choices)}")
 
 
 def inventory(study: Study, records: Sequence[Record]) -> Section:

@@ -9,7 +9,17 @@ import numpy as np
 from jaxrm.evaluate.statistics import Paired
 from jaxrm.markdown import table
 from jaxrm.study.claims import Claim
-from jaxrm.study.records import SPLITS, VARIANTS, Runs, common, macro, scores, standard_error
+from jaxrm.study.records import (
+    SPLITS,
+    VARIANTS,
+    Choices,
+    Runs,
+    Trial,
+    common,
+    macro,
+    scores,
+    standard_error,
+)
 
 Form = tuple[int, str]
 """What a number in a table is multiplied by, and its format."""
@@ -65,3 +75,15 @@ def verdict_table(by_condition: Mapping[str, Sequence[Claim]]) -> str:
 def _interval(gain: Paired) -> str:
     low, high = (f"{100 * end:+.2f}".replace("inf", "∞") for end in (gain.low, gain.high))
     return f"{low} to {high}"
+
+
+def trials_table(choices: Choices) -> str:
+    """Every trial of every method with its accuracy on `val`, the chosen ones marked."""
+    rows = []
+    for method, choice in choices.items():
+        for tried in choice["trials"]:
+            error = tried["standard_error"]
+            spread = "" if error is None else f" ± {100 * error:.1f}"
+            chosen = "chosen" if Trial.of(tried) == Trial.of(choice) else ""
+            rows.append([method, Trial.of(tried), f"{100 * tried['mean']:.1f}{spread}", chosen])
+    return table(["method", "trial", "val", ""], rows, left=2)
