@@ -27,7 +27,7 @@ from jaxrm.models import average, heads, uncertainty
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel
 from jaxrm.study.method import Method, Task, Trained, one
-from jaxrm.study.recipe import PairLoss, Recipe, pairwise
+from jaxrm.study.recipe import PairLoss, Recipe, Regularize, beside, pairwise
 from jaxrm.train.terms import BatchTerm, LossFn, Term, Terms, reward_monitors
 
 
@@ -36,22 +36,9 @@ def pairs(loss: PairLoss) -> Recipe:
     return Recipe(pairwise(loss))
 
 
-def beside(regularize) -> Recipe:
-    """Bradley-Terry and one term more, regularize(rewards, batch, strength)."""
-
-    def at(strength: float) -> LossFn:
-        def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-            rewards = heads.rewards(model, model.hidden(batch), batch, rng)
-            plain = preference.bradley_terry(*batch.pairs(rewards))
-            return {
-                "reward": Term(1.0, plain, pair_weights(batch)),
-                "regularizer": regularize(rewards, batch, strength),
-                **reward_monitors(rewards, batch),
-            }
-
-        return loss_fn
-
-    return Recipe(at)
+def with_term(regularize: Regularize) -> Recipe:
+    """The recipe of Bradley-Terry and one term more."""
+    return Recipe(beside(regularize))
 
 
 def pair_weights(batch: PackedBatch) -> jax.Array:
@@ -280,15 +267,15 @@ METHODS: dict[str, Method] = {
     # the coefficient, here and in the next four
     "positive": Method(one(Recipe(positive)), (0.01, 0.1, 1.0)),
     "bsr": Method(
-        one(beside(lambda r, b, s: BatchTerm(s, regularizers.sum_to_zero(r, b.response_mask)))),
+        one(with_term(lambda r, b, s: BatchTerm(s, regularizers.sum_to_zero(r, b.response_mask)))),
         (0.01, 0.1, 1.0),
     ),
     "centering": Method(
-        one(beside(lambda r, b, s: _pairs_of(b, regularizers.centering(*b.pairs(r)), s))),
+        one(with_term(lambda r, b, s: _pairs_of(b, regularizers.centering(*b.pairs(r)), s))),
         (0.001, 0.01, 0.1),
     ),
     "score_l2": Method(
-        one(beside(lambda r, b, s: Term(s, regularizers.score_l2(r), b.response_mask))),
+        one(with_term(lambda r, b, s: Term(s, regularizers.score_l2(r), b.response_mask))),
         (0.001, 0.01, 0.1),
     ),
     "odin": Method(

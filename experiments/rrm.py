@@ -81,7 +81,7 @@ from jaxrm.models import heads, hub
 from jaxrm.models.transformer import RewardModel
 from jaxrm.study.lab import Lab
 from jaxrm.study.outcome import estimate, interval, leave, spread
-from jaxrm.study.recipe import Recipe, pairwise
+from jaxrm.study.recipe import Recipe, beside, pairwise
 from jaxrm.train.rundir import open_run
 from jaxrm.train.sweep import Record, sweep
 from jaxrm.train.terms import BatchTerm, LossFn, Term, Terms, reward_monitors
@@ -151,20 +151,10 @@ def rrm_loss(strength: float | None) -> LossFn:
     return loss_fn
 
 
-def bsr_loss(strength: float) -> LossFn:
+@beside
+def bsr_loss(rewards, batch: PackedBatch, strength: float) -> BatchTerm:
     """Bradley-Terry + strength x the square of the batch's mean reward."""
-
-    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-        rewards = heads.rewards(model, model.hidden(batch), batch, rng)
-        values = preference.bradley_terry(*batch.pairs(rewards))
-        level = regularizers.sum_to_zero(rewards, batch.response_mask)
-        return {
-            "reward": Term(1.0, values, batch.pair_weight * batch.pair_mask),
-            "level": BatchTerm(strength, level),
-            **reward_monitors(rewards, batch),
-        }
-
-    return loss_fn
+    return BatchTerm(strength, regularizers.sum_to_zero(rewards, batch.response_mask))
 
 
 @pairwise

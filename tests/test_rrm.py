@@ -86,7 +86,7 @@ def test_bsr_and_pcrm_by_hand(monkeypatch, world):
     )
     trees = experiment.Lab(toy.TOKENIZER).trees(world.comparisons("train", 1))
     batch = packing.pack(trees, [[0]], pair_shape(2, 160, "none"))
-    level = experiment.bsr_loss(0.3)(Hidden, batch, None)["level"]
+    level = experiment.bsr_loss(0.3)(Hidden, batch, None)["regularizer"]
     assert (level.coefficient, float(level.value)) == (0.3, 0.25)
     lengths = [int(branch.targets.sum()) for branch in trees[0].branches]
     target = 2.0 / (min(lengths) / max(lengths) + 0.001)

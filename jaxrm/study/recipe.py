@@ -20,7 +20,7 @@ from jaxrm.losses import preference
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
 from jaxrm.train.state import Trainable
-from jaxrm.train.terms import LossFn, Term, Terms, reward_monitors
+from jaxrm.train.terms import BatchTerm, LossFn, Term, Terms, reward_monitors
 
 CLIP = 5.0
 """Largest norm of a gradient."""
@@ -30,6 +30,9 @@ PairLoss = Callable[
     Float[Array, "rows pairs"],
 ]
 """(chosen rewards, rejected rewards, batch, strength) -> one loss per pair."""
+
+Regularize = Callable[[Float[Array, "rows slots"], PackedBatch, float | None], Term | BatchTerm]
+"""(rewards, batch, strength) -> what a loss adds to Bradley-Terry."""
 
 
 def adam(
@@ -64,6 +67,24 @@ def pairwise(loss: PairLoss) -> Callable[[float | None], LossFn]:
             values = loss(*batch.pairs(rewards), batch, strength)
             reward = Term(1.0, values, batch.pair_weight * batch.pair_mask)
             return {"reward": reward, **reward_monitors(rewards, batch)}
+
+        return loss_fn
+
+    return at
+
+
+def beside(regularize: Regularize) -> Callable[[float | None], LossFn]:
+    """The loss functions, by strength, of Bradley-Terry and one term more."""
+
+    def at(strength: float | None) -> LossFn:
+        def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
+            rewards = heads.rewards(model, model.hidden(batch), batch, rng)
+            values = preference.bradley_terry(*batch.pairs(rewards))
+            return {
+                "reward": Term(1.0, values, batch.pair_weight * batch.pair_mask),
+                "regularizer": regularize(rewards, batch, strength),
+                **reward_monitors(rewards, batch),
+            }
 
         return loss_fn
 
