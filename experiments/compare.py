@@ -252,12 +252,12 @@ def run(job: Job, base: Path) -> Record:
     """Trains from the base at `base`, measures, and returns the record."""
     lab, condition = Lab(base, length=job.length), job.condition
     methods = METHODS if job.of == "pairs" else RANKINGS
-    comparisons = condition.data.draw("train", condition.pairs, job.seed)
+    data = packed(lab, condition.data, "train", condition.pairs, job.seed)
     # One Bradley-Terry training, on what a row holds: the unit of all costs.
-    unit = condition.epochs * lab.flops(Recipe(), lab.fitting(lab.trees(comparisons)))
+    unit = condition.epochs * lab.flops(Recipe(), lab.fitting(data.trees))
     task = Task(
         lab,
-        comparisons,
+        data,
         packed(lab, condition.data, "val", STANDARDISED_ON, job.seed),
         rate=job.trial.learning_rate,
         strength=job.trial.strength,
@@ -268,8 +268,8 @@ def run(job: Job, base: Path) -> Record:
     trained = methods[job.method].train(task)
     figures = {}
     for split, n in job.splits:
-        data = packed(lab, condition.data, split, n, job.seed)
-        figures[split] = order_of(trained.scores(data), data.comparisons)
+        held_out = packed(lab, condition.data, split, n, job.seed)
+        figures[split] = order_of(trained.scores(held_out), held_out.comparisons)
     models = trained.models
     return {
         "method": job.method,
@@ -287,7 +287,7 @@ def run(job: Job, base: Path) -> Record:
 
 @functools.lru_cache(maxsize=16)
 def packed(lab: Lab, data: Toy | Files, split: str, n: int, seed: int) -> Packed:
-    """What is measured on, once for all methods of a seed."""
+    """What is trained or measured on, once for all methods of a seed."""
     return lab.pack(data.draw(split, n, seed))
 
 

@@ -126,17 +126,17 @@ def decoded(model: RewardModel, hidden: jax.Array, batch: PackedBatch) -> jax.Ar
 def with_magnitudes(task: Task) -> list[Comparison]:
     """Each pair with how much better its annotator finds the chosen one: 1, 2 or 3, by the third
     that its difference of grades falls into; the sign of that difference is not told."""
-    gaps = np.array([abs(c.scores[0] - c.scores[1]) for c in task.comparisons])
+    gaps = np.array([abs(c.scores[0] - c.scores[1]) for c in task.data.comparisons])
     magnitudes = 1 + np.searchsorted(np.quantile(gaps, [1 / 3, 2 / 3]), gaps)
     return [
         dataclasses.replace(c, margin=float(m))
-        for c, m in zip(task.comparisons, magnitudes, strict=True)
+        for c, m in zip(task.data.comparisons, magnitudes, strict=True)
     ]
 
 
 def augmented(task: Task) -> list[Comparison]:
     """RRM's (arXiv 2409.13156) pool: every pair, and fourteen made of it and of two others."""
-    return [*task.comparisons, *rrm.augment(task.comparisons, task.seed)]
+    return [*task.data.comparisons, *rrm.augment(task.data.comparisons, task.seed)]
 
 
 RANKED = 4
@@ -169,7 +169,7 @@ def apart(task: Task) -> list[Comparison]:
             scores=None,
             id=f"{ranking.id}-{better}-{worse}",
         )
-        for ranking in task.comparisons
+        for ranking in task.data.comparisons
         for better, worse in itertools.permutations(range(len(ranking.responses)), 2)
         if ranking.ranks[better] < ranking.ranks[worse]
     ]

@@ -93,7 +93,7 @@ def test_a_second_budget_is_no_more_work_than_the_baseline_s(base):
 def task(base, comparisons):
     lab = Lab(base)
     validation = lab.pack(comparisons)
-    return Task(lab, comparisons, validation, 1e-2, None, 1, 0)
+    return Task(lab, lab.pack(comparisons), validation, 1e-2, None, 1, 0)
 
 
 def test_magnitudes_are_thirds_of_the_difference_of_grades_whatever_its_sign(base):
@@ -106,7 +106,7 @@ def test_magnitudes_are_thirds_of_the_difference_of_grades_whatever_its_sign(bas
 
 def test_rankings_torn_apart_are_all_their_ordered_pairs(base):
     ranked = Comparison("p", ("c", "a", "b"), ranks=(2, 0, 0), id="r")
-    pairs = compare_methods.apart(dataclasses.replace(task(base, []), comparisons=[ranked]))
+    pairs = compare_methods.apart(task(base, [ranked]))
     assert [(p.responses, p.ranks) for p in pairs] == [(("a", "c"), (0, 1)), (("b", "c"), (0, 1))]
     assert len({p.id for p in pairs}) == 2
 

@@ -62,15 +62,15 @@ class Task:
 
     Attributes:
       lab: the base, its head, and the shape of batches.
-      comparisons: to train on.
-      validation: labelled as they are, of other prompts.
+      data: to train on.
+      validation: labelled as it is, of other prompts.
       rate, strength: the trial.
       epochs, seed: of training.
       flops: how much work the whole training may be; without it, it is all of its epochs.
     """
 
     lab: Lab
-    comparisons: Sequence[Comparison]
+    data: Packed
     validation: Packed
     rate: float
     strength: float | None
@@ -90,7 +90,7 @@ class Task:
         rate: float | None = None,
         seed: int | None = None,
     ) -> Model:
-        """A model trained on the task's comparisons, or on others made of them.
+        """A model trained on the task's data, or on comparisons made of it.
 
         Args:
           head: another than the lab's.
@@ -100,8 +100,12 @@ class Task:
           rate, seed: others than the task's.
         """
         lab = self.lab if head is None else dataclasses.replace(self.lab, head=head)
-        given = self.comparisons if comparisons is None else comparisons
-        every = lab.with_references(lab.pack(given, "all")) if references else lab.trees(given)
+        if comparisons is None:
+            every = referenced(lab, self.data).trees if references else self.data.trees
+        elif references:
+            every = lab.with_references(lab.pack(comparisons, "all"))
+        else:
+            every = lab.trees(comparisons)
         trees = lab.fitting(every)
         seed = self.seed if seed is None else seed
         steps = lab.steps(recipe, trees, self.epochs, seed)
@@ -151,7 +155,7 @@ def one(
     """One model trained by a recipe.
 
     Args:
-      prepare: what it trains on; the task's comparisons without it.
+      prepare: what it trains on; the task's data without it.
       reading: what it scores with.
       options: of `Task.fit`; `references` holds for scoring too.
     """
@@ -166,5 +170,5 @@ def one(
 @functools.lru_cache(maxsize=32)
 def referenced(lab: Lab, data: Packed) -> Packed:
     """The same comparisons with the base's log-probs of every response, and all their targets."""
-    trees = lab.with_references(lab.pack(data.comparisons, "all"))
+    trees = lab.with_references(lab.pack_trees(data.comparisons, data.trees, "all"))
     return lab.pack_trees(data.comparisons, trees, "all")
