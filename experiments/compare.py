@@ -73,6 +73,8 @@ class Config:
     """What an earlier run chose: measure it on fresh seeds at every condition, and tune nothing."""
     report: tuple[Path, ...] = ()
     """Write the page again from directories with a run's records.jsonl and choices.json."""
+    against: str | None = None
+    """With --report: the method that gains are measured against; Bradley-Terry without it."""
     methods_page: Path | None = None
     """With --report: a page of methods whose column `measured` is filled."""
     page: Path | None = None
@@ -105,6 +107,8 @@ class Config:
         require(self.workers is None or self.workers >= 1, "--workers", "at least 1", self.workers)
         if bool(self.data) != bool(self.eval):
             raise OptionError("--data and --eval go together: name sources for both or for neither")
+        if self.against and not self.report:
+            raise OptionError("--against is for --report: runs are measured against the baseline")
         if self.data and self.of == "rankings":
             raise OptionError("--of rankings is for the toy world")
         unknown = set(self.methods.split(",")) - {"", *self.known}
@@ -297,7 +301,7 @@ def packed(lab: Lab, data: Toy | Files, split: str, n: int, seed: int) -> Packed
 def main(cfg: Config) -> None:
     """Tunes and measures, or measures what was chosen, and writes the page."""
     if cfg.report:
-        show({path.name: kept_run(path) for path in cfg.report}, cfg)
+        show({path.name: kept_run(path, cfg.against) for path in cfg.report}, cfg)
         return
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     base = cfg.base or toy.shipped_base()
@@ -313,7 +317,7 @@ def main(cfg: Config) -> None:
     show({"Methods": run}, cfg)
 
 
-def kept_run(directory: Path) -> Run:
+def kept_run(directory: Path, against: str | None = None) -> Run:
     """What a run left in a directory.
 
     The toy's families weigh alike, the rows of files do.
@@ -321,7 +325,7 @@ def kept_run(directory: Path) -> Run:
     records = [json.loads(line) for line in _read(directory / "records.jsonl").splitlines()]
     choices = json.loads(_read(directory / "choices.json"))
     figure = "macro" if records and Toy.splits[0] in records[0]["splits"] else "accuracy"
-    return Run(records, choices, figure)
+    return Run(records, choices, figure, against)
 
 
 def tables(runs: Mapping[str, Run]) -> str:

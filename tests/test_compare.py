@@ -158,6 +158,8 @@ def test_from_tuning_to_a_confirmation_and_nothing_twice(monkeypatch, tmp_path, 
     assert text.count("## confirmed: ") == 7
     gain = results[records[0]["condition"]]["labels"]["bsr"]["gain"]["mean"]
     assert f"| BSR `bsr` | {100 * gain:+.2f} (too few seeds; 2 seeds) |" in methods.read_text()
+    compare.main(Config(report=both[1:], page=copy, against="bsr"))
+    assert f"{-100 * gain:+.2f}" in copy.read_text()
 
 
 def test_files_are_split_by_prompt_and_measured_whole(tmp_path, base):
@@ -192,6 +194,8 @@ def test_files_are_split_by_prompt_and_measured_whole(tmp_path, base):
 def test_what_cannot_be_compared_is_refused(tmp_path, base):
     with pytest.raises(OptionError, match="magic is not among bt,"):
         Config(methods="bt,magic")
+    with pytest.raises(OptionError, match="--against is for --report"):
+        Config(against="bsr")
     with pytest.raises(OptionError, match="go together"):
         Config(data=("x.jsonl",))
     with pytest.raises(OptionError, match="toy world"):

@@ -224,22 +224,26 @@ class Run:
       records: of all that it measured; the first one is of the baseline.
       choices: of the trials, each with what was tried.
       figure: which of a split's figures is compared, macro or accuracy.
+      against: the method that the others are measured by; that of the first record without it.
 
-    Raises DataError without records.
+    Raises DataError without records, or without any of that method.
     """
 
     records: Sequence[Record]
     choices: Choices
     figure: str = "macro"
+    against: str | None = None
 
     def __post_init__(self):
         if not self.records:
             raise DataError("there are no records to show")
+        if self.baseline not in {record["method"] for record in self.records}:
+            raise DataError(f"there is no record of {self.baseline}")
 
     @property
     def baseline(self) -> str:
         """The method that the others are measured by."""
-        return self.records[0]["method"]
+        return self.records[0]["method"] if self.against is None else self.against
 
 
 def write(runs: Mapping[str, Run], page: Path, *, title: str) -> None:

@@ -74,6 +74,14 @@ def test_two_records_of_one_run_are_refused(records):
         contest.cells([*records, records[0]])
     with pytest.raises(DataError, match="no records"):
         contest.Run([], {})
+    with pytest.raises(DataError, match="no record of sideways"):
+        contest.Run(records, {}, against="sideways")
+
+
+def test_gains_can_be_measured_against_another_method(records):
+    found = contest.results(contest.Run(records, {}, against="up"))["c"]["labels"]
+    assert found["up"]["gain"] is None
+    assert found["bt"]["gain"]["mean"] == pytest.approx(-0.013)
 
 
 def test_the_results_hold_what_the_table_shows(records):
