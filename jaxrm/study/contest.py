@@ -272,9 +272,12 @@ def write(runs: Mapping[str, Run], page: Path, *, title: str) -> None:
             chart = charts.forest(sorted_gains, f"{page.stem}_{len(shown) + 1}")
             parts.append(f"![{chart.alt}](figures/{chart.name}.svg)")
             shown.append(chart)
+    told: list[Choices] = []
     for name, run in runs.items():
-        if any(len(choice["trials"]) > 1 for choice in run.choices.values()):
+        several = any(len(choice["trials"]) > 1 for choice in run.choices.values())
+        if several and run.choices not in told:  # a confirmation has those of its screen
             parts += [f"## {name}: trials", TRIALS, trials_table(run.choices)]
+            told.append(run.choices)
     for chart in shown:
         with files.replacing(page.parent / "figures" / f"{chart.name}.svg") as draft:
             draft.write_text(chart.svg, "utf-8")
