@@ -187,7 +187,10 @@ def tune(cfg: Config, base: Path) -> Choices:
             for trial in trials
         ]
         records = run_all(jobs, cfg, base, title)
-        return {name: choice([r for r in records if r["method"] == name]) for name in asked}
+        return {
+            name: choice([r for r in records if r["method"] == name], condition.data.figure)
+            for name in asked
+        }
 
     rates = [Trial(rate, None) for rate in RATES]
     baseline, *others = cfg.chosen
@@ -318,14 +321,11 @@ def main(cfg: Config) -> None:
 
 
 def kept_run(directory: Path, against: str | None = None) -> Run:
-    """What a run left in a directory.
-
-    The toy's families weigh alike, the rows of files do.
-    """
+    """What a run left in a directory."""
     records = [json.loads(line) for line in _read(directory / "records.jsonl").splitlines()]
     choices = json.loads(_read(directory / "choices.json"))
-    figure = "macro" if records and Toy.splits[0] in records[0]["splits"] else "accuracy"
-    return Run(records, choices, figure, against)
+    measured = Toy if records and Toy.splits[0] in records[0]["splits"] else Files
+    return Run(records, choices, measured.figure, against)
 
 
 def tables(runs: Mapping[str, Run]) -> str:

@@ -32,6 +32,8 @@ class Toy:
 
     splits = ("ood_prompt", "id", "ood_response", "spurious", "val")
     """What is measured, the endpoint first."""
+    figure = "macro"
+    """What is chosen and compared by: families weigh alike."""
 
     def draw(self, split: str, n: int, seed: int) -> list[Comparison]:
         """The first n comparisons of `train` or another split."""
@@ -63,6 +65,9 @@ class Files:
 
     train: tuple[str, ...]
     measured: tuple[str, ...]
+
+    figure = "accuracy"
+    """What is chosen and compared by: rows weigh alike."""
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -10,15 +10,16 @@ import numpy as np
 from jaxrm.study.records import Choices, Record
 
 
-def choice(records: Sequence[Record]) -> dict[str, Any]:
-    """The trial of one method's records with the best mean of family-macro accuracy on `val`.
+def choice(records: Sequence[Record], figure: str = "macro") -> dict[str, Any]:
+    """The trial of one method's records with the best mean on `val`, of family-macro accuracy or of
+    another figure there.
 
     Of equal ones it is the first, the one with less of everything.
     """
     settings: dict[tuple[float, float | None], list[float]] = {}
     for record in records:
         setting = record["learning_rate"], record["strength"]
-        settings.setdefault(setting, []).append(record["splits"]["val"]["macro"])
+        settings.setdefault(setting, []).append(record["splits"]["val"][figure])
     tried = [
         {
             "learning_rate": rate,

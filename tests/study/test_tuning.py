@@ -22,6 +22,16 @@ def test_the_choice_is_the_first_of_the_best_means():
     assert (third["standard_error"], third["n"]) == (None, 1)
 
 
+def test_another_figure_may_choose():
+    def found(rate, macro, accuracy):
+        figures = {"macro": macro, "accuracy": accuracy}
+        return {"learning_rate": rate, "strength": None, "splits": {"val": figures}}
+
+    records = [found(1.0, 0.9, 0.1), found(2.0, 0.2, 0.3)]
+    assert choice(records)["learning_rate"] == 1.0
+    assert choice(records, "accuracy")["learning_rate"] == 2.0
+
+
 def test_the_table_marks_what_was_chosen():
     def found(strength, macro):
         return {"learning_rate": 0.1, "strength": strength, "splits": {"val": {"macro": macro}}}
