@@ -37,11 +37,10 @@ class Packed:
 def pair_shape(rows: int, length: int, ask: Ask, responses: int = 2) -> PackShape:
     """A shape to train on comparisons in, set by the row's length and not fitted to data.
 
-    It suits texts of far more than the 8 tokens that a slot takes here, so that a row is full
-    before its slots are, and best responses of no more than half of their comparison's tokens, so
-    that it is full before its targets are. Then what a batch holds does not depend on `ask`, and
-    losses that ask differently see the same pairs in the same batches. The price is logits at
-    masked targets, a few percent of a step.
+    A row is full of tokens before it is full of targets, and before its slots are taken where texts
+    have far more than the 8 tokens that a slot takes here. So what a batch holds does not depend on
+    `ask`, and losses that ask differently see the same pairs in the same batches. The price is
+    logits at masked targets.
 
     Args:
       rows, length: of a batch, and tokens of a row.
@@ -51,7 +50,7 @@ def pair_shape(rows: int, length: int, ask: Ask, responses: int = 2) -> PackShap
     slots = length // 8
     # Comparisons of K have (K - 1) / 2 pairs for each of their responses, smaller ones fewer.
     capacities = {"slots": slots, "pairs": slots * (responses - 1) // 2, "groups": slots // 2}
-    targets = {"none": 0, "best": length // 2, "all": length}[ask]
+    targets = 0 if ask == "none" else length
     return PackShape(rows, length, **capacities, targets=targets, group_size=responses, ask=ask)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrm import parallel, reading
+from jaxrm.data import packing
 from jaxrm.data.comparison import Comparison
 from jaxrm.evaluate import packed as module
 from jaxrm.evaluate.packed import (
@@ -77,9 +78,16 @@ def test_shapes_by_hand():
     shape = pair_shape(8, 160, "best")
     assert (shape.slots, shape.pairs, shape.groups, shape.group_size) == (20, 10, 10, 2)
     targets = {ask: pair_shape(8, 160, ask).targets for ask in ("none", "best", "all")}
-    assert targets == {"none": 0, "best": 80, "all": 160}
+    assert targets == {"none": 0, "best": 160, "all": 160}
     alone = reading_shape(8, 160, "best")
     assert (alone.slots, alone.pairs, alone.groups, alone.group_size) == (20, 0, 0, 0)
+
+
+@pytest.mark.parametrize("ask", ["none", "best", "all"])
+def test_a_row_is_full_of_tokens_first_however_long_the_best_response_is(ask):
+    tree = random_tree(np.random.default_rng(0), 2, (155, 2))
+    sizes = packing.measure([tree], ask=ask, preferences=True)
+    assert (sizes <= pair_shape(8, 160, ask).capacity).all()
 
 
 def test_only_comparisons_of_one_size_are_packed():
