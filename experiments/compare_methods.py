@@ -19,8 +19,9 @@ from experiments.haf import dpo, haf, implicit_rewards
 from experiments.rrm import rrm_loss
 from experiments.study_grm_methods import grm
 from jaxrm.curate import rrm
-from jaxrm.data.comparison import Comparison
+from jaxrm.data.comparison import Comparison, plain_text
 from jaxrm.data.packing import PackedBatch
+from jaxrm.evaluate import similar
 from jaxrm.evaluate.packed import Packed
 from jaxrm.losses import preference, ranking, regularizers
 from jaxrm.models import average, heads, uncertainty
@@ -132,6 +133,17 @@ def with_magnitudes(task: Task) -> list[Comparison]:
         dataclasses.replace(c, margin=float(m))
         for c, m in zip(task.data.comparisons, magnitudes, strict=True)
     ]
+
+
+def with_targets(task: Task) -> list[Comparison]:
+    """Each pair with PCRM's target as its margin: the less alike, the larger.
+
+    Likeness is that of the words (TF-IDF), where the paper takes BERT's states.
+    """
+    pairs = task.data.comparisons
+    words = similar.tf_idf([plain_text(text) for c in pairs for text in c.responses]).toarray()
+    targets = preference.cosine_prior(words[::2], words[1::2], task.strength, beta3=0.0)
+    return [dataclasses.replace(c, margin=float(t)) for c, t in zip(pairs, targets, strict=True)]
 
 
 def augmented(task: Task) -> list[Comparison]:
@@ -262,6 +274,11 @@ METHODS: dict[str, Method] = {
     # the target of equal lengths
     "pcrm_length": Method(
         one(pairs(lambda c, r, b, s: preference.prior_constrained(c, r, _length_target(b, s)))),
+        (1.0, 2.0, 4.0),
+    ),
+    # the target of equal responses, which is half of that of responses without a word in common
+    "pcrm_cosine": Method(
+        one(pairs(lambda c, r, b, s: preference.prior_constrained(c, r, b.margin)), with_targets),
         (1.0, 2.0, 4.0),
     ),
     # the coefficient, here and in the next four

@@ -104,6 +104,15 @@ def test_magnitudes_are_thirds_of_the_difference_of_grades_whatever_its_sign(bas
     assert [found[i].margin for i in order] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
+def test_targets_of_pcrm_are_larger_for_responses_that_share_fewer_words(base):
+    texts = ("a b c", "a b c"), ("a b c", "a b d"), ("a b c", "d e f")
+    pairs = [Comparison(f"p{i}", both) for i, both in enumerate(texts)]
+    asked = dataclasses.replace(task(base, pairs), strength=3.0)
+    same, partly, apart = (c.margin for c in compare_methods.with_targets(asked))
+    np.testing.assert_allclose([same, apart], [3 / 1.001, 3 / 0.501], rtol=1e-5)
+    assert same < partly < apart
+
+
 def test_rankings_torn_apart_are_all_their_ordered_pairs(base):
     ranked = Comparison("p", ("c", "a", "b"), ranks=(2, 0, 0), id="r")
     pairs = compare_methods.apart(task(base, [ranked]))
