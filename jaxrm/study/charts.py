@@ -46,7 +46,7 @@ class Chart:
 
 
 def forest(gains: Mapping[str, Mapping[str, Paired | None]], name: str = "forest") -> Chart:
-    """Gains over BT with their intervals, one panel per split.
+    """Gains over a baseline with their intervals, one panel per split.
 
     Args:
       gains: in accuracy, by split and method, the same methods for all splits; None leaves a
@@ -73,7 +73,7 @@ def forest(gains: Mapping[str, Mapping[str, Paired | None]], name: str = "forest
             axes.set_xlabel("gain, points")
             axes.set_title(split)
 
-    alt = "Gain of each method over BT, one panel per split"
+    alt = "Gain of each method over the baseline, one panel per split"
     return _chart(name, alt, draw, 10, max(3.2, 0.9 + 0.22 * lines))
 
 
