@@ -136,7 +136,7 @@ def with_magnitudes(task: Task) -> list[Comparison]:
 
 
 def with_targets(task: Task) -> list[Comparison]:
-    """Each pair with PCRM's target as its margin: the less alike, the larger.
+    """Each pair with PCRM's (arXiv 2404.00978) target as its margin: the less alike, the larger.
 
     Likeness is that of the words (TF-IDF), where the paper takes BERT's states.
     """

@@ -50,10 +50,10 @@ intervals]; of the aggregates those by which a method is known):
   that a judge agrees with, and shares of roll-outs, by half of that. Roll-outs that call a step
   right if any completion comes out right are no better than answers: a later slip may cancel an
   error, and one completion of eight is enough.
-- Choosing among 64: no reward model is better than chance by answers, two are worse, and process is
-  not told from outcome by steps. The base's likelihood, without any label, is right in 96 %: what
-  it read are this author's solutions, whose steps are right more often than not. So this world
-  says little about choosing.
+- Choosing among 64: no reward model is better than chance by answers, two look worse, and process
+  is not told from outcome by steps. The base's likelihood, without any label, is right in 96 %:
+  what it read are this author's solutions, whose steps are right more often than not. So this
+  world says little about choosing.
 - The minimum chooses right steps more often than the method's own aggregate for four of the six
   (17 % by process, 14 % by outcome on the same solutions), which was seen afterwards.
 """
