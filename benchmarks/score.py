@@ -36,8 +36,8 @@ from benchmarks.step import SHAPES
 from jaxrm import cli, parallel
 from jaxrm import score as scoring
 from jaxrm.data import chat, packing, sources, toy
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import OptionError, require
 from jaxrm.markdown import table
 from jaxrm.models import families, hub, transformer
@@ -116,7 +116,7 @@ def main(cfg: Config) -> None:
     comparisons = list(itertools.islice(sources.stream(cfg.data), cfg.comparisons))
     raw = any(isinstance(comparison.prompt, str) for comparison in comparisons)
     require(not raw, "--data", "a source of conversations", "one with raw text")
-    tokenizer = chat.load_tokenizer(cfg.tokenizer, cfg.chat_template)
+    tokenizer = load_tokenizer(cfg.tokenizer, cfg.chat_template)
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "model"
         write_model(MODELS[cfg.model_shape], tokenizer, directory)
@@ -150,7 +150,7 @@ def write_model(shapes: Mapping[str, Any], tokenizer: ChatTokenizer, directory: 
 def with_jaxrm(directory: Path, rows: int, row_length: int) -> Way:
     """`score.stream` on all devices."""
     mesh = parallel.make_mesh()
-    model, tokenizer = hub.load(directory, None, mesh=mesh), chat.load_tokenizer(directory)
+    model, tokenizer = hub.load(directory, None, mesh=mesh), load_tokenizer(directory)
 
     def way(comparisons: Sequence[Comparison]) -> np.ndarray:
         options = {"mesh": mesh, "rows": rows, "row_length": row_length}
@@ -167,7 +167,7 @@ def with_torch(directory: Path, batch: int, *, by_length: bool) -> Way:
 
     auto = transformers.AutoModelForSequenceClassification
     model = auto.from_pretrained(directory, dtype=torch.float32).eval()
-    tokenizer = chat.load_tokenizer(directory)
+    tokenizer = load_tokenizer(directory)
     hf = tokenizer.hf
     hf.padding_side = "right"
 

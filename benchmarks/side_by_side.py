@@ -29,6 +29,7 @@ from experiments import grm_gemma
 from jaxrm import cli, parallel
 from jaxrm.data import chat, toy
 from jaxrm.data.loader import Loader
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.evaluate.packed import pair_shape
 from jaxrm.models import hub, transformer
 from jaxrm.models.heads import HeadConfig
@@ -60,7 +61,7 @@ class Job:
 def run(job: Job) -> Record:
     """{"pairs_per_second"} of all runs together, of each repeat."""
     mesh = parallel.make_mesh(devices=jax.devices()[:1])
-    tokenizer, base = chat.load_tokenizer(toy.TOKENIZER), toy.shipped_base()
+    tokenizer, base = load_tokenizer(toy.TOKENIZER), toy.shipped_base()
     structure, params = transformer.split(hub.load(base, HeadConfig(), seed=0))
     optimizer = optax.adam(1e-4)
     data = []

@@ -25,11 +25,11 @@ from jax.sharding import Mesh
 
 from jaxrm import card, cli, parallel, report
 from jaxrm.data import chat, planning, sources, toy
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackedBatch
 from jaxrm.data.sources import Source
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.data.training import training_set
 from jaxrm.errors import DataError, OptionError, require
 from jaxrm.evaluate import splits
@@ -295,7 +295,7 @@ def main(cfg: Config) -> None:
         )
     base = cfg.base or (pretrain(cfg, run / "base", mesh) if cfg.pretrain else toy.shipped_base())
 
-    tokenizer = chat.load_tokenizer(base, cfg.chat_template)
+    tokenizer = load_tokenizer(base, cfg.chat_template)
     training = training_set(
         data.training,
         tokenizer,
@@ -481,7 +481,7 @@ def pretrain(cfg: Config, run: Path, mesh: Mesh) -> Path:
 
     The shipped base is what this leaves in `run/export`.
     """
-    tokenizer = chat.load_tokenizer(toy.TOKENIZER)
+    tokenizer = load_tokenizer(toy.TOKENIZER)
     text = toy.World(seed=0, lexicon=cfg.lexicon).pretraining_text(cfg.documents)
     trees = chat.tokenize(text, tokenizer)
     shape = planning.fit_shape(trees, rows=6, length=224, ask="all")

@@ -34,6 +34,7 @@ from experiments import seam_page
 from jaxrm import cli, files, parallel
 from jaxrm.data import chat, toy
 from jaxrm.data.comparison import Comparison, Conversation, Message
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.data.toy import World
 from jaxrm.data.toy import gold as grading
 from jaxrm.data.toy.author import Answer
@@ -276,7 +277,7 @@ def trained(drawn: Drawn, cfg: Config, states: States) -> Spoilt:
 
 def states_of(directory: Path, **options: Any) -> States:
     """The states of the model in a directory; `options` as for `reading.read`."""
-    tokenizer = chat.load_tokenizer(directory)
+    tokenizer = load_tokenizer(directory)
     model = hub.load_language_model(directory, mesh=options["mesh"])
 
     def states(comparisons: Sequence[Comparison]) -> list[np.ndarray]:

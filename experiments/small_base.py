@@ -23,10 +23,10 @@ import numpy as np
 from jaxrm import cli, parallel
 from jaxrm.data import chat, planning, rows, sources
 from jaxrm.data.build_toy_tokenizer import train_tokenizer
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison, plain_text
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Branch, PackedBatch, TokenTree
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, OptionError, require
 from jaxrm.models import families, heads, hub, transformer
 from jaxrm.models.transformer import RewardModel
@@ -86,7 +86,7 @@ def main(cfg: Config) -> None:
     spoken = (plain_text(part) for c in comparisons for part in (c.prompt, *c.responses))
     if not (run / "tokenizer" / "tokenizer.json").is_file():
         train_tokenizer(itertools.chain(texts, spoken), cfg.vocabulary, run / "tokenizer")
-    tokenizer = chat.load_tokenizer(run / "tokenizer")
+    tokenizer = load_tokenizer(run / "tokenizer")
     trees = drawn(pieces(texts, comparisons, tokenizer, cfg.context), cfg)
     shape = planning.fit_shape(trees, rows=cfg.rows, length=2 * cfg.context, ask="all")
     loader = Loader(trees, shape, mesh=mesh, seed=cfg.seed)

@@ -26,6 +26,7 @@ from jaxrm import cli, files, parallel
 from jaxrm.data import chat, toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.floors import bag_of_words, longer
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.data.toy import SPLITS, World, samples
 from jaxrm.data.toy import gold as grading
 from jaxrm.data.toy.author import FLATTERY
@@ -169,7 +170,7 @@ Figure = Callable[[Drawn, toy.Split], float]
 def measure(cfg: Config) -> Measured:
     """Draws the worlds' data and reads it with the base."""
     base, mesh = cfg.base or toy.shipped_base(), parallel.make_mesh(parallel.MeshShape())
-    tokenizer, model = chat.load_tokenizer(base), hub.load(base, HeadConfig(), mesh=mesh)
+    tokenizer, model = load_tokenizer(base), hub.load(base, HeadConfig(), mesh=mesh)
     readings = {"logps": heads.response_logps, "states": final_states}
 
     def draw(world: World) -> Drawn:

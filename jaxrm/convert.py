@@ -23,9 +23,8 @@ from typing import Literal
 import tyro
 
 from jaxrm import cli, verify
-from jaxrm.data import chat
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.packing import TokenTree
+from jaxrm.data.tokenizer import VOCABULARY_FILES, ChatTokenizer, load_tokenizer
 from jaxrm.errors import ModelFileError, OptionError, require
 from jaxrm.models import hub, layout, orbax_directory, vocabulary, weights
 from jaxrm.models.layout import Tensors
@@ -194,10 +193,10 @@ def _readers(directory: Path) -> dict[str, Reader]:
 
 def _tokenizer(config: Config) -> ChatTokenizer | None:
     """The directory's tokenizer; None where it has none and none is needed."""
-    has_one = any((config.model / name).is_file() for name in chat.VOCABULARY_FILES)
+    has_one = any((config.model / name).is_file() for name in VOCABULARY_FILES)
     if not has_one and not (config.add_tokens or config.chat_template):
         return None
-    return chat.load_tokenizer(config.model, config.chat_template)
+    return load_tokenizer(config.model, config.chat_template)
 
 
 def _dtype(tensors: Tensors) -> str:

@@ -30,10 +30,10 @@ from tqdm import tqdm
 
 from jaxrm import cli, files, parallel, reading
 from jaxrm.data import chat, packing, sources
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison, has_blank
 from jaxrm.data.loader import prefetch
 from jaxrm.data.packing import PackShape, TokenTree
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, require
 from jaxrm.models import heads, hub, transformer, vocabulary
 from jaxrm.models.transformer import RewardModel
@@ -229,7 +229,7 @@ def main(config: Config) -> None:
     require(config.row_length >= 1, "--row-length", "at least 1", config.row_length)
     files.check_writable(config.output)
     mesh = parallel.make_mesh(config.mesh)
-    tokenizer = chat.load_tokenizer(config.model, config.chat_template)
+    tokenizer = load_tokenizer(config.model, config.chat_template)
     partial = Partial(config.output, _run(config, mesh))
     tally = Tally(**(partial.state or {}))
     comparisons = _left(config.input, tally, partial)

@@ -11,8 +11,9 @@ import pytest
 
 from benchmarks import load, score, step
 from experiments.grm_gemma import PRESETS
-from jaxrm.data import chat, packing, planning, toy
+from jaxrm.data import packing, planning, toy
 from jaxrm.data.packing import Branch, TokenTree
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import OptionError
 from jaxrm.models import families, hub, transformer
 from jaxrm.models.heads import HeadConfig
@@ -240,7 +241,7 @@ def test_transformers_scores_the_same(tmp_path):
     pytest.importorskip("torch")
     comparisons = toy.World(0).comparisons("train", 10)
     directory = tmp_path / "model"
-    score.write_model(score.MODELS["tiny"], chat.load_tokenizer(toy.TOKENIZER), directory)
+    score.write_model(score.MODELS["tiny"], load_tokenizer(toy.TOKENIZER), directory)
     ours = score.with_jaxrm(directory, rows=2, row_length=128)(comparisons)
     assert len(ours) == 20
     assert len(np.unique(ours)) > 10

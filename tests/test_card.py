@@ -15,6 +15,7 @@ from jaxrm import card, parallel, score
 from jaxrm.data import chat, toy
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tally import Tally
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.models import families, hub
 from jaxrm.models.heads import HeadConfig
 
@@ -179,7 +180,7 @@ def test_the_request_to_vllm_is_json():
 @pytest.mark.torch
 def test_the_lines_for_transformers_give_our_rewards(tmp_path):
     pytest.importorskip("torch")
-    tokenizer = chat.load_tokenizer(toy.TOKENIZER)
+    tokenizer = load_tokenizer(toy.TOKENIZER)
     model = hub.load(toy.shipped_base(), LINEAR)
     hub.save(model, tmp_path / "export", tokenizer, card=written())
     text = (tmp_path / "export" / "README.md").read_text("utf-8")

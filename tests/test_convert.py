@@ -17,7 +17,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from jaxrm import convert, verify
-from jaxrm.data import chat
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import JaxrmError, ModelFileError, OptionError, TokenizerError
 from jaxrm.models import adapter, hub, orbax_directory, weights
 from jaxrm.models.heads import HeadConfig
@@ -66,7 +66,7 @@ def test_a_copy_has_the_same_tensors_configuration_tokenizer_and_template(tmp_pa
     assert_same_tensors(tensors(tmp_path / "out"), tensors(FOLDER))
     written, original = said(tmp_path / "out"), said(FOLDER)
     assert {name: written[name] for name in original} == original
-    copied, tokenizer = chat.load_tokenizer(tmp_path / "out").hf, chat.load_tokenizer(FOLDER).hf
+    copied, tokenizer = load_tokenizer(tmp_path / "out").hf, load_tokenizer(FOLDER).hf
     assert copied.get_vocab() == tokenizer.get_vocab()
     assert copied.chat_template == tokenizer.chat_template
     text = "<bos>what does the narvel eat?"
@@ -76,7 +76,7 @@ def test_a_copy_has_the_same_tensors_configuration_tokenizer_and_template(tmp_pa
 def test_another_template_can_be_kept_instead(tmp_path):
     (tmp_path / "chat.jinja").write_text("{{ messages[0]['content'] }}")
     write(FOLDER, tmp_path / "out", chat_template=tmp_path / "chat.jinja")
-    template = chat.load_tokenizer(tmp_path / "out").hf.chat_template
+    template = load_tokenizer(tmp_path / "out").hf.chat_template
     assert template == "{{ messages[0]['content'] }}"
 
 
@@ -201,14 +201,14 @@ def test_tokens_are_added_with_their_rows(tmp_path, to):
     np.testing.assert_array_equal(after[name][:896], before[name])
     np.testing.assert_allclose(after[name][897], before[name].mean(axis=0), atol=1e-6)
     assert said(tmp_path / "out")["vocab_size"] == 898
-    tokenizer = chat.load_tokenizer(tmp_path / "out").hf
+    tokenizer = load_tokenizer(tmp_path / "out").hf
     assert tokenizer.convert_tokens_to_ids(["<tool>", "<think>"]) == [896, 897]
-    assert tokenizer.chat_template == chat.load_tokenizer(FOLDER).hf.chat_template
+    assert tokenizer.chat_template == load_tokenizer(FOLDER).hf.chat_template
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path):
     directory = saved(tmp_path / "in", HeadConfig())
-    chat.load_tokenizer(FOLDER).save_pretrained(directory)
+    load_tokenizer(FOLDER).save_pretrained(directory)
     with pytest.raises(TokenizerError, match="the embedding has 61 rows"):
         write(directory, tmp_path / "out")
     assert not (tmp_path / "out").exists()

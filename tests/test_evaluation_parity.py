@@ -11,8 +11,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from jaxrm import parallel
-from jaxrm.data import chat, sources
-from jaxrm.data.chat import ChatTokenizer
+from jaxrm.data import sources
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.evaluate import scorers
 from jaxrm.evaluate.accuracy import accuracy
 from jaxrm.models import families, heads, hub, transformer
@@ -50,7 +50,7 @@ def directory(tmp_path_factory):
 def scorer(directory):
     mesh = parallel.make_mesh(parallel.MeshShape())
     model = hub.load(directory, None, mesh=mesh)
-    return scorers.of_model(model, chat.load_tokenizer(directory), mesh=mesh, row_length=512)
+    return scorers.of_model(model, load_tokenizer(directory), mesh=mesh, row_length=512)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from experiments import grm_gemma
 from experiments.grm_gemma import PRESETS, Config
 from jaxrm import cli
 from jaxrm.data import chat, packing, planning, sources, toy
-from jaxrm.data.tfds_builder import to_row
+from jaxrm.data.formats import to_row
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import JaxrmError, RunDirError
 from jaxrm.losses import generation, preference
 from jaxrm.models import heads, hub, tensorfile, transformer
@@ -67,7 +68,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def batch():
-    trees = chat.tokenize(sources.read(ROWS), chat.load_tokenizer(FOLDER))
+    trees = chat.tokenize(sources.read(ROWS), load_tokenizer(FOLDER))
     shape = planning.fit_shape(trees, rows=1, length=256, ask="all")
     packed = packing.pack(trees, [range(len(trees))], shape)
     return jax.tree.map(jnp.asarray, packed)
@@ -109,7 +110,7 @@ def test_all_models_see_the_same_batches(tmp_path):
     pairs = toy.World(seed=0).comparisons("train", 300)
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(to_row(pair)) + "\n" for pair in pairs))
-    trees = chat.tokenize(pairs, chat.load_tokenizer(FOLDER))
+    trees = chat.tokenize(pairs, load_tokenizer(FOLDER))
     plans = []
     for ask in ("none", "best"):
         shape = planning.fit_shape(trees, rows=1, length=160, ask=ask)

@@ -28,6 +28,7 @@ import pytest
 
 from experiments.grm_gemma import Config, loss_fn
 from jaxrm.data import chat, packing, planning, sources
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.models import hub, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel
@@ -49,7 +50,7 @@ def trees(pairs, tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
     rows = grm_oracle.rows(pairs)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return chat.tokenize(sources.read(path), chat.load_tokenizer(FOLDER))
+    return chat.tokenize(sources.read(path), load_tokenizer(FOLDER))
 
 
 def packed(trees):
@@ -153,7 +154,7 @@ def test_the_recipes_own_choice_gives_another_loss(ours, difference):
 
 
 def test_the_reward_is_read_at_the_newline_that_is_no_target(batch):
-    newline = chat.load_tokenizer(FOLDER).hf.convert_tokens_to_ids("Ċ")
+    newline = load_tokenizer(FOLDER).hf.convert_tokens_to_ids("Ċ")
     batch = jax.tree.map(np.asarray, batch)
     for r, s in np.argwhere(batch.response_mask):
         end = batch.response_end[r, s]

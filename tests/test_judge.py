@@ -14,8 +14,9 @@ import pytest
 
 from experiments import judge as experiment
 from experiments.judge import ARMS, METHODS, SPLITS, Config
-from jaxrm.data import chat, packing, toy
+from jaxrm.data import packing, toy
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import OptionError
 from jaxrm.evaluate import scorers
 from jaxrm.evaluate.packed import pack_alike, reading_shape
@@ -41,7 +42,7 @@ def lab(tmp_path_factory):
     config = json.loads((toy.TOKENIZER / "config.json").read_text()) | sizes
     directory = tmp_path_factory.mktemp("base") / "export"
     model = transformer.create(families.read(config), None, seed=0)
-    hub.save(model, directory, chat.load_tokenizer(toy.TOKENIZER))
+    hub.save(model, directory, load_tokenizer(toy.TOKENIZER))
     return Lab(directory, rows=2)
 
 

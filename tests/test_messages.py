@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxrm.data import chat, packing, planning, sources
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.losses import generation, preference
 from jaxrm.models import families, heads, hub, tensorfile, transformer
 from tests import messages_oracle
@@ -18,7 +19,7 @@ from tests.models.support import named_gradients, quick_jit, small_model
 
 
 def tokenized(directory):
-    return chat.tokenize(sources.read(FOLDER / "rows.jsonl"), chat.load_tokenizer(directory))
+    return chat.tokenize(sources.read(FOLDER / "rows.jsonl"), load_tokenizer(directory))
 
 
 def two_rows(trees):
@@ -148,7 +149,7 @@ LAST = {"llama": "<|eot_id|>", "mistral": "</s>"}
 
 
 def test_texts_begin_once_and_end_where_rewards_are_read(family, directory):
-    hf = chat.load_tokenizer(directory).hf
+    hf = load_tokenizer(directory).hf
     for tree in tokenized(directory):
         for branch in tree.branches:
             tokens = hf.convert_ids_to_tokens(np.concatenate([tree.prompt, branch.tokens]))
@@ -171,7 +172,7 @@ def test_values_and_gradients_equal_live_torch(model, batch, tmp_path):
 @pytest.mark.torch
 def test_what_we_save_is_what_torch_reads(model, batch, tmp_path):
     pytest.importorskip("torch")
-    hub.save(model, tmp_path / "saved", chat.load_tokenizer(FOLDER))
+    hub.save(model, tmp_path / "saved", load_tokenizer(FOLDER))
     values, _ = messages_oracle.answers(tmp_path / "saved")
     stored = np.load(FOLDER / "values.npz")
     for name in stored.files:

@@ -10,6 +10,7 @@ from jaxrm import parallel, reading
 from jaxrm.data import chat, planning
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.packing import TokenTree
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.models import heads, hub, transformer
 from jaxrm.models.rotary import Dynamic, Rope
 from jaxrm.models.transformer import RewardModel
@@ -46,7 +47,7 @@ def trees():
         question("a long one? " * 30, "no", "yes", "maybe"),
         question("many?", *(f"answer {i}" for i in range(25))),
     ]
-    return chat.tokenize(mixed, chat.load_tokenizer(FOLDER))
+    return chat.tokenize(mixed, load_tokenizer(FOLDER))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from jaxrm.data.chat import ChatTokenizer
+from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.models import families, hub, transformer
 from tests.shared_data import shared
 

@@ -21,7 +21,7 @@ import pytest
 from jaxrm import parallel
 from jaxrm import score as scoring
 from jaxrm.data import chat, sources
-from jaxrm.data.chat import ChatTokenizer
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.models import families, heads, hub, tensorfile
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel, split
@@ -216,7 +216,7 @@ def test_what_we_write_is_said_in_both_dialects(family, exports):
     assert architecture.endswith("ForSequenceClassification")
     assert said["num_labels"] == len(said["id2label"]) == 1
 
-    tokenizer = chat.load_tokenizer(exports / family).hf
+    tokenizer = load_tokenizer(exports / family).hf
     assert said["pad_token_id"] == tokenizer.pad_token_id is not None
     assert said["pad_token_id"] not in (said["eos_token_id"], tokenizer.eos_token_id)
     held = tensorfile.read(exports / family / "model.safetensors")

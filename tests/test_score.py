@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from jaxrm import parallel, reading
 from jaxrm import score as scoring
 from jaxrm.data import chat, packing, sources
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, OptionError
 from jaxrm.models import families, heads, hub, transformer
 from jaxrm.models.heads import HeadConfig
@@ -39,7 +39,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return chat.load_tokenizer(FOLDER)
+    return load_tokenizer(FOLDER)
 
 
 def question(number, text, *answers):

@@ -10,6 +10,7 @@ from experiments import grm_gemma
 from jaxrm import parallel
 from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.loader import Loader
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.models import heads, hub, transformer
 from jaxrm.parallel import MeshShape, ShardingRules
 from jaxrm.reading import read
@@ -21,7 +22,7 @@ from tests.messages_oracle import FOLDER
 
 @pytest.fixture(scope="module")
 def trees():
-    read = chat.tokenize(sources.read(FOLDER / "rows.jsonl"), chat.load_tokenizer(FOLDER))
+    read = chat.tokenize(sources.read(FOLDER / "rows.jsonl"), load_tokenizer(FOLDER))
     rng = np.random.default_rng(0)
     # Many comparisons of varied lengths and orders from the few real ones.
     made = []

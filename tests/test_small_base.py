@@ -11,6 +11,7 @@ from experiments import small_base
 from experiments.small_base import SHORTEST, Config
 from jaxrm.data import chat, packing
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, OptionError
 from jaxrm.models import hub
 from jaxrm.models.heads import HeadConfig
@@ -45,7 +46,7 @@ def test_it_learns_to_read_and_leaves_a_base(tmp_path, files):
     losses = [json.loads(line)["loss"] for line in lines]
     assert losses[-1] < losses[0] - 1
     model = hub.load(tmp_path / "run" / "export", HeadConfig(), seed=0)
-    tokenizer = chat.load_tokenizer(tmp_path / "run" / "export")
+    tokenizer = load_tokenizer(tmp_path / "run" / "export")
     assert model.config.vocab_size == len(tokenizer.hf) == 320
     message = (Message("user", "How many is 3 cats?"),)
     text = tokenizer.render(message, opened=True)
@@ -57,7 +58,7 @@ def test_it_learns_to_read_and_leaves_a_base(tmp_path, files):
 
 def test_texts_and_every_response_are_cut_to_the_context(tmp_path, files):
     small_base.train_tokenizer(["a b c d e f g"], 300, tmp_path / "tokenizer")
-    tokenizer = chat.load_tokenizer(tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(tmp_path / "tokenizer")
     said = Comparison("Ask: ", ("one " * 8, "another " * 8), ranks=(0, 1))
     found = small_base.pieces(["x" * 50, "  "], [said], tokenizer, context=20)
     lengths = [len(tree.branches[0].tokens) for tree in found]

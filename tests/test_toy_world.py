@@ -10,8 +10,9 @@ import pytest
 
 from experiments import toy_world
 from experiments.toy_world import Config, Drawn, Reading
-from jaxrm.data import chat, toy
+from jaxrm.data import toy
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.data.toy import SPLITS, World, samples
 from jaxrm.data.toy.gold import WEIGHTS
 from jaxrm.errors import DataError, OptionError
@@ -34,7 +35,7 @@ def cfg(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy_world")
     config = json.loads((toy.TOKENIZER / "config.json").read_text()) | SMALL
     model = transformer.create(families.read(config), None, seed=0)
-    hub.save(model, folder / "base", chat.load_tokenizer(toy.TOKENIZER))
+    hub.save(model, folder / "base", load_tokenizer(toy.TOKENIZER))
     one, make_mesh = jax.devices()[:1], toy_world.parallel.make_mesh
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toy_world.parallel, "make_mesh", lambda shape: make_mesh(shape, one))

@@ -23,6 +23,7 @@ import tyro
 from jaxrm import cli, files
 from jaxrm.data import chat, contents, floors, overlap, sources
 from jaxrm.data.comparison import Comparison
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError
 
 SHOWN = 80
@@ -70,7 +71,7 @@ def main(config: Config) -> None:
     _print_counts(report)
     _print_lengths("characters", report["characters"])
     if config.tokenizer is not None:
-        trees = chat.tokenize(source, chat.load_tokenizer(config.tokenizer, config.chat_template))
+        trees = chat.tokenize(source, load_tokenizer(config.tokenizer, config.chat_template))
         report["tokens"] = contents.tokens(source, trees)
         report["dropped"] = contents.too_long(trees, config.max_length, config.row_length)
         _print_lengths("tokens", report["tokens"])

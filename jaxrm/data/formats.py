@@ -24,6 +24,7 @@ rejected one (`GRADES`), which never overturns the label. A message is an object
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -118,6 +119,23 @@ def comparisons(
     for n, where, known in _joined(parsed) if form.one_by_one else parsed:
         known["id"] = known.get("id") or f"{stem}/{n}"
         yield Comparison(**known, where=where)
+
+
+def to_row(comparison: Comparison) -> Row:
+    """A comparison as a row that `comparisons` reads back; `where` it was is left out."""
+    row = dataclasses.asdict(comparison)
+    del row["where"]
+    if comparison.attributes is not None:
+        row["attributes"] = [
+            [None if math.isnan(value) else value for value in grades]
+            for grades in comparison.attributes
+        ]
+    if comparison.steps is not None:
+        row["steps"] = [
+            [[end, None if math.isnan(label) else label] for end, label in steps]
+            for steps in comparison.steps
+        ]
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _form(first: tuple[str, Row]) -> Form:

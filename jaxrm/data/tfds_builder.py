@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +20,7 @@ import tensorflow_datasets as tfds
 import tyro
 
 from jaxrm import cli
-from jaxrm.data import sources
-from jaxrm.data.comparison import Comparison
-from jaxrm.data.fields import Row
+from jaxrm.data import formats, sources
 from jaxrm.data.rows import RECORD
 from jaxrm.data.sources import Source
 from jaxrm.errors import DataError
@@ -53,24 +50,7 @@ class Preferences(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, str]]]:
         for number, comparison in enumerate(sources.stream(self.source)):
-            yield number, {RECORD: json.dumps(to_row(comparison), ensure_ascii=False)}
-
-
-def to_row(comparison: Comparison) -> Row:
-    """A comparison as a row that `jaxrm.data.formats` reads back; `where` it was is left out."""
-    row = dataclasses.asdict(comparison)
-    del row["where"]
-    if comparison.attributes is not None:
-        row["attributes"] = [
-            [None if math.isnan(value) else value for value in grades]
-            for grades in comparison.attributes
-        ]
-    if comparison.steps is not None:
-        row["steps"] = [
-            [[end, None if math.isnan(label) else label] for end, label in steps]
-            for steps in comparison.steps
-        ]
-    return {name: value for name, value in row.items() if value is not None}
+            yield number, {RECORD: json.dumps(formats.to_row(comparison), ensure_ascii=False)}
 
 
 def prepare(source: Source | str | Path, directory: str | Path) -> Path:

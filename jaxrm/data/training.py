@@ -28,11 +28,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from jaxrm.data import chat
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison, has_blank
 from jaxrm.data.packing import TokenTree, longest_branch, tree_length
 from jaxrm.data.store import TreeStore
 from jaxrm.data.tally import Tally
+from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import DataError
 
 CHUNK = 512

@@ -18,7 +18,8 @@ from typing import Any, Literal
 import jax
 
 from jaxrm import cli, files, parallel
-from jaxrm.data import chat, sources
+from jaxrm.data import sources
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import OptionError, RunDirError, require
 from jaxrm.evaluate import benchmark, page, record, scorers
 from jaxrm.evaluate.assess import assess, finite
@@ -150,7 +151,7 @@ def scorer_of(config: Config) -> tuple[Scorer, dict[str, Any]]:
 
 def _model(config: Config) -> tuple[Scorer, dict[str, Any]]:
     """The model as a scorer, which is loaded when it is first asked."""
-    tokenizer = chat.load_tokenizer(config.model, config.chat_template)
+    tokenizer = load_tokenizer(config.model, config.chat_template)
     vocabulary.check(hub.read_config(config.model), tokenizer, str(config.model))
     words = tokenizer.hf.backend_tokenizer.to_str() + str(tokenizer.hf.chat_template)
     about = {

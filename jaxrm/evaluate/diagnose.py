@@ -21,8 +21,8 @@ import numpy as np
 
 from jaxrm import cli, files, parallel
 from jaxrm.data import chat, sources
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, require
 from jaxrm.evaluate import probe, scorers
 from jaxrm.evaluate.diagnosis import page
@@ -174,7 +174,7 @@ def main(config: Config) -> None:
     files.check_writable(config.out / "diagnosis.json")
     splits = _read(config)
     mesh = parallel.make_mesh(config.mesh)
-    tokenizer = chat.load_tokenizer(config.model, config.chat_template)
+    tokenizer = load_tokenizer(config.model, config.chat_template)
     vocabulary.check(hub.read_config(config.model), tokenizer, str(config.model))
     compute = transformer.Compute(dtype=config.dtype)
     model = hub.load(config.model, None, adapter=config.adapter, compute=compute, mesh=mesh)

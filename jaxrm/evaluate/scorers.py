@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from jaxrm.data import chat, floors, rows
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.fields import get, items
+from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import DataError
 from jaxrm.models import uncertainty
 from jaxrm.models.transformer import RewardModel

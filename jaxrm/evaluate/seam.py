@@ -38,6 +38,7 @@ from jaxtyping import Float, Int
 
 from jaxrm.data import chat
 from jaxrm.data.comparison import Comparison, Conversation, Message, answer, fault
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import require
 from jaxrm.evaluate import similar
 from jaxrm.evaluate.scorers import Scorer
@@ -178,9 +179,9 @@ def likelihoods(
       chat_template: a file with the chat template, for a tokenizer that brings none.
       options: `mesh` and others, as for `reading.read`.
 
-    Raises: as `chat.load_tokenizer`, `vocabulary.check` and `hub.load_language_model`.
+    Raises: as `load_tokenizer`, `vocabulary.check` and `hub.load_language_model`.
     """
-    tokenizer = chat.load_tokenizer(policy, chat_template)
+    tokenizer = load_tokenizer(policy, chat_template)
     vocabulary.check(hub.read_config(policy), tokenizer, str(policy))
     trees = chat.tokenize(comparisons, tokenizer)
     model = hub.load_language_model(policy, mesh=options["mesh"])

@@ -21,7 +21,7 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
-from jaxrm.data.chat import ChatTokenizer
+from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import ModelFileError
 from jaxrm.models import tensorfile, transformer
 from jaxrm.models.config import ModelConfig

@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxrm.data.chat import ChatTokenizer
+from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import ModelFileError, require
 from jaxrm.models import families, heads, transformer, vocabulary, weights
 from jaxrm.models.adapter import CONFIG as ADAPTER_CONFIG

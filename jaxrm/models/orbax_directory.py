@@ -21,7 +21,7 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxrm.data.chat import ChatTokenizer
+from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import JaxrmError, ModelFileError
 from jaxrm.files import replacing
 from jaxrm.models import families, transformer

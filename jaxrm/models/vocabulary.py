@@ -14,8 +14,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Message
+from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import TokenizerError, require
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.parameters import Tree

@@ -26,10 +26,10 @@ from jaxtyping import Float
 
 from jaxrm import parallel
 from jaxrm.data import chat, packing
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackShape, TokenTree
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.evaluate import packed
 from jaxrm.evaluate.packed import Packed, pack_alike, pair_shape, reading_shape
 from jaxrm.models import heads, hub, transformer
@@ -207,7 +207,7 @@ def mesh() -> Mesh:
 
 @functools.cache
 def _tokenizer(base: Path) -> ChatTokenizer:
-    return chat.load_tokenizer(base)
+    return load_tokenizer(base)
 
 
 @functools.lru_cache(maxsize=8)

@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrm.data import chat
 from jaxrm.data.build_toy_tokenizer import VOCABULARY, build
 from jaxrm.data.comparison import Message
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.data.toy import TOKENIZER
 
-HF = chat.load_tokenizer(TOKENIZER).hf
+HF = load_tokenizer(TOKENIZER).hf
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return chat.load_tokenizer(TOKENIZER)
+    return load_tokenizer(TOKENIZER)
 
 
 def test_the_shipped_tokenizer_is_the_one_that_the_command_builds(tmp_path):

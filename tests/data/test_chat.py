@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from jaxrm.data import chat, sources
 from jaxrm.data.comparison import Comparison, Message, Step, join_steps
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, TokenizerError
 from tests.shared_data import shared
 
@@ -53,20 +54,20 @@ def directory(tmp_path_factory):
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", chat_template=GEMMA
     )
     path = tmp_path_factory.mktemp("tokenizer")
-    chat.ChatTokenizer(hf).save_pretrained(path)
+    ChatTokenizer(hf).save_pretrained(path)
     return path
 
 
 @pytest.fixture(scope="module")
 def tokenizer(directory):
-    return chat.load_tokenizer(directory)
+    return load_tokenizer(directory)
 
 
 @pytest.fixture(scope="module")
 def chatml(directory, tmp_path_factory):
     path = tmp_path_factory.mktemp("template") / "chatml.jinja"
     path.write_text(CHATML, "utf-8")
-    return chat.load_tokenizer(directory, path)
+    return load_tokenizer(directory, path)
 
 
 def user(text):
@@ -166,7 +167,7 @@ def test_steps_lie_in_the_last_message_of_a_response(chatml):
 
 
 def test_steps_that_a_template_changes_are_refused(directory):
-    tokenizer = chat.load_tokenizer(directory)
+    tokenizer = load_tokenizer(directory)
     tokenizer.hf.chat_template = CHATML.replace("m['content']", "m['content'] | upper")
     comparison = Comparison(
         (user("q"),), ((says("ab"),),), steps=((Step(1, 1.0),),), where="a, row 2"
@@ -203,7 +204,7 @@ def test_identical_responses_keep_their_tokens(tokenizer):
 
 
 def test_a_branch_that_is_all_prompt_keeps_its_last_token(directory):
-    tokenizer = chat.load_tokenizer(directory)
+    tokenizer = load_tokenizer(directory)
     tokenizer.hf.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     tree = tree_of(tokenizer, Comparison.pair([user("ab")], "", "c"))
     assert tokenizer.hf.decode(tree.prompt) == "a"
@@ -236,9 +237,7 @@ def test_only_the_assistants_turns_of_a_long_response_are_targets(chatml):
 def test_special_tokens_in_the_text_do_not_end_the_turn(chatml):
     tree = tree_of(chatml, Comparison.pair([user("a")], "b<end>c", "d"))
     assert asked(chatml, tree) == "b<end>c<end>"
-    plain = chat.ChatTokenizer(
-        PreTrainedTokenizerFast(tokenizer_object=chatml.hf.backend_tokenizer)
-    )
+    plain = ChatTokenizer(PreTrainedTokenizerFast(tokenizer_object=chatml.hf.backend_tokenizer))
     plain.hf.chat_template = CHATML.replace("<end>", "~")
     tree = tree_of(plain, Comparison.pair([user("a")], "b<end>c", "d"))
     assert asked(plain, tree) == "b<end>c~\n"
@@ -258,15 +257,15 @@ def test_raw_text_gets_one_bos_and_one_eos(tokenizer):
 
 
 def test_raw_text_without_bos_has_no_prompt_at_all(directory):
-    backend = chat.load_tokenizer(directory).hf.backend_tokenizer
+    backend = load_tokenizer(directory).hf.backend_tokenizer
     backend.post_processor = processors.ByteLevel()
-    plain = chat.ChatTokenizer(
+    plain = ChatTokenizer(
         PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>"), "plain"
     )
     tree = tree_of(plain, Comparison("", ("ab",)))
     assert len(tree.prompt) == 0
     assert asked(plain, tree) == "ab<eos>"
-    endless = chat.ChatTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend), "endless")
+    endless = ChatTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend), "endless")
     with pytest.raises(TokenizerError, match="endless.* EOS token .*row 9"):
         chat.tokenize([Comparison("a", ("b",), where="row 9")], endless)
 
@@ -303,7 +302,7 @@ def test_the_template_refusing_a_conversation_names_its_row(tokenizer):
 
 @pytest.mark.parametrize("template", [None, "{{ nothing.here }}", "{% for %}"])
 def test_a_missing_or_broken_template_names_the_directory(directory, template):
-    tokenizer = chat.load_tokenizer(directory)
+    tokenizer = load_tokenizer(directory)
     tokenizer.hf.chat_template = template
     with pytest.raises(TokenizerError, match=f"{directory}: the .*chat template"):
         chat.tokenize([Comparison.pair([user("a")], "b", "c")], tokenizer)
@@ -314,37 +313,37 @@ def test_a_missing_or_broken_template_names_the_directory(directory, template):
 
 def test_a_directory_without_a_tokenizer_is_an_error(directory, tmp_path):
     with pytest.raises(TokenizerError, match=f"{tmp_path}: no tokenizer here"):
-        chat.load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
     # transformers would make up a tokenizer of a few tokens for this one
     (tmp_path / "config.json").write_text('{"model_type": "gemma"}')
     with pytest.raises(TokenizerError, match="no tokenizer here"):
-        chat.load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(TokenizerError, match=f"{tmp_path}: the tokenizer cannot be read"):
-        chat.load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
     with pytest.raises(TokenizerError, match="google/gemma-2b-it: is no directory: download"):
-        chat.load_tokenizer("google/gemma-2b-it")
+        load_tokenizer("google/gemma-2b-it")
     with pytest.raises(TokenizerError, match="none.jinja: the chat template cannot be read"):
-        chat.load_tokenizer(directory, tmp_path / "none.jinja")
+        load_tokenizer(directory, tmp_path / "none.jinja")
 
 
 @pytest.mark.parametrize("family", ["gemma", "qwen2"])
 @pytest.mark.parametrize("named", [None, "PreTrainedTokenizerFast", "TokenizersBackend"])
 def test_a_tokenizer_file_is_taken_as_it_is_beside_any_config(directory, tmp_path, family, named):
     text = "a hi\n\nb"
-    expected = chat.load_tokenizer(directory).hf(text).input_ids
+    expected = load_tokenizer(directory).hf(text).input_ids
     shutil.copy(directory / "tokenizer.json", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
     if named is not None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
-    assert chat.load_tokenizer(tmp_path).hf(text).input_ids == expected
+    assert load_tokenizer(tmp_path).hf(text).input_ids == expected
 
 
 def test_saving_keeps_ids_template_and_a_class_that_needs_no_guess(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
-    again = chat.load_tokenizer(tmp_path)
+    again = load_tokenizer(tmp_path)
     messages = (user("hi\n"), says("there"))
     assert whole(again, messages) == whole(tokenizer, messages)
 
@@ -352,12 +351,12 @@ def test_saving_keeps_ids_template_and_a_class_that_needs_no_guess(tokenizer, tm
 def test_what_is_saved_is_in_words_that_transformers_4_reads_too(tokenizer, tmp_path):
     hf = copy.deepcopy(tokenizer.hf)
     hf.add_special_tokens({"extra_special_tokens": ["<extra>"]})
-    chat.ChatTokenizer(hf).save_pretrained(tmp_path)
+    ChatTokenizer(hf).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
     assert "extra_special_tokens" not in config  # a list, on which 4 fails
     assert "<extra>" in config["additional_special_tokens"]
     assert config["model_input_names"] == ["input_ids", "attention_mask"]
-    again = chat.load_tokenizer(tmp_path).hf
+    again = load_tokenizer(tmp_path).hf
     assert "<extra>" in again.all_special_tokens
     assert again("hi <extra>").input_ids == hf("hi <extra>").input_ids
 
@@ -378,7 +377,7 @@ def test_real_tokenizers_and_templates(real_tokenizers, vocabulary, template):
     text = shared("tokenizers", "chat_templates", template).read_text("utf-8")
     hf = tokenizer.hf
     hf.chat_template = "".join(line.strip() for line in text.splitlines())
-    tokenizer = chat.ChatTokenizer(hf)
+    tokenizer = ChatTokenizer(hf)
     if hf.bos_token is None:
         hf.chat_template = hf.chat_template.replace("bos_token", "''")
     pairs = sources.read(shared("sample", "pairs_64.jsonl"))
@@ -395,7 +394,7 @@ def test_real_tokenizers_and_templates(real_tokenizers, vocabulary, template):
 @pytest.fixture(scope="module")
 def real_tokenizers():
     loaded = {
-        name: chat.load_tokenizer(shared("tokenizers", name)) for name in ("qwen2.5", "mistral_v1")
+        name: load_tokenizer(shared("tokenizers", name)) for name in ("qwen2.5", "mistral_v1")
     }
     # the Mistral files at hand name no special tokens
     loaded["mistral_v1"].hf.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from jaxrm.data import chat, packing, planning, sources, tfds_builder, toy
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.sources import Source
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError
 from tests.shared_data import shared
 
@@ -190,7 +191,7 @@ def as_tfds(folder):
 
 def batches(comparisons):
     """An epoch of packed batches."""
-    trees = chat.tokenize(comparisons, chat.load_tokenizer(toy.TOKENIZER))
+    trees = chat.tokenize(comparisons, load_tokenizer(toy.TOKENIZER))
     shape = planning.fit_shape(trees, rows=2, length=128, ask="all")
     sizes = packing.measure(trees, ask="all", preferences=True)
     plan = planning.plan_epoch(sizes, shape, 0, 0)

@@ -134,5 +134,5 @@ def comparisons(draw):
 
 @given(comparisons())
 def test_a_comparison_as_a_row_of_json_is_the_same_comparison(comparison):
-    row = json.loads(json.dumps(tfds_builder.to_row(comparison), ensure_ascii=False))
+    row = json.loads(json.dumps(formats.to_row(comparison), ensure_ascii=False))
     assert contents(formats.comparisons([("here", row)], stem="")) == [comparison]

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from jaxrm.data import packing, training
-from jaxrm.data.chat import ChatTokenizer
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tally import Tally
+from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.data.training import training_set
 from jaxrm.errors import DataError
 

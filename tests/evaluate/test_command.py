@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from jaxrm.data import chat, toy
+from jaxrm.data import toy
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, JaxrmError, ModelFileError, OptionError, RunDirError
 from jaxrm.evaluate import __main__ as command
 from jaxrm.evaluate import compare
@@ -199,7 +200,7 @@ def test_options_out_of_range(tmp_path, option):
 
 def test_a_model_is_evaluated_from_its_directory(tmp_path, mine):
     base, place = toy.shipped_base(), tmp_path / "model"
-    hub.save(hub.load(base, HeadConfig("linear")), place, chat.load_tokenizer(base))
+    hub.save(hub.load(base, HeadConfig("linear")), place, load_tokenizer(base))
     options = {"sets": (str(mine),), "longer": False, "row_length": 64, "rows": 2}
     command.main(config(tmp_path, **options, model=place))
     results = json.loads((tmp_path / "out" / "results.json").read_text())

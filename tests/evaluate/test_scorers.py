@@ -9,6 +9,7 @@ import pytest
 from jaxrm import parallel
 from jaxrm.data import chat, toy
 from jaxrm.data.comparison import Comparison
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError
 from jaxrm.evaluate import scorers
 from jaxrm.models import hub
@@ -42,7 +43,7 @@ def test_a_bag_of_words_has_learnt_which_word_is_better():
 def test_a_model_s_scores_are_its_rewards():
     directory, mesh = toy.shipped_base(), parallel.make_mesh(devices=jax.devices()[:1])
     model = hub.load(directory, HeadConfig(), mesh=mesh)
-    tokenizer, options = chat.load_tokenizer(directory), {"mesh": mesh, "row_length": 64}
+    tokenizer, options = load_tokenizer(directory), {"mesh": mesh, "row_length": 64}
     found = scorers.of_model(model, tokenizer, **options)(ROWS)
     wanted = score(model, chat.tokenize(ROWS, tokenizer), **options)
     assert lists(found) == lists(wanted)

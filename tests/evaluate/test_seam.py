@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jaxrm import parallel
 from jaxrm.data import chat
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, OptionError
 from jaxrm.evaluate import seam, similar
 from jaxrm.evaluate.seam import Likelihoods
@@ -299,7 +300,7 @@ def test_likelihoods_are_those_of_the_model_in_the_directory():
     assert [len(logps) for logps in found.logps] == [2, 1]
     np.testing.assert_allclose(found.logps[0][1], found.logps[1][0], rtol=1e-4)
     assert found.logps[0][0] != found.logps[0][1]
-    trees = chat.tokenize(rows, chat.load_tokenizer(FOLDER))
+    trees = chat.tokenize(rows, load_tokenizer(FOLDER))
     assert [n.tolist() for n in found.lengths] == [
         [int(branch.targets.sum()) for branch in tree.branches] for tree in trees
     ]

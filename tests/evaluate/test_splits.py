@@ -7,6 +7,7 @@ import pytest
 from jaxrm import parallel
 from jaxrm.data import chat, sources
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError
 from jaxrm.evaluate import splits
 from jaxrm.evaluate.probe import probe
@@ -28,7 +29,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return chat.load_tokenizer(FOLDER)
+    return load_tokenizer(FOLDER)
 
 
 def test_figures_belong_to_their_split(model, tokenizer, options):

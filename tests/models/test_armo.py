@@ -8,6 +8,7 @@ import pytest
 from jaxrm import parallel
 from jaxrm.data import chat
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, OptionError
 from jaxrm.evaluate.probe import final_states
 from jaxrm.models import armo, hub
@@ -262,7 +263,7 @@ def test_a_finished_model_reads_responses_like_any_reading():
         question("what does the narvel eat?", "figs", "it eats oats", "figs"),
         question("one?", "yes"),
     ]
-    trees = chat.tokenize(asked, chat.load_tokenizer(FOLDER))
+    trees = chat.tokenize(asked, load_tokenizer(FOLDER))
     d = model.config.hidden_size
     heads = np.random.default_rng(0).normal(size=(d, 4))
     finished = Armo(heads, SMALL, SMALL.init(jax.random.key(1), d, 4))

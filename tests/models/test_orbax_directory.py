@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxrm.data import chat
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import ModelFileError
 from jaxrm.models import orbax_directory
 from jaxrm.models.heads import HeadConfig
@@ -149,9 +149,9 @@ def test_the_directory_says_what_it_holds(saved):
 
 
 def test_a_tokenizer_lies_beside_it(model, tmp_path):
-    tokenizer = chat.load_tokenizer(FOLDER)
+    tokenizer = load_tokenizer(FOLDER)
     orbax_directory.save(model, tmp_path / "model", tokenizer)
-    again = chat.load_tokenizer(tmp_path / "model").hf
+    again = load_tokenizer(tmp_path / "model").hf
     assert again.get_vocab() == tokenizer.hf.get_vocab()
     assert again.chat_template == tokenizer.hf.chat_template
     # The next model at this place has none.

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from jaxrm.data.chat import ChatTokenizer, load_tokenizer
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import OptionError, TokenizerError
 from jaxrm.models import vocabulary
 from jaxrm.models.heads import HeadConfig

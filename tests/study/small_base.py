@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jaxrm.data import chat, toy
+from jaxrm.data import toy
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.models import families, hub, transformer
 
 
@@ -15,5 +16,5 @@ def small_base(directory: Path) -> Path:
     sizes |= {"num_attention_heads": 1, "num_key_value_heads": 1}
     config = json.loads((toy.TOKENIZER / "config.json").read_text()) | sizes
     model = transformer.create(families.read(config), None, seed=0)
-    hub.save(model, directory / "export", chat.load_tokenizer(toy.TOKENIZER))
+    hub.save(model, directory / "export", load_tokenizer(toy.TOKENIZER))
     return directory / "export"

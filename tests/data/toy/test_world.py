@@ -13,6 +13,7 @@ import pytest
 
 from jaxrm.data import chat, toy
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.data.toy import SPLITS, TOKENIZER, World
 from jaxrm.data.toy import world as drawing
 from jaxrm.data.toy.gold import WEIGHTS, words_of
@@ -41,7 +42,7 @@ def text(world):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return chat.load_tokenizer(TOKENIZER)
+    return load_tokenizer(TOKENIZER)
 
 
 def asked(comparison: Comparison) -> str:
