@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxrm import cli, files, parallel, reading
-from jaxrm.data import chat, packing, sources
+from jaxrm.data import chat, formats, packing, sources
 from jaxrm.data.comparison import Comparison, has_blank
 from jaxrm.data.loader import prefetch
 from jaxrm.data.packing import PackShape, TokenTree
@@ -201,7 +201,7 @@ class Tally:
       comparisons, responses: how many.
       empty: responses of white space alone.
       not_finite: rewards that are no finite number.
-      content: SHA-256 of every comparison so far: its id, prompt and responses.
+      content: SHA-256 of every comparison so far, and of what is known of it.
     """
 
     comparisons: int = 0
@@ -319,8 +319,7 @@ def _left(source: str, done: Tally, partial: Partial) -> Iterator[Comparison]:
 
 def _content(before: str, comparison: Comparison) -> str:
     """SHA-256 of a comparison and of all `before` it."""
-    content = [before, comparison.id, comparison.prompt, comparison.responses]
-    text = json.dumps(content, default=dataclasses.astuple)
+    text = before + json.dumps(formats.to_row(comparison), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

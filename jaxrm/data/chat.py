@@ -14,9 +14,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import jinja2
 import numpy as np
 
+from jaxrm.data import template
 from jaxrm.data.comparison import (
     Comparison,
     Conversation,
@@ -41,13 +41,15 @@ def tokenize(comparisons: Sequence[Comparison], tokenizer: ChatTokenizer) -> lis
     branch (its last token is where consumers read the reward) but no target. A step ends with the
     token that covers its last character.
 
-    Raw text stands alone, with the special tokens that the tokenizer adds by itself and one EOS.
+    Raw text stands alone, with the special tokens that the tokenizer adds by itself and one EOS;
+    where it ends with a special token, that is the end. Text that is undecided is settled first.
 
     Raises:
         TokenizerError: messages without a usable chat template, or raw text without an EOS token.
-        DataError: a conversation that the template refuses, or whose steps it leaves out or
-            changes, naming its row.
+        DataError: a conversation that the template refuses, or of which it leaves something out
+            (`jaxrm.data.template`), or whose steps it changes, naming its row.
     """
+    comparisons = settled(comparisons, tokenizer)
     trees: list[TokenTree | None] = [None] * len(comparisons)
     for raw, lay_out in ((False, _render_comparison), (True, _join_text)):
         places = [i for i, c in enumerate(comparisons) if isinstance(c.prompt, str) == raw]
@@ -61,6 +63,38 @@ def tokenize(comparisons: Sequence[Comparison], tokenizer: ChatTokenizer) -> lis
                 branches = [next(encoded) for _ in layout.branches]
                 trees[i] = _tree(comparisons[i], layout, prompt, branches, tokenizer)
     return trees
+
+
+def settled(comparisons: Sequence[Comparison], tokenizer: ChatTokenizer) -> list[Comparison]:
+    """The same, with text of which nobody has said how it is meant as one or the other.
+
+    With a chat template a question and its answers are a conversation of one turn, unless the
+    question is rendered already; without one they are raw text. What is taken where there was a
+    choice is said once.
+    """
+    return [_settled(c, tokenizer) if c.undecided else c for c in comparisons]
+
+
+def _settled(comparison: Comparison, tokenizer: ChatTokenizer) -> Comparison:
+    if not tokenizer.hf.chat_template:
+        return comparison
+    begins = "%s: text, not messages, and %s has a chat template. "
+    if tokenizer.is_rendered(comparison.prompt):
+        tokenizer.say_once(
+            begins + "It begins as that template does or with a special token, so it is taken as "
+            "RAW TEXT, with no second BOS or EOS; ?text=chat or ?text=raw after the source's name "
+            "says how such rows are meant",
+            comparison.where,
+            tokenizer.source,
+        )
+        return comparison
+    tokenizer.say_once(
+        begins + "It is taken as A CONVERSATION OF ONE TURN, which such a model was made for; "
+        "?text=chat after the source's name agrees, ?text=raw takes it as it stands",
+        comparison.where,
+        tokenizer.source,
+    )
+    return comparison.as_conversation()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +117,10 @@ class _Encoded:
 def _render_comparison(comparison: Comparison, tokenizer: ChatTokenizer) -> _Layout:
     def render(messages: Conversation, opened: bool, field: str) -> str:
         try:
-            return tokenizer.render(messages, opened=opened)
-        except jinja2.TemplateError as error:
+            return tokenizer.render(messages, opened=opened, tools=comparison.tools)
+        except TokenizerError:
+            raise
+        except Exception as error:  # an expression of a template raises what it likes
             problem = f"the chat template of {tokenizer.source} refuses it: {error}"
             raise fault(comparison.where, field, problem) from error
 
@@ -103,6 +139,7 @@ def _render_comparison(comparison: Comparison, tokenizer: ChatTokenizer) -> _Lay
                 turns.append((start, _common_characters(closed, text)))
         branches.append(text)
         spans.append(turns)
+    template.check_written(comparison, tokenizer)
     return _Layout(prompt, branches, spans)
 
 
@@ -140,7 +177,10 @@ def _tree(
     raw = isinstance(comparison.prompt, str)
     if raw:
         prompt = _one_bos(prompt, tokenizer)
-        branches = [_one_eos(_one_bos(branch, tokenizer), tokenizer) for branch in branches]
+        branches = [
+            _one_eos(_one_bos(branch, tokenizer), text, tokenizer)
+            for branch, text in zip(branches, layout.branches, strict=True)
+        ]
     shared = len(prompt.ids)
     for k, branch in enumerate(branches):
         if not len(branch.ids):
@@ -150,7 +190,7 @@ def _tree(
     laid_out = zip(branches, layout.branches, layout.spans, strict=True)
     for k, (branch, text, spans) in enumerate(laid_out):
         targets = _targets(branch, text, spans, tokenizer.special_ids)
-        targets[-1] |= raw  # the EOS, which covers no character
+        targets[-1] |= raw and not np.ptp(branch.offsets[-1])  # an EOS that covers no character
         steps = _steps(comparison, k, branch, text, start=spans[-1][0], shared=shared)
         cut.append(Branch(branch.ids[shared:], targets[shared:], *steps))
     return TokenTree(
@@ -213,9 +253,15 @@ def _one_bos(encoded: _Encoded, tokenizer: ChatTokenizer) -> _Encoded:
     return _Encoded(encoded.ids[1:], encoded.offsets[1:]) if doubled else encoded
 
 
-def _one_eos(encoded: _Encoded, tokenizer: ChatTokenizer) -> _Encoded:
+def _one_eos(encoded: _Encoded, text: str, tokenizer: ChatTokenizer) -> _Encoded:
+    """With an EOS, unless the text ends with a special token of its own: a turn that is closed, or
+    an EOS already, which a tokenizer may have doubled."""
     eos = tokenizer.hf.eos_token_id
-    if encoded.ids[-1:].tolist() == [eos]:
+    closed = text.rstrip().endswith(tokenizer.special_texts)
+    ends = encoded.ids[-1:].tolist() == [eos] and not np.ptp(encoded.offsets[-1])
+    if closed and ends:
+        return _Encoded(encoded.ids[:-1], encoded.offsets[:-1])
+    if closed or ends:
         return encoded
     nowhere = np.zeros((1, 2), np.int64)
     return _Encoded(

@@ -7,6 +7,8 @@ Content is not: an empty answer is a fact about the data, which training counts 
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import numbers
 from collections.abc import Sequence
@@ -15,15 +17,36 @@ from typing import NamedTuple
 
 from jaxrm.errors import DataError
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; `role` is one of `ROLES`."""
+    """One turn of a conversation, with all that a chat template may write of it.
+
+    Attributes:
+        role: one of `ROLES`.
+        content: what is said; "" beside tool calls that stand alone.
+        tool_calls: the functions that an assistant calls, as transformers' chat templates take
+            them: `{"type": "function", "function": {"name": ..., "arguments": {...}}}`.
+        reasoning_content: what the assistant thought before it spoke.
+        name: of who speaks, or of the tool that answers.
+        tool_call_id: the id of the call that a tool answers.
+    """
 
     role: str
     content: str
+    tool_calls: list[dict] | None = dataclasses.field(
+        default=None, hash=False
+    )  # equal messages hash alike
+    reasoning_content: str | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+
+    def row(self) -> dict[str, object]:
+        """What there is of it, by name: what a template gets, and what a file holds."""
+        parts = ((part.name, getattr(self, part.name)) for part in dataclasses.fields(self))
+        return {name: value for name, value in parts if value is not None}
 
 
 Conversation = tuple[Message, ...]
@@ -58,9 +81,12 @@ class Comparison:
         attributes: [K][A] several grades of each response, NaN where one is not labelled.
         steps: [K] the steps of each response in order, any number of them; text between two steps,
             or after the last, belongs to none.
+        tools: descriptions of the functions that a conversation may call, as JSON schemas.
         subset: the part of a benchmark that this belongs to.
         id: the row's own name.
         where: the file and row, for error messages.
+        undecided: text of which nobody has said whether it is raw or a turn of a conversation: a
+            tokenizer's chat template decides (`jaxrm.data.chat`).
     """
 
     prompt: Conversation | str
@@ -70,9 +96,11 @@ class Comparison:
     margin: float = 0.0
     attributes: tuple[tuple[float, ...], ...] | None = None
     steps: tuple[tuple[Step, ...], ...] | None = None
+    tools: list[dict] | None = dataclasses.field(default=None, hash=False)
     subset: str = ""
     id: str = ""
     where: str = ""
+    undecided: bool = dataclasses.field(default=False, compare=False)
 
     def __post_init__(self):
         check_text(self.id, "id", self.where)
@@ -90,6 +118,7 @@ class Comparison:
                 if self.prompt[-1].role == response[0].role == "assistant":
                     problem = "ends with an assistant message, and a response begins with one"
                     self._fail("prompt", problem)
+        self._check_tools()
         self._check_labels()
 
     @classmethod
@@ -112,6 +141,19 @@ class Comparison:
     def is_tie(self) -> bool:
         """Whether it has ranks, of several responses, and no two of them differ."""
         return len(self.responses) > 1 and self.ranks is not None and len(set(self.ranks)) == 1
+
+    def as_conversation(self) -> Comparison:
+        """Raw text as one turn of the user, and of the assistant in each response."""
+        responses = tuple((Message("assistant", text),) for text in self.responses)
+        prompt = (Message("user", self.prompt),)
+        return dataclasses.replace(self, prompt=prompt, responses=responses, undecided=False)
+
+    def _check_tools(self) -> None:
+        if self.tools is None:
+            return
+        if isinstance(self.prompt, str):
+            self._fail("tools", "only a conversation has tools, and this is text")
+        check_objects(self.tools, "tools", self.where)
 
     def _check_labels(self) -> None:
         for field in ("ranks", "scores", "attributes", "steps"):
@@ -151,8 +193,12 @@ class Comparison:
 
 
 def plain_text(text: Sequence[Message] | str) -> str:
-    """The contents of messages as one text, a line's end between them; text as it is."""
-    return text if isinstance(text, str) else "\n".join(message.content for message in text)
+    """The contents of messages and the tools they call (as JSON) as one text, a line's end between
+    them; text as it is."""
+    if isinstance(text, str):
+        return text
+    said = ((m.content, json.dumps(m.tool_calls) if m.tool_calls else None) for m in text)
+    return "\n".join(part for parts in said for part in parts if part is not None)
 
 
 def last_text(text: Conversation | str) -> str:
@@ -180,11 +226,12 @@ def join_steps(
 
 
 def has_blank(text: Conversation | str) -> bool:
-    """Whether the text, or one of the messages, is white space alone. A system turn may be: it says
-    nothing."""
+    """Whether the text, or one of the messages, is white space alone. A system turn may be, for it
+    says nothing, and what a tool answers, and a turn that calls tools."""
     if isinstance(text, str):
         return not text.strip()
-    return any(not message.content.strip() for message in text if message.role != "system")
+    turns = (m for m in text if m.role in ("user", "assistant") and not m.tool_calls)
+    return any(not message.content.strip() for message in turns)
 
 
 def check_text(value: object, field: str, where: str) -> None:
@@ -209,6 +256,20 @@ def check_messages(value: object, field: str, where: str) -> None:
             problem = f"{message.role!r} is not one of {', '.join(ROLES)}"
             raise fault(where, f"{field}[{i}].role", problem)
         check_text(message.content, f"{field}[{i}].content", where)
+        for part in ("reasoning_content", "name", "tool_call_id"):
+            if getattr(message, part) is not None:
+                check_text(getattr(message, part), f"{field}[{i}].{part}", where)
+        if message.tool_calls is not None:
+            check_objects(message.tool_calls, f"{field}[{i}].tool_calls", where)
+
+
+def check_objects(value: object, field: str, where: str) -> None:
+    """Raises DataError unless `value` is a non-empty list of JSON objects."""
+    if not isinstance(value, list) or not value:
+        raise fault(where, field, "expected a non-empty list of objects")
+    for i, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise fault(where, f"{field}[{i}]", f"expected an object, found {kind(item)}")
 
 
 def check_answer(value: object, field: str, where: str) -> None:

@@ -7,10 +7,12 @@ the file and the row, `field` the column with the path inside it: `answers[2].ra
 from __future__ import annotations
 
 import itertools
+import json
 import operator
 import re
 from collections.abc import Sequence
 
+from jaxrm.data import columns
 from jaxrm.data.comparison import (
     Conversation,
     Message,
@@ -28,7 +30,17 @@ Row = dict[str, object]
 Known = dict[str, object]
 """Fields of a Comparison, by name, apart from where its row came from."""
 
-SPEAKERS = {"Human": "user", "User": "user", "Assistant": "assistant"}
+SPEAKERS = {
+    "Human": "user",
+    "User": "user",
+    "human": "user",
+    "Assistant": "assistant",
+    "gpt": "assistant",
+}
+"""What others call those who speak."""
+
+HUMAN_ASSISTANT = re.compile(r"\n\n(Human|Assistant):")
+"""Opens a turn in Anthropic's data and in what is derived from it."""
 
 
 def get(row: Row, field: str, where: str, path: str = "") -> object:
@@ -81,27 +93,84 @@ def user(row: Row, field: str, where: str) -> Conversation:
 
 
 def messages(value: object, field: str, where: str) -> Conversation:
-    """A list of `{"role": ..., "content": ...}`, not empty."""
-    found = []
-    for i, message in enumerate(items(value, field, where)):
-        if not isinstance(message, dict):
-            problem = f"expected a message with role and content, found {kind(message)}"
-            raise fault(where, f"{field}[{i}]", problem)
-        parts = (get(message, part, where, f"{field}[{i}].") for part in ("role", "content"))
-        found.append(Message(*parts))
-    check_messages(tuple(found), field, where)
-    return tuple(found)
+    """A conversation: a non-empty list of objects with `role` and `content`, or ShareGPT's `from`
+    and `value`; the content is text or a list of text parts, which blank lines join.
+
+    What a chat template takes comes along (`Message`). Any other field that is not null must be
+    known to be harmless, or it is a DataError, as are parts that are no text.
+    """
+    given = enumerate(items(value, field, where))
+    turns = tuple(_message(item, f"{field}[{i}]", where) for i, item in given)
+    check_messages(turns, field, where)
+    return turns
+
+
+def _message(value: object, field: str, where: str) -> Message:
+    if not isinstance(value, dict):
+        problem = f"expected a message with role and content, found {kind(value)}"
+        raise fault(where, field, problem)
+    role, content = ("from", "value") if is_sharegpt(value) else ("role", "content")
+    parts = {name: part for name, part in value.items() if part is not None}
+    role, said = parts.pop(role, None), parts.pop(content, None)
+    if role is None:
+        raise fault(where, f"{field}.role", "missing")
+    calls = tool_list(parts.pop("tool_calls", None), f"{field}.tool_calls", where)
+    if said is None and calls is None:
+        raise fault(where, f"{field}.content", "missing")
+    names = ("reasoning_content", "name", "tool_call_id")
+    known = {name: parts.pop(name) for name in names if name in parts}
+    for name, part in parts.items():
+        if columns.judge(name, part) == "harmless":
+            continue
+        raise fault(
+            where,
+            f"{field}.{name}",
+            f"is no part of a message that is read: the source option ?ignore={name} leaves it out",
+        )
+    said = "" if said is None else _said(said, f"{field}.content", where)
+    role = SPEAKERS.get(role, role) if isinstance(role, str) else role
+    return Message(role, said, tool_calls=calls, **known)
+
+
+def _said(content: object, field: str, where: str) -> object:
+    """Content as text: of a list of parts, what they say."""
+    if not isinstance(content, list):
+        return content
+    said = []
+    for at, part in objects(content, field, where):
+        choice(get(part, "type", where, at), at + "type", ("text",), where)
+        said.append(text(get(part, "text", where, at), at + "text", where))
+    return "\n\n".join(said)
+
+
+def tool_list(value: object, field: str, where: str) -> list[Row] | None:
+    """Tools, or calls of them: a list of objects, or JSON of one; None where there are none."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise fault(where, field, f"not a list in JSON: {error}") from error
+    if columns.is_empty(value):
+        return None
+    return [item for _, item in objects(value, field, where)]
+
+
+def is_sharegpt(message: Row) -> bool:
+    """Whether a message is written as ShareGPT does: `from` and `value`."""
+    return "role" not in message and {"from", "value"} <= message.keys()
 
 
 def response(prompt: Conversation | str, value: object, field: str, where: str):
     """A response to `prompt`: text, or messages that end with the assistant's."""
     if isinstance(value, str) or isinstance(prompt, str):
         return answer(prompt, text(value, field, where))
+    if isinstance(value, dict):
+        value = [value]
     if not isinstance(value, list):
         raise fault(where, field, f"expected text or a list of messages, found {kind(value)}")
-    found = messages(value, field, where)
-    check_answer(found, field, where)
-    return found
+    turns = messages(value, field, where)
+    check_answer(turns, field, where)
+    return turns
 
 
 def transcript(told: str, marker: re.Pattern) -> Conversation:
@@ -125,24 +194,25 @@ def transcript(told: str, marker: re.Pattern) -> Conversation:
 
 
 def divide(
-    first: Conversation, second: Conversation, fields: tuple[str, str], where: str
-) -> tuple[Conversation, Conversation, Conversation]:
-    """The prompt that two conversations begin with, and what follows it in each.
+    spoken: Sequence[Conversation], fields: Sequence[str], where: str
+) -> tuple[Conversation, ...]:
+    """The prompt that two or more conversations begin with, and what follows it in each.
 
     A response is one whole turn or more, so the prompt does not end inside the assistant's. Raises
-    DataError, naming `fields`, where the two share no first message.
+    DataError, naming `fields`, where they share no first message.
     """
-    shared = min(common_length(first, second), len(first) - 1, len(second) - 1)
+    first, *others = spoken
+    shared = min(*(common_length(first, other) for other in others), *(len(c) - 1 for c in spoken))
     while (
         shared > 0
         and first[shared - 1].role == "assistant"
-        and "assistant" in (first[shared].role, second[shared].role)
+        and any(conversation[shared].role == "assistant" for conversation in spoken)
     ):
         shared -= 1
     if shared <= 0:
         problem = f"shares no first message with '{fields[1]}', so there is no prompt"
         raise fault(where, fields[0], problem)
-    return first[:shared], first[shared:], second[shared:]
+    return first[:shared], *(conversation[shared:] for conversation in spoken)
 
 
 def ranked(grades: Sequence[float]) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ def floors(
 
 def is_held_out(prompt: Conversation | str) -> bool:
     """Whether a prompt is of the fifth that is held out: a function of its text alone."""
-    turns = prompt if isinstance(prompt, str) else [asdict(message) for message in prompt]
+    turns = prompt if isinstance(prompt, str) else [message.row() for message in prompt]
     digest = hashlib.sha256(json.dumps(turns).encode()).digest()
     return int.from_bytes(digest[:8], "big") % HELD_OUT == 0
 

@@ -1,25 +1,29 @@
 """Rows of preference data as comparisons: the form of a file is told by its columns.
 
 Forms are tried from the most special to the most general, and the first that fits a file's first
-row reads all of it. Columns that a form does not use are ignored. Besides those of public data
-(`jaxrm.data.public_formats`) there are
+row reads all of it; null is no value. Besides those of public data (`jaxrm.data.public_formats`)
+there are (`jaxrm.data.common_formats`)
 
-- pairs: `prompt` (messages), `chosen` and `rejected` (text);
-- responses: `prompt` (messages or text) and `responses`, or `completions` with `ranks` (a list of
-  texts or of lists of messages), optionally `ranks`, `scores`, `steps` (for each response a list of
-  [characters of the response up to the step's end, label or null]);
-- stepwise supervision, TRL's too: `prompt` (messages or text), `completions` (a list of texts, the
-  steps of one response, `SEPARATOR` between them) and `labels` (true, false, a number or null for
-  each of them);
-- TRL's four: `chosen` and `rejected` as texts or as lists of messages, each with a `prompt` of the
-  same type, or without one, where the prompt is what both begin with;
-- UltraFeedback-binarized: as lists of messages, beside which `prompt` repeats the prompt as text;
-- Anthropic's transcripts: `chosen` and `rejected` that begin with "\\n\\nHuman:".
+- pairs: `chosen` and `rejected`, each text, messages (a list, or a single one as an object) or a
+  list of several answers, to a question: `prompt` (messages or text), `messages`, `conversations`,
+  `question`, `query`, or `instruction` with `input`; beside it `system`, `history` and `tools`.
+  Messages may be whole conversations, which need no question beside them;
+- OpenAI's preferences: `input` with messages, `preferred_output`, `non_preferred_output`;
+- responses: a question and `responses`, or `completions` with `ranks` (a list of texts or of lists
+  of messages), optionally `ranks`, `scores`, `steps` (for each response a list of [characters of
+  the response up to the step's end, label or null]);
+- stepwise supervision, TRL's too: a question, `completions` (a list of texts, the steps of one
+  response) and `labels` (true, false, a number or null for each of them);
+- Anthropic's transcripts: `chosen` and `rejected` that begin with "Human:";
+- whole texts: `chosen` and `rejected` alone, whose prompt is the words that both begin with.
 
 Every form may also have `id`, `subset`, `margin` and `attributes` (a list of grades per response,
 null for one that is not labelled), and those with a chosen response a grade of it and of the
-rejected one (`GRADES`), which never overturns the label. A message is an object with `role` and
-`content`.
+rejected one, which never overturns the label. A message is an object with `role` and `content`, or
+ShareGPT's `from` and `value`; messages may also be written as text, in JSON or as Python does.
+
+Every column of every row is accounted for: what a form does not read must be known to be harmless,
+or it is said; what may hold context is an error (`jaxrm.data.columns`).
 """
 
 from __future__ import annotations
@@ -27,50 +31,30 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+from jaxrm.data import columns
+from jaxrm.data import common_formats as common
 from jaxrm.data import public_formats as public
-from jaxrm.data.comparison import (
-    Comparison,
-    Conversation,
-    Message,
-    Step,
-    answer,
-    check_label,
-    check_number,
-    common_length,
-    fault,
-    join_steps,
-)
-from jaxrm.data.fields import (
-    Known,
-    Row,
-    divide,
-    get,
-    graded,
-    items,
-    messages,
-    response,
-    text,
-    transcript,
-)
+from jaxrm.data.columns import Row
+from jaxrm.data.comparison import Comparison, Message, fault
+from jaxrm.data.fields import Known, graded, items
 from jaxrm.errors import DataError
 
-SIDES = ("chosen", "rejected")
+log = logging.getLogger(__name__)
 
-HUMAN = "\n\nHuman:"
+Text = Literal["", "chat", "raw"]
+"""How text is meant: as turns of a conversation, or as it stands; "" where nobody has said."""
 
-SEPARATOR = "\n"
-"""Between the steps of a response that is given in steps: TRL's default."""
+COMMON = ("id", "subset", "margin", "attributes")
+"""What every form may say."""
 
-GRADES = (
-    ("chosen_score", "rejected_score"),
-    ("score_chosen", "score_rejected"),
-    ("chosen-rating", "rejected-rating"),
-)
-"""Columns that may grade the two responses of a pair: ours, Hugging Face H4's and argilla's."""
+QUESTION_WORDS = 4
+"""A question of so many words that all answers begin with is no coincidence."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +66,8 @@ class Form:
         columns: the columns that tell it.
         parse: the fields of a Comparison out of a row.
         fits: what else must hold of a first row with these columns.
+        reads: further columns that it reads of a row.
+        aside: columns of this data that say nothing of the conversation.
         labels: by name, the columns of several judgements, the first the default; the chosen one is
             given to `parse` as `judgement`.
         one_by_one: rows hold one response each, and those of one prompt follow each other.
@@ -91,12 +77,19 @@ class Form:
     columns: tuple[str, ...]
     parse: Callable[..., Known]
     fits: Callable[[Row], bool] = lambda row: True
+    reads: Callable[[Row], Iterable[str]] = lambda row: ()
+    aside: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     one_by_one: bool = False
 
 
 def comparisons(
-    rows: Iterable[tuple[str, Row]], *, stem: str, label: str = ""
+    rows: Iterable[tuple[str, Row]],
+    *,
+    stem: str,
+    label: str = "",
+    text: Text = "",
+    ignore: Collection[str] = (),
 ) -> Iterator[Comparison]:
     """The comparisons that rows of one form hold, in order, read as they are asked for.
 
@@ -104,27 +97,49 @@ def comparisons(
         rows: each with its file and row in words, for error messages: ("a.jsonl, row 3", {...}).
         stem: begins the id, `<stem>/<n>`, of a row without one; n counts rows from 1.
         label: which judgement to take where a form has several, by default its first.
+        text: whether a question and answers of text are a conversation or raw; where nobody says,
+            the comparison is `undecided`.
+        ignore: columns, and fields of messages, that are read as if they were not there.
 
     Raises:
-        DataError: a form or a label that is not known, or a bad field, naming file and row.
+        DataError: a form or a label that is not known, a column that may hold context and is not
+            read, or a bad field, naming file and row.
     """
-    rows = iter(rows)
-    first = next(rows, None)
+    plain = (
+        (where, columns.unserialised(columns.without(row, ignore), where)) for where, row in rows
+    )
+    first = next(plain, None)
     if first is None:
         return
-    form = _form(first)
-    parse = _parser(form, label, first[0])
-    numbered = enumerate(itertools.chain([first], rows), start=1)
-    parsed = ((n, where, parse(row, where) | _common(row, where)) for n, (where, row) in numbered)
+    form = _form(first, text)
+    parse, mentioned = _parser(form, label, first[0]), set()
+    if form.parse is common.texts and not text:
+        problem = (
+            "no column says what was asked, so these are whole texts, read as raw text, and what"
+        )
+        log.warning(
+            "%s: %s both begin with is the prompt; ?text=raw says the same", first[0], problem
+        )
+
+    def read(where: str, row: Row) -> Known:
+        known = parse(row, where)
+        _account(form, row, known, where, mentioned)
+        return known | _common(row, where)
+
+    numbered = enumerate(itertools.chain([first], plain), start=1)
+    parsed = ((n, where, read(where, row)) for n, (where, row) in numbered)
     for n, where, known in _joined(parsed) if form.one_by_one else parsed:
         known["id"] = known.get("id") or f"{stem}/{n}"
-        yield Comparison(**known, where=where)
+        yield _settled(Comparison(**known, where=where), form, text)
 
 
 def to_row(comparison: Comparison) -> Row:
     """A comparison as a row that `comparisons` reads back; `where` it was is left out."""
-    row = dataclasses.asdict(comparison)
-    del row["where"]
+    row = {part.name: getattr(comparison, part.name) for part in dataclasses.fields(comparison)}
+    del row["where"], row["undecided"]
+    if not isinstance(comparison.prompt, str):
+        row["prompt"] = [message.row() for message in comparison.prompt]
+        row["responses"] = [[m.row() for m in response] for response in comparison.responses]
     if comparison.attributes is not None:
         row["attributes"] = [
             [None if math.isnan(value) else value for value in grades]
@@ -135,14 +150,21 @@ def to_row(comparison: Comparison) -> Row:
             [[end, None if math.isnan(label) else label] for end, label in steps]
             for steps in comparison.steps
         ]
-    return {name: value for name, value in row.items() if value is not None}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in row.items()
+        if value is not None
+    }
 
 
-def _form(first: tuple[str, Row]) -> Form:
+def _form(first: tuple[str, Row], text: Text) -> Form:
     """The form of the rows that this one begins."""
     where, row = first
+    present = {name for name, value in row.items() if value is not None}
     for form in FORMS:
-        if row.keys() >= set(form.columns) and form.fits(row):
+        if text == "raw" and form.parse is common.transcripts:
+            continue
+        if present >= set(form.columns) and form.fits(row):
             return form
     seen = ", ".join(sorted(row)) or "none"
     known = "; ".join(f"{form.name} ({', '.join(form.columns)})" for form in FORMS)
@@ -158,6 +180,59 @@ def _parser(form: Form, label: str, where: str) -> Callable[[Row, str], Known]:
         return form.parse
     column = form.labels[label or next(iter(form.labels))]
     return functools.partial(form.parse, judgement=column)
+
+
+def _account(form: Form, row: Row, known: Known, where: str, mentioned: set[str]) -> None:
+    """Refuses a column that may hold context and is not read; says which others are not, once.
+
+    What the conversation says already may stand in a column of its own as well.
+    """
+    read = {*form.columns, *form.labels.values(), *form.aside, *COMMON, *form.reads(row)}
+    left = {name: columns.judge(name, value) for name, value in row.items() if name not in read}
+    if "context" in left.values():
+        said = columns.contents(known["prompt"], known["responses"])
+        context = [name for name, verdict in left.items() if verdict == "context"]
+        context = [name for name in context if not columns.repeats(row[name], said)]
+        if context:
+            problem = f"may hold context, and {form.name} does not read it: rename it, or leave it "
+            problem += f"out with the source option ?ignore={','.join(context)}"
+            raise fault(where, context[0], problem)
+    new = [name for name, verdict in left.items() if verdict == "mentioned"]
+    if new := sorted(set(new) - mentioned):
+        mentioned.update(new)
+        log.info("%s: columns that are not read: %s", where, ", ".join(new))
+
+
+def _settled(comparison: Comparison, form: Form, text: Text) -> Comparison:
+    """Text as raw text or as a conversation, where that is said or plain to see."""
+    prompt, where = comparison.prompt, comparison.where
+    if not isinstance(prompt, str):
+        if text == "raw":
+            problem = "is a conversation here, not raw text: leave the source option text out"
+            raise fault(where, "prompt", problem)
+        return comparison
+    if text == "raw":
+        return comparison
+    whole = "the source option ?text=raw reads whole texts as they stand"
+    if form.parse is common.texts:
+        if text == "chat" or not prompt:
+            problem = "shares no first word with 'rejected'" if not prompt else "is a whole text"
+            problem += ", and no column says what was asked: name that one prompt"
+            raise fault(where, "chosen", f"{problem}; {whole}")
+        return comparison
+    if common.is_transcript(prompt) and len(turns := common.told(prompt)) > 1:
+        turns = turns[:-1] if turns[-1] == Message("assistant", "") else turns
+        answers = tuple((Message("assistant", said.strip()),) for said in comparison.responses)
+        return dataclasses.replace(comparison, prompt=turns, responses=answers)
+    if text == "chat":
+        return comparison.as_conversation()
+    if len(prompt.split()) >= QUESTION_WORDS and all(
+        answer.lstrip().startswith(prompt.strip()) for answer in comparison.responses
+    ):
+        problem = "all responses begin with it, so they may be whole texts: "
+        problem += "leave it out with ?ignore=prompt, or say ?text=chat or ?text=raw if it is asked"
+        raise fault(where, "prompt", problem)
+    return dataclasses.replace(comparison, undecided=True)
 
 
 Parsed = tuple[int, str, Known]
@@ -176,8 +251,9 @@ def _joined(rows: Iterator[Parsed]) -> Iterator[Parsed]:
 def _common(row: Row, where: str) -> Known:
     """What every form may say; a null counts as unsaid."""
     known = {name: row[name] for name in ("id", "subset", "margin") if row.get(name) is not None}
-    if isinstance(known.get("id"), int):
-        known["id"] = str(known["id"])
+    for name in ("id", "subset"):
+        if isinstance(known.get(name), int | float):
+            known[name] = str(known[name])
     if row.get("attributes") is not None:
         rows = items(row["attributes"], "attributes", where)
         known["attributes"] = tuple(
@@ -187,132 +263,58 @@ def _common(row: Row, where: str) -> Known:
     return known
 
 
-def _responses(row: Row, where: str, column: str = "responses") -> Known:
-    prompt = get(row, "prompt", where)
-    prompt = prompt if isinstance(prompt, str) else messages(prompt, "prompt", where)
-    given = enumerate(items(get(row, column, where), column, where))
-    responses = (response(prompt, value, f"{column}[{k}]", where) for k, value in given)
-    known = {"prompt": prompt, "responses": tuple(responses)}
-    for name in ("ranks", "scores"):
-        if row.get(name) is not None:
-            known[name] = tuple(items(row[name], name, where))
-    if row.get("steps") is not None:
-        given = enumerate(items(row["steps"], "steps", where))
-        known["steps"] = tuple(_steps(value, f"steps[{k}]", where) for k, value in given)
-    return known
+def _are(wanted: type, *names: str) -> Callable[[Row], bool]:
+    return lambda row: all(isinstance(row[name], wanted) for name in names)
 
 
-def _steps(value: object, field: str, where: str) -> tuple[Step, ...]:
-    steps = []
-    for t, step in enumerate(items(value, field, where)):
-        pair = items(step, f"{field}[{t}]", where)
-        if len(pair) != 2:
-            raise fault(where, f"{field}[{t}]", f"expected [end, label], found {len(pair)} entries")
-        steps.append(Step(pair[0], _label(pair[1])))
-    return tuple(steps)
+def _are_texts(row: Row) -> bool:
+    """Whether both sides are lists of texts."""
+    sides = [row[side] for side in common.SIDES]
+    return all(
+        isinstance(side, list) and side and all(isinstance(text, str) for text in side)
+        for side in sides
+    )
 
 
-def _stepwise(row: Row, where: str) -> Known:
-    """One response in steps. TRL writes a separator after the last step too, and reads a score at
-    the separator; here the response ends with its last step, and each score is read at the last
-    token of the step itself."""
-    prompt = get(row, "prompt", where)
-    prompt = prompt if isinstance(prompt, str) else messages(prompt, "prompt", where)
-    given = enumerate(items(get(row, "completions", where), "completions", where))
-    steps = [text(step, f"completions[{t}]", where) for t, step in given]
-    labels = items(get(row, "labels", where), "labels", where)
-    if len(labels) != len(steps):
-        raise fault(where, "labels", f"has {len(labels)} entries for {len(steps)} steps")
-    if not steps:
-        raise fault(where, "completions", "needs at least one step")
-    if not all(steps):
-        raise fault(where, f"completions[{steps.index('')}]", "a step must not be empty")
-    labels = [_label(label) for label in labels]
-    for t, label in enumerate(labels):
-        check_label(label, f"labels[{t}]", where)
-    joined, ends = join_steps(steps, labels, SEPARATOR)
-    return {"prompt": prompt, "responses": (answer(prompt, joined),), "steps": (ends,)}
+def _stand_alone(row: Row) -> bool:
+    """Whether both sides are texts, and nothing says what was asked."""
+    return _are(str, *common.SIDES)(row) and not common.question_columns(row)
 
 
-def _label(value: object) -> object:
-    """A step's label, a truth as a number; null is no label."""
-    return math.nan if value is None else float(value) if isinstance(value, bool) else value
+def _is_dated(row: Row) -> bool:
+    """Whether conversations are Chatbot Arena's, whose vote is on all turns and whose `turn` counts
+    them; in MT-Bench's it says which one was judged."""
+    return not {"tstamp", "timestamp", "anony"}.isdisjoint(row)
 
 
-def _messages_and_answers(row: Row, where: str) -> Known:
-    prompt = messages(get(row, "prompt", where), "prompt", where)
-    return _pair(row, where, prompt, *_both(row, where, lambda *at: response(prompt, *at)))
+def _beside(*names: str) -> Callable[[Row], list[str]]:
+    """The columns of the question, and these."""
+    return lambda row: [*common.question_columns(row), *names]
 
 
-def _texts(row: Row, where: str) -> Known:
-    prompt = text(get(row, "prompt", where), "prompt", where)
-    return _pair(row, where, prompt, *_both(row, where, text))
-
-
-def _joined_messages(row: Row, where: str) -> Known:
-    return _pair(row, where, *divide(*_both(row, where, messages), SIDES, where))
-
-
-def _joined_texts(row: Row, where: str) -> Known:
-    chosen, rejected = _both(row, where, text)
-    shared, shorter = common_length(chosen, rejected), min(len(chosen), len(rejected))
-    if shared == shorter:  # one continues the other: as in TRL, both keep a last character
-        shared = max(shorter - 1, 0)
-    elif shared and chosen[shared - 1] == " ":  # most tokenizers join a space to the word after it
-        shared -= 1
-    return _pair(row, where, chosen[:shared], chosen[shared:], rejected[shared:])
-
-
-def _transcripts(row: Row, where: str) -> Known:
-    """Anthropic/hh-rlhf. Where the user has the last word, the assistant's answer is empty."""
-    return _pair(row, where, *divide(*_both(row, where, _conversation), SIDES, where))
-
-
-def _conversation(value: object, name: str, where: str) -> Conversation:
-    if not text(value, name, where).startswith(HUMAN):
-        raise fault(where, name, f"must begin with {HUMAN!r}, as the first row does")
-    told = transcript(value, public.HUMAN_ASSISTANT)
-    return told if told[-1].role == "assistant" else (*told, Message("assistant", ""))
-
-
-def _pair(row: Row, where: str, prompt, chosen, rejected) -> Known:
-    """Ranks as labelled: rows whose grades tie train in TRL too."""
-    known = {"prompt": prompt, "responses": (chosen, rejected), "ranks": (0, 1)}
-    for columns in GRADES:
-        if any(row.get(column) is not None for column in columns):
-            for column in columns:
-                check_number(row.get(column), column, where)
-            known["scores"] = tuple(row[column] for column in columns)
-            break
-    return known
-
-
-def _both(row: Row, where: str, parse: Callable) -> tuple:
-    return tuple(parse(get(row, column, where), column, where) for column in SIDES)
-
-
-def _are(wanted: type, *columns: str) -> Callable[[Row], bool]:
-    return lambda row: all(isinstance(row[column], wanted) for column in columns)
-
-
-def _are_texts(values: list) -> bool:
-    return bool(values) and all(isinstance(value, str) for value in values)
-
+GRADES = tuple(itertools.chain(*common.GRADES))
 
 FORMS = (
     Form(
         "Unified-Feedback",
         ("conv_A", "conv_B", "conv_A_rating", "conv_B_rating"),
         public.unified_feedback,
+        reads=lambda row: ["source"],
     ),
     Form(
         "MT-Bench judgments",
         ("conversation_a", "conversation_b", "winner", "judge", "turn"),
         public.mt_bench,
-        # In Chatbot Arena's rows, which are dated, the vote is on all turns and `turn` counts them.
-        fits=lambda row: "tstamp" not in row,
+        fits=lambda row: not _is_dated(row),
     ),
-    Form("Chatbot Arena", ("conversation_a", "conversation_b", "winner"), public.arena),
+    Form(
+        "Chatbot Arena",
+        ("conversation_a", "conversation_b", "winner"),
+        public.arena,
+        fits=lambda row: _is_dated(row) or not {"judge", "turn"} & row.keys(),
+        reads=lambda row: ["question_id"],
+        aside=("full_conversation",),
+    ),
     Form(
         "Chatbot Arena 55k",
         ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
@@ -328,11 +330,19 @@ FORMS = (
         "HelpSteer2-Preference",
         ("prompt", "response_1", "response_2", "preference_strength"),
         public.helpsteer2_preference,
+        reads=lambda row: ["split"],
+        aside=(
+            "preference_statement",
+            "three_most_similar_preferences",
+            "all_preferences_unprocessed",
+        ),
     ),
     Form(
         "HelpSteer3",
         ("context", "response1", "response2", "overall_preference"),
         public.helpsteer3,
+        reads=lambda row: ["domain"],
+        aside=("individual_preference",),
     ),
     Form(
         "HelpSteer2",
@@ -344,44 +354,48 @@ FORMS = (
         "UltraFeedback",
         ("instruction", "completions"),
         public.ultrafeedback,
+        reads=lambda row: ["source"],
+        aside=("correct_answers", "incorrect_answers"),
         labels={"overall": "overall_score", "fine-grained": "fine-grained_score"},
     ),
     Form("Nectar", ("prompt", "answers"), public.nectar, fits=_are(list, "answers")),
     Form("NeMo RL", ("context", "completions"), public.nemo_rl),
     Form("HHH-Alignment", ("input", "targets"), public.hhh_alignment, fits=_are(dict, "targets")),
-    Form("responses", ("prompt", "responses"), _responses),
+    Form(
+        "responses",
+        ("responses",),
+        common.responses,
+        reads=_beside("ranks", "scores", "steps"),
+    ),
     Form(
         "ranked completions",
-        ("prompt", "completions", "ranks"),
-        functools.partial(_responses, column="completions"),
+        ("completions", "ranks"),
+        functools.partial(common.responses, column="completions"),
+        reads=_beside("scores", "steps"),
     ),
-    Form("stepwise supervision", ("prompt", "completions", "labels"), _stepwise),
+    Form("stepwise supervision", ("completions", "labels"), common.stepwise, reads=_beside()),
     Form(
         "RewardBench 2, RM-Bench",
         ("prompt", "chosen", "rejected"),
         public.good_and_bad,
-        fits=lambda row: _are(list, *SIDES)(row) and all(_are_texts(row[side]) for side in SIDES),
+        fits=_are_texts,
+        reads=lambda row: ["domain"],
     ),
     Form(
-        "prompt and answers",
-        ("prompt", "chosen", "rejected"),
-        _messages_and_answers,
-        fits=_are(list, "prompt"),
+        "OpenAI's preferences",
+        ("input", "preferred_output", "non_preferred_output"),
+        common.preferences,
     ),
-    Form(
-        "UltraFeedback-binarized",
-        ("prompt", "chosen", "rejected"),
-        _joined_messages,
-        fits=_are(list, "chosen", "rejected"),
-    ),
-    Form("prompt and answers as text", ("prompt", "chosen", "rejected"), _texts),
-    Form("messages", ("chosen", "rejected"), _joined_messages, fits=_are(list, "chosen")),
     Form(
         "HH-RLHF",
-        ("chosen", "rejected"),
-        _transcripts,
-        fits=lambda row: all(str(row[column]).startswith(HUMAN) for column in SIDES),
+        common.SIDES,
+        common.transcripts,
+        fits=lambda row: (
+            _stand_alone(row) and all(common.is_transcript(row[side]) for side in common.SIDES)
+        ),
+        reads=lambda row: GRADES,
     ),
-    Form("texts", ("chosen", "rejected"), _joined_texts),
+    Form("whole texts", common.SIDES, common.texts, fits=_stand_alone, reads=lambda row: GRADES),
+    Form("pairs", common.SIDES, common.pairs, reads=_beside(*GRADES)),
 )
 """Every form, special before general."""

@@ -12,6 +12,7 @@ import re
 
 from jaxrm.data.comparison import Conversation, Message, fault, kind
 from jaxrm.data.fields import (
+    HUMAN_ASSISTANT,
     Known,
     Row,
     choice,
@@ -28,9 +29,6 @@ from jaxrm.data.fields import (
     transcript,
     user,
 )
-
-HUMAN_ASSISTANT = re.compile(r"\n\n(Human|Assistant):")
-"""Opens a turn in Anthropic's data and in what is derived from it."""
 
 EXTRA_ID = re.compile(r"\n<extra_id_1>(User|Assistant)\n")
 """Opens a turn, after the first, in prompts of HelpSteer2."""
@@ -65,7 +63,7 @@ def unified_feedback(row: Row, where: str) -> Known:
         both = [
             (Message(first.role, SUMMARIZE + first.content.strip()), *rest) for first, *rest in both
         ]
-    prompt, *responses = divide(*both, fields, where)
+    prompt, *responses = divide(both, fields, where)
     ratings = [number(row, f"{field}_rating", where) for field in fields]
     known = {"prompt": prompt, "responses": tuple(responses), "subset": source}
     return known | graded(ratings)
@@ -73,7 +71,7 @@ def unified_feedback(row: Row, where: str) -> Known:
 
 def arena(row: Row, where: str) -> Known:
     """Chatbot Arena (lmsys, lmarena-ai): two whole conversations and the vote on them."""
-    known = _battle([_spoken(row, field, where) for field in SIDES], row, where)
+    known = _battle([messages(get(row, field, where), field, where) for field in SIDES], row, where)
     if isinstance(row.get("question_id"), str):
         known["id"] = row["question_id"]
     return known
@@ -87,7 +85,7 @@ def mt_bench(row: Row, where: str) -> Known:
     turn = choice(get(row, "turn", where), "turn", (1, 2), where)
     both = []
     for field in SIDES:
-        conversation = _spoken(row, field, where)
+        conversation = messages(get(row, field, where), field, where)
         ends = [i for i, message in enumerate(conversation, 1) if message.role == "assistant"]
         if len(ends) < turn:
             raise fault(where, field, f"turn {turn} was judged, but {len(ends)} are answered")
@@ -96,23 +94,9 @@ def mt_bench(row: Row, where: str) -> Known:
 
 
 def _battle(both: list[Conversation], row: Row, where: str) -> Known:
-    prompt, *responses = divide(*both, SIDES, where)
+    prompt, *responses = divide(both, SIDES, where)
     winner = choice(get(row, "winner", where), "winner", tuple(WINNERS), where)
     return {"prompt": prompt, "responses": tuple(responses), "ranks": WINNERS[winner]}
-
-
-def _spoken(row: Row, field: str, where: str) -> Conversation:
-    """A conversation whose messages may come in parts: texts, joined by blank lines."""
-    spoken = []
-    for path, message in objects(get(row, field, where), field, where):
-        if isinstance(message.get("content"), list):
-            said = []
-            for at, part in objects(message["content"], path + "content", where):
-                choice(get(part, "type", where, at), at + "type", ("text",), where)
-                said.append(text(get(part, "text", where, at), at + "text", where))
-            message = message | {"content": "\n\n".join(said)}
-        spoken.append(message)
-    return messages(spoken, field, where)
 
 
 def arena_55k(row: Row, where: str) -> Known:
@@ -127,7 +111,7 @@ def arena_55k(row: Row, where: str) -> Known:
         exchanges = zip(asked, answers, strict=True)
         turns = ((Message("user", q), Message("assistant", a)) for q, a in exchanges)
         both.append(sum(turns, ()))
-    prompt, *responses = divide(*both, fields, where)
+    prompt, *responses = divide(both, fields, where)
     outcomes = {"winner_model_a": (0, 1), "winner_model_b": (1, 0), "winner_tie": TIE}
     flags = [choice(get(row, name, where), name, (0, 1), where) for name in outcomes]
     if sum(flags) != 1:

@@ -6,6 +6,7 @@ A source is named `LOCATION` or `LOCATION?key=value&key=value`:
     data/ultrafeedback?split=test                          a directory of data files
     llm-blender/Unified-Feedback?config=all&every=20       a name on the Hub
     tfds:jaxrm_preferences                                 a data set that TFDS has prepared here
+    answers.jsonl?text=chat&ignore=notes,context           text as turns, two columns left out
 
 `jaxrm.data.rows` says what a location may be, `jaxrm.data.formats` which rows are known.
 """
@@ -16,8 +17,10 @@ import dataclasses
 import logging
 import math
 import os
+import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxrm.data import formats, rows
 from jaxrm.data.comparison import Comparison
@@ -44,6 +47,9 @@ class Source:
         weight: how often one epoch shows each comparison.
         name: a short name, as of a split; by default the location's last part, and the
             configuration and split if not usual.
+        text: how a question and answers of text are meant: "chat" for a conversation of one turn,
+            "raw" for text as it stands; "" leaves it to the tokenizer's chat template.
+        ignore: columns, and fields of messages, that are read as if they were not there.
     """
 
     location: str
@@ -53,12 +59,16 @@ class Source:
     every: int = 1
     weight: float = 1.0
     name: str = ""
+    text: formats.Text = ""
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.location:
             raise DataError("a source needs a location: a file, a directory or a name")
         if not self.split:
             raise DataError(f"{self.location}: split may not be empty")
+        if self.text not in typing.get_args(formats.Text):
+            raise DataError(f"{self.location}: text must be chat or raw, not {self.text!r}")
         if self.every < 1:
             raise DataError(f"{self.location}: every must be at least 1, not {self.every}")
         if not 0 < self.weight < math.inf:
@@ -67,6 +77,11 @@ class Source:
             )
         if not self.name:
             object.__setattr__(self, "name", self._usual_name())
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How its rows are to be read, by the names that `formats.comparisons` has for it."""
+        return {"label": self.label, "text": self.text, "ignore": self.ignore}
 
     @classmethod
     def parse(cls, text: str | Path) -> Source:
@@ -100,6 +115,10 @@ class Source:
         return "-".join(part for part in parts if part)
 
 
+def _listed(names: str) -> tuple[str, ...]:
+    return tuple(name for name in names.split(",") if name)
+
+
 OPTIONS = {
     "config": str,
     "split": str,
@@ -107,6 +126,8 @@ OPTIONS = {
     "every": int,
     "weight": float,
     "name": str,
+    "text": str,
+    "ignore": _listed,
 }
 """What may follow a location, and the type of each."""
 
@@ -119,7 +140,7 @@ def stream(source: Source | str | Path) -> Iterator[Comparison]:
     """
     source = source if isinstance(source, Source) else Source.parse(source)
     located = rows.rows(source.location, source.config, source.split)
-    found = formats.comparisons(located, stem=source.name, label=source.label)
+    found = formats.comparisons(located, stem=source.name, **source.reading)
     if source.every > 1:
         found = _thinned(found, source)
     first = next(found, None)

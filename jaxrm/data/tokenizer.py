@@ -6,18 +6,19 @@ ids that a model was trained on depend on neither.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from jaxrm.data.comparison import Comparison, Conversation, Message
 from jaxrm.errors import TokenizerError
+
+log = logging.getLogger(__name__)
 
 VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -28,12 +29,22 @@ class ChatTokenizer:
     Attributes:
         hf: the tokenizer itself.
         source: where it came from, for error messages.
+        written: kinds of parts of messages that its template was seen to write
+            (`jaxrm.data.template`).
     """
 
     def __init__(self, hf: PreTrainedTokenizerFast, source: str = "tokenizer"):
         if not hf.is_fast:
             raise TokenizerError(f"{source}: a fast tokenizer is needed; save a tokenizer.json")
         self.hf, self.source = hf, source
+        self.written: set[str] = set()
+        self._said: set[str] = set()
+
+    def say_once(self, message: str, *where: object) -> None:
+        """Logs a warning whose like has not been logged for this tokenizer."""
+        if message not in self._said:
+            self._said.add(message)
+            log.warning(message, *where)
 
     @functools.cached_property
     def special_ids(self) -> np.ndarray:
@@ -42,8 +53,27 @@ class ChatTokenizer:
         return np.array(sorted({*self.hf.all_special_ids, *declared}), np.int64)
 
     @functools.cached_property
+    def special_texts(self) -> tuple[str, ...]:
+        """How the special tokens are written."""
+        return tuple(filter(None, self.hf.convert_ids_to_tokens(self.special_ids.tolist())))
+
+    def is_rendered(self, text: str) -> bool:
+        """Whether text begins as the template would write a conversation: with a special token, or
+        with what stands before the first user's words."""
+        return text.lstrip().startswith((*self.special_texts, *self._openings))
+
+    @functools.cached_property
+    def _openings(self) -> tuple[str, ...]:
+        words = "Hello."
+        opening = self.render((Message("user", words),), opened=True).partition(words)[0]
+        for token in self.special_texts:
+            opening = opening.removeprefix(token)
+        return tuple(filter(None, (opening.strip(),)))
+
+    @functools.cached_property
     def folds_system(self) -> bool:
-        """Whether the template refuses system messages, so that the first user turn takes them.
+        """Whether the template refuses system messages or leaves them out, so that the first user
+        turn takes them.
 
         Raises TokenizerError where there is no template, or it fails on the plainest exchange.
         """
@@ -52,16 +82,17 @@ class ChatTokenizer:
                 f"{self.source}: the tokenizer has no chat template: add a chat_template.jinja to "
                 "the directory or name a template file"
             )
-        system, user = Message("system", "Be brief."), Message("user", "Hello.")
+        user, assistant = Message("user", "Hello."), Message("assistant", "Hi.")
         try:
-            self._render((user, Message("assistant", "Hi.")), opened=False)
-        except jinja2.TemplateError as error:
+            self._render((user, assistant), opened=False)
+        except Exception as error:  # a template may raise what it likes
             raise TokenizerError(f"{self.source}: the chat template fails: {error}") from error
+        systems = (Message("system", "Be brief."), Message("system", "Be kind."))
         try:
-            self._render((system, user), opened=True)
-        except jinja2.TemplateError:
+            one, other = (self._render((system, user), opened=True) for system in systems)
+        except Exception:
             return True
-        return False
+        return one == other
 
     def folded(self, comparisons: Iterable[Comparison]) -> int:
         """How many comparisons have their system message moved into the first user turn."""
@@ -69,9 +100,15 @@ class ChatTokenizer:
         with_system = sum(messages[0].role == "system" for messages in conversations)
         return with_system if with_system and self.folds_system else 0
 
-    def render(self, messages: Conversation, *, opened: bool) -> str:
-        """The template's text; `opened` begins the assistant's turn after it."""
-        return self._render(_fold(messages) if self.folds_system else messages, opened)
+    def render(
+        self, messages: Conversation, *, opened: bool, tools: list[dict] | None = None
+    ) -> str:
+        """The template's text; `opened` begins the assistant's turn after it.
+
+        What a template raises comes as it is: jinja2.TemplateError, or whatever an expression in it
+        raises.
+        """
+        return self._render(_fold(messages) if self.folds_system else messages, opened, tools)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes the tokenizer's files, so that transformers 4 and 5 read the same from them."""
@@ -89,9 +126,10 @@ class ChatTokenizer:
             config.pop(of_this_process, None)
         path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
-    def _render(self, messages: Conversation, opened: bool) -> str:
-        turns = [dataclasses.asdict(message) for message in messages]
-        return self.hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened)
+    def _render(self, messages: Conversation, opened: bool, tools: list[dict] | None = None) -> str:
+        turns = [message.row() for message in messages]
+        options = {"tokenize": False, "add_generation_prompt": opened}
+        return self.hf.apply_chat_template(turns, tools=tools, **options)
 
 
 def load_tokenizer(directory: str | Path, chat_template: str | Path | None = None) -> ChatTokenizer:

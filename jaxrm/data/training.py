@@ -96,6 +96,7 @@ def training_set(
                 raise DataError(f"a data set's weight must be finite and above 0, found {weight}")
             for chunk in _chunks(comparisons):
                 read += len(chunk)
+                chunk = chat.settled(chunk, tokenizer)
                 folded += tokenizer.folded(chunk)
                 for comparison, whole in zip(chunk, chat.tokenize(chunk, tokenizer), strict=True):
                     tree = whole

@@ -21,7 +21,7 @@ import pyarrow
 import pyarrow.parquet
 
 from jaxrm import files
-from jaxrm.data import rows
+from jaxrm.data import formats, rows
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import RunDirError
 from jaxrm.evaluate.benchmark import Benchmark, Credit
@@ -35,8 +35,7 @@ def key(comparisons: Sequence[Comparison]) -> str:
     """SHA-256 of the comparisons: ids, texts and labels, wherever they were read from."""
     content = hashlib.sha256()
     for c in comparisons:
-        row = asdict(c) | {"where": ""}
-        content.update(json.dumps(row, sort_keys=True).encode())
+        content.update(json.dumps(formats.to_row(c), sort_keys=True).encode())
     return content.hexdigest()
 
 

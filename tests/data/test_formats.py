@@ -151,8 +151,8 @@ def test_responses_need_no_order():
     [
         ({"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}, "The sky is", None),
         ({"chosen": "The sky is blue.", "rejected": "The sky is green."}, "The sky is", None),
-        ({"chosen": "bluer", "rejected": "greener"}, "", ("bluer", "greener")),
-        ({"chosen": "to be", "rejected": "to be or not"}, "to b", ("e", "e or not")),
+        ({"chosen": "to be", "rejected": "to be or not"}, "to", (" be", " be or not")),
+        ({"chosen": "我喜欢猫", "rejected": "我喜欢狗"}, "我喜欢", ("猫", "狗")),
         ({"prompt": [ASK], "chosen": [says("4")], "rejected": [says("5")]}, PROMPT, None),
         ({"chosen": [ASK, says("4")], "rejected": [ASK, says("5")]}, PROMPT, None),
         ({"chosen": [ASK, says("4")], "rejected": [ASK, says("4")]}, PROMPT, (turn("4"),) * 2),
@@ -215,10 +215,22 @@ def test_hh_rlhf_transcripts():
     )
 
 
+def test_texts_that_share_no_word_are_whole_texts_only_where_that_is_said():
+    row = {"chosen": "bluer", "rejected": "blue"}
+    error = refused(row)
+    assert "row 1: field 'chosen': shares no first word with 'rejected'" in error
+    assert "?text=raw" in error
+    (pair,) = parse(row, text="raw")
+    assert (pair.prompt, pair.responses) == ("", ("bluer", "blue"))
+
+
 def test_one_transcript_alone_is_text():
-    row = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hey", "rejected": "Human: Hi\n\nAssistant: No"}
-    (pair,) = parse(row)
-    assert pair.prompt == ""
+    row = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hey", "rejected": "Hi\n\nAssistant: No"}
+    (pair,) = parse(row, text="raw")
+    assert (pair.prompt, pair.responses) == ("", tuple(row.values()))
+    both = {"chosen": row["chosen"], "rejected": row["chosen"][2:]}
+    assert [p.prompt for p in parse(both)] == [talk("Hi")]
+    assert [p.prompt for p in parse(both, text="raw")] == [""]
 
 
 def test_unified_feedback():
@@ -438,16 +450,16 @@ def test_hhh_alignment():
         ("chosen", "missing", {"prompt": [ASK], "rejected": "5"}),
         ("chosen", "expected text or a list of messages, found null", GOOD | {"chosen": None}),
         ("chosen", "messages, found a int", GOOD | {"chosen": 4}),
-        ("chosen[0]", "found text", GOOD | {"chosen": ["4", "four"]}),
+        ("chosen", "found a boolean", GOOD | {"chosen": True}),
         (
             "chosen[0].role",
-            "'tool' is not one of",
-            GOOD | {"chosen": [says("4") | {"role": "tool"}]},
+            "'judge' is not one of",
+            GOOD | {"chosen": [says("4") | {"role": "judge"}]},
         ),
         ("chosen", "must end with an assistant message, not user", GOOD | {"chosen": [ASK]}),
-        ("prompt", "expected a list, found text", GOOD | {"prompt": "2 + 2?"}),
+        ("prompt", "expected text, found a int", GOOD | {"prompt": 4}),
         ("prompt", "non-empty", GOOD | {"prompt": []}),
-        ("prompt[0].content", "found a list", GOOD | {"prompt": [ASK | {"content": ["hi"]}]}),
+        ("prompt[0].content[0]", "found text", GOOD | {"prompt": [ASK | {"content": ["hi"]}]}),
         ("prompt[1].content", "missing", GOOD | {"prompt": [ASK, {"role": "user"}]}),
         ("margin", "finite, found nan", GOOD | {"margin": math.nan}),
         ("margin", "found text", GOOD | {"margin": "3"}),
@@ -455,7 +467,8 @@ def test_hhh_alignment():
         ("chosen_score", "finite", GOOD | {"chosen_score": math.inf, "rejected_score": 0}),
         ("attributes", "3 entries for 2", GOOD | {"attributes": [[1]] * 3}),
         ("attributes[1]", "expected a list", GOOD | {"attributes": [[1], 2]}),
-        ("id", "found a float", GOOD | {"id": 1.5}),
+        ("id", "found a list", GOOD | {"id": [1]}),
+        ("subset", "found an object", GOOD | {"subset": {"a": 1}}),
     ],
 )
 def test_a_bad_field_of_a_later_row_is_named(field, problem, row):
@@ -467,7 +480,7 @@ def test_a_bad_field_of_a_later_row_is_named(field, problem, row):
 @pytest.mark.parametrize(
     ("name", "change", "field", "problem"),
     [
-        ("hh_rlhf", {"chosen": "Human: Hi"}, "chosen", "must begin with '\\n\\nHuman:'"),
+        ("hh_rlhf", {"chosen": "Hi\n\nAssistant: No"}, "chosen", "must begin with 'Human:'"),
         ("hh_rlhf", {"chosen": "\n\nHuman: Who?"}, "chosen", "no first message with 'rejected'"),
         ("hh_rlhf", {"rejected": None}, "rejected", "expected text, found null"),
         ("unified_feedback", {"conv_B": []}, "conv_B", "non-empty"),

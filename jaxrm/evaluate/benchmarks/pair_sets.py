@@ -33,7 +33,7 @@ def pairs(source: str) -> Benchmark:
     require(named.weight == 1, "weight", "1 in an evaluation", named.weight)
 
     def read(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison]:
-        for comparison in formats.comparisons(rows, stem=named.name, label=named.label):
+        for comparison in formats.comparisons(rows, stem=named.name, **named.reading):
             if comparison.subset == OVERALL:
                 raise fault(comparison.where, "subset", f"{OVERALL!r} is the name of all of them")
             yield comparison
