@@ -267,6 +267,12 @@ def _are(wanted: type, *names: str) -> Callable[[Row], bool]:
     return lambda row: all(isinstance(row[name], wanted) for name in names)
 
 
+def _are_objects(row: Row) -> bool:
+    """Whether completions are a list of objects, or an empty one."""
+    given = row["completions"]
+    return isinstance(given, list) and all(isinstance(item, dict) for item in given)
+
+
 def _are_texts(row: Row) -> bool:
     """Whether both sides are lists of texts."""
     sides = [row[side] for side in common.SIDES]
@@ -354,12 +360,18 @@ FORMS = (
         "UltraFeedback",
         ("instruction", "completions"),
         public.ultrafeedback,
+        fits=lambda row: _are_objects(row),
         reads=lambda row: ["source"],
         aside=("correct_answers", "incorrect_answers"),
         labels={"overall": "overall_score", "fine-grained": "fine-grained_score"},
     ),
     Form("Nectar", ("prompt", "answers"), public.nectar, fits=_are(list, "answers")),
-    Form("NeMo RL", ("context", "completions"), public.nemo_rl),
+    Form(
+        "NeMo RL",
+        ("context", "completions"),
+        public.nemo_rl,
+        fits=lambda row: isinstance(row["context"], list) and _are_objects(row),
+    ),
     Form("HHH-Alignment", ("input", "targets"), public.hhh_alignment, fits=_are(dict, "targets")),
     Form(
         "responses",
