@@ -27,7 +27,7 @@ import scipy.sparse
 from jaxtyping import Float, Int
 from scipy.spatial import ConvexHull
 
-from jaxrm.data.comparison import Comparison, Conversation, Message, plain_text
+from jaxrm.data.comparison import Comparison, Conversation, plain_text
 from jaxrm.errors import require
 from jaxrm.evaluate.similar import Embed, best_response, tf_idf
 
@@ -151,7 +151,7 @@ def _misspelt(response: Conversation | str, rng: random.Random, share: float) ->
     if isinstance(response, str):
         return misspelt(response, rng, share)
     last = response[-1]
-    return (*response[:-1], Message(last.role, misspelt(last.content, rng, share)))
+    return (*response[:-1], dataclasses.replace(last, content=misspelt(last.content, rng, share)))
 
 
 def _slip(word: str, rng: random.Random) -> str:

@@ -6,6 +6,7 @@ ids that a model was trained on depend on neither.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import logging
@@ -167,7 +168,8 @@ def _fold(messages: Conversation) -> Conversation:
     user = next((i for i, message in enumerate(messages) if message.role == "user"), None)
     if messages[0].role != "system" or user is None:
         return messages
-    joined = Message("user", f"{messages[0].content}\n\n{messages[user].content}")
+    text = f"{messages[0].content}\n\n{messages[user].content}"
+    joined = dataclasses.replace(messages[user], content=text)
     return (*messages[1:user], joined, *messages[user + 1 :])
 
 

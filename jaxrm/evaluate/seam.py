@@ -37,7 +37,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxrm.data import chat
-from jaxrm.data.comparison import Comparison, Conversation, Message, answer, fault
+from jaxrm.data.comparison import Comparison, Conversation, answer, fault
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import require
 from jaxrm.evaluate import similar
@@ -360,7 +360,7 @@ class _Climb:
     def _with_text(self, text: str) -> Response:
         if isinstance(self._here, str):
             return text
-        return (*self._here[:-1], Message(self._here[-1].role, text))
+        return (*self._here[:-1], dataclasses.replace(self._here[-1], content=text))
 
 
 def words_in_like_places(texts: Iterable[str], limit: int = 20) -> Substitutes:
