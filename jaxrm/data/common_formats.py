@@ -104,7 +104,7 @@ def question(row: Row, where: str) -> Question:
     """What was asked, out of all columns that say so.
 
     LLaMA-Factory's `input` continues its `instruction` on a line of its own, and its `history` is a
-    list of [what was asked, what was answered].
+    list of [what was asked, what was answered]; it may be messages too.
     """
     read = question_columns(row)
     column = _asked(row)
@@ -113,6 +113,8 @@ def question(row: Row, where: str) -> Question:
     tools = tool_list(row["tools"], "tools", where) if "tools" in read else None
     before = _history(row["history"], where) if "history" in read else ()
     value = row[column] if column else None
+    if isinstance(value, dict):
+        value = [value]
     if isinstance(value, list):
         turns = messages(value, column, where)
         if opening and turns[0].role == "system" and turns[0] != opening:
@@ -137,8 +139,10 @@ def _asked(row: Row) -> str | None:
 
 
 def _history(value: object, where: str) -> Conversation:
-    turns = []
-    for i, exchange in enumerate(items(value, "history", where)):
+    turns, exchanges = [], items(value, "history", where)
+    if isinstance(exchanges[0], dict):
+        return messages(exchanges, "history", where)
+    for i, exchange in enumerate(exchanges):
         both = items(exchange, f"history[{i}]", where)
         if len(both) != 2:
             problem = f"expected [question, answer], found {len(both)} entries"

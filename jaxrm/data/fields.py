@@ -199,17 +199,18 @@ def divide(
     """The prompt that two or more conversations begin with, and what follows it in each.
 
     A response is one whole turn or more, so the prompt does not end inside the assistant's. Raises
-    DataError, naming `fields`, where they share no first message.
+    DataError, naming `fields`, where they share no first message, or nothing but a system prompt.
     """
     first, *others = spoken
     shared = min(*(common_length(first, other) for other in others), *(len(c) - 1 for c in spoken))
+    shared = max(shared, 0)
     while (
         shared > 0
         and first[shared - 1].role == "assistant"
         and any(conversation[shared].role == "assistant" for conversation in spoken)
     ):
         shared -= 1
-    if shared <= 0:
+    if all(message.role == "system" for message in first[:shared]):
         problem = f"shares no first message with '{fields[1]}', so there is no prompt"
         raise fault(where, fields[0], problem)
     return first[:shared], *(conversation[shared:] for conversation in spoken)

@@ -94,6 +94,10 @@ LAYOUTS = {
         "rejected": [RULE, ASK, says(BAD)],
     },
     "history in messages": {"prompt": [*BEFORE, ASK], **TEXTS},
+    "history as messages": {"history": BEFORE, "question": QUESTION, **TEXTS},
+    "a message as prompt": {"prompt": ASK, **ANSWERS},
+    "two columns of one question": {"prompt": QUESTION, "question": QUESTION, **WHOLE},
+    "a copy of the answer": {"question": QUESTION, "response": GOOD, **TEXTS},
     "transcripts": {side: "\n\n" + text for side, text in TOLD.items()},
     "transcripts, stripped": TOLD,
     "transcript as prompt": {
@@ -154,7 +158,7 @@ def conversations(name):
     asked = (Message("user", QUESTION),)
     if name == "alpaca, input":
         asked = (Message("user", "How many moons has\nMars?"),)
-    if name in ("alpaca, history", "history in messages"):
+    if HISTORY[0] in json.dumps(row):
         asked = (*map(Message, ("user", "assistant"), HISTORY), *asked)
     if name == "tool turns":
         result = Message("tool", "2 moons found", name="moons", tool_call_id="call_1")

@@ -535,6 +535,9 @@ def test_a_bad_field_of_public_data_is_named(name, change, field, problem):
 def test_messages_without_a_common_beginning():
     row = {"chosen": [ASK, says("4")], "rejected": [SYSTEM, ASK, says("5")]}
     assert "row 1: field 'chosen': shares no first message with 'rejected'" in refused(row)
+    other = {"role": "user", "content": "3 + 3?"}
+    row = {"chosen": [SYSTEM, ASK, says("4")], "rejected": [SYSTEM, other, says("6")]}
+    assert "row 1: field 'chosen': shares no first message with 'rejected'" in refused(row)
 
 
 def test_unknown_columns_are_listed_beside_the_known_forms():
