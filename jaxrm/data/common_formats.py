@@ -9,6 +9,7 @@ Under `prompt` alone it may be raw text as well, which the source option `?text=
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -204,35 +205,19 @@ def _whole(asked: Question, read: Answers, where: str) -> list[Conversation]:
         elif asked.system and not _same(value[0], asked.system):
             raise fault(where, field, "begins with another system message than its column holds")
         spoken.append(value)
-    length = _repeated(asked.turns, spoken)
-    if asked.column and length is None:
-        said = set().union(*(columns.contents((), [value]) for value in spoken))
-        if not columns.repeats([turn.content for turn in asked.turns], said):
-            problem = "is not what the responses begin with, though they are whole conversations"
-            hint = f"leave it out with the source option ?ignore={asked.column}"
-            raise fault(where, asked.column, f"{problem}: {hint}")
-    if length is None or asked.text is not None or not asked.column:
-        return [*divide(spoken, [field for field, _ in read], where)]
-    return [spoken[0][:length], *(value[length:] for value in spoken)]
-
-
-def _repeated(turns: Conversation, spoken: Sequence[Conversation]) -> int | None:
-    """How many messages of each conversation say what was asked, if all begin with just that."""
-    lengths = set()
-    for value in spoken:
-        lead = int(value[0].role == "system" and turns[:1] != () and turns[0].role != "system")
-        length = lead + len(turns)
-        if len(value) <= length or not all(map(_same, value[lead:], turns)):
-            return None
-        if not all(map(_same, value[:length], spoken[0])):
-            return None
-        lengths.add(length)
-    return lengths.pop() if len(lengths) == 1 else None
+    divided = divide(spoken, [field for field, _ in read], where)
+    said = [turn for part in divided for turn in part]
+    if not all(any(_same(turn, other) for other in said) for turn in asked.turns):
+        column = asked.column or "history"
+        problem = "is not said in the responses, though they are whole conversations: leave it out "
+        raise fault(where, column, f"{problem}with the source option ?ignore={column}")
+    return [*divided]
 
 
 def _same(one: Message, other: Message) -> bool:
-    """Whether two messages say the same, but for white space around it."""
-    return one.role == other.role and one.content.strip() == other.content.strip()
+    """Whether two messages are the same, but for white space around what they say."""
+    both = (dataclasses.replace(turn, content=turn.content.strip()) for turn in (one, other))
+    return next(both) == next(both)
 
 
 def pairs(row: Row, where: str) -> Known:
