@@ -6,7 +6,8 @@ judged, and two answers that differ in such a part alone would get one reward. S
 is tried once, where it first occurs: written differently, does the text differ?
 
 A part is tried as the conversation's last, since templates leave the thoughts of earlier turns out
-on purpose. The id of the call that a tool answers is no more than a link, and not tried.
+on purpose. What is written elsewhere is not tried: the id of the call that a tool answers, which is
+no more than a link, and the name of a tool that was called by it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def check_written(comparison: Comparison, tokenizer: ChatTokenizer) -> None:
         messages = comparison.prompt + response
         for i in range(length if k else 0, len(messages)):
             field = f"prompt[{i}]" if i < length else f"responses[{k}][{i - length}]"
-            for part, kind, changed in _changes(messages[i], is_first=i == 0):
+            for part, kind, changed in _changes(messages, i):
                 if kind not in written and not (kind == SYSTEM and tokenizer.folds_system):
                     other = (*messages[:i], changed, *messages[i + 1 :])
                     differ = _differ((messages, tools), (other, tools), i, tokenizer)
@@ -45,16 +46,24 @@ def check_written(comparison: Comparison, tokenizer: ChatTokenizer) -> None:
 SYSTEM = "content of the first message, system"
 
 
-def _changes(message: Message, is_first: bool) -> Iterator[tuple[str, str, Message]]:
-    """Each part of a message, its kind, and the message with that part otherwise."""
+def _changes(messages: Conversation, i: int) -> Iterator[tuple[str, str, Message]]:
+    """Each part of message i, its kind, and the message with that part otherwise."""
+    message = messages[i]
     if message.content.strip():
-        place = " of the first message" if is_first else " beside calls" * bool(message.tool_calls)
+        place = " of the first message" if i == 0 else " beside calls" * bool(message.tool_calls)
         kind = f"content{place}, {message.role}"
         # At the beginning: what templates cut off or look for stands at ends.
         yield "content", kind, dataclasses.replace(message, content=f"so {message.content}")
     for part in PARTS:
-        if getattr(message, part) is not None:
+        value = getattr(message, part)
+        if value is not None and not (part == "name" and value in _called(messages[:i])):
             yield part, f"{part}, {message.role}", dataclasses.replace(message, **{part: None})
+
+
+def _called(messages: Conversation) -> list[object]:
+    """The names of functions that were called: a tool that answers need not say its own again."""
+    calls = (call.get("function") for message in messages for call in message.tool_calls or ())
+    return [function.get("name") for function in calls if isinstance(function, dict)]
 
 
 Given = tuple[Conversation, list[dict] | None]

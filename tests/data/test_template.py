@@ -85,6 +85,14 @@ def test_a_turn_that_a_template_would_leave_out_is_refused():
     assert ids(PLAIN, later)
 
 
+def test_the_name_of_a_tool_that_was_called_by_it_need_not_be_written_again():
+    silent = TOOLS.replace("{% if m.name %} {{ m.name }}{% endif %}", "")
+    assert ids(silent, comparison(ASK, CALLS, RESULT))
+    other = Message("tool", "two", name="suns")
+    with pytest.raises(DataError, match=r"'prompt\[2\].name'"):
+        ids(silent, comparison(ASK, CALLS, other))
+
+
 def test_a_system_message_that_a_template_leaves_out_goes_into_the_first_turn():
     given = comparison(Message("system", "Count."), ASK)
     tokenizer = byte_level(DEAF)
