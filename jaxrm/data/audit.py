@@ -172,7 +172,7 @@ def _print_overlap(
     rows = [
         (
             name, len(evaluations[name]), of_split.wordless, of_split.prompts,
-            *_kinds(of_split).values(), len(of_split.touched), of_split.source_touched,
+            *_kinds(of_split).values(), len(of_split.touched), len(of_split.copies),
             of_split.responses, of_split.shared_responses,
         )
         for name, of_split in found.items()
