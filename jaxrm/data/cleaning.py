@@ -106,7 +106,9 @@ def taken_path(path: Path) -> Path:
 
 
 def write(cleaned: Cleaned, path: Path) -> None:
-    """Writes both parts as JSON lines, which can be read as sources: ids stay, `where` does not.
+    """Writes both parts as JSON lines, which can be read as sources.
+
+    Rows are `formats.to_row`'s: ids stay, and columns that a comparison has no field for do not.
 
     What is kept goes to `path`, what was taken out to `taken_path(path)`, where a row begins with
     the `reason` and `because_of` of its `Fault`. An empty part is an empty file. Each is written
