@@ -1,12 +1,18 @@
 """What is in a preference data set, and does it touch an evaluation set?
 
-    python -m jaxrm.data.audit TRAIN.jsonl --against EVAL.jsonl OTHER.jsonl --out audit.json
+    python -m jaxrm.data.audit TRAIN.jsonl --against EVAL.jsonl OTHER.jsonl \\
+        --out audit.json --write CLEAN.jsonl
 
 prints, of the source: counts (duplicates, ties, empty texts, contradictory labels), lengths, with
 --tokenizer in tokens too and what training would drop for them; against each evaluation set: the
 prompts that are copies or near copies of the source's; and the accuracy that length and choice of
 words reach by themselves. `jaxrm.data.contents`, `overlap` and `floors` say how each is defined.
-Nothing is left out: what cannot take part in a table is counted in it.
+Nothing is left out of these: what cannot take part in a table is counted in it.
+
+With --write the source is written without its copies and near copies of evaluation prompts, empty
+texts, identical responses, ties, contradictions and duplicates, each counted under the first reason
+that holds (`jaxrm.data.cleaning`), and CLEAN.taken.jsonl holds what was taken out, with its reason
+and the id of the row that it copies, contradicts or repeats.
 """
 
 from __future__ import annotations
@@ -21,10 +27,10 @@ from typing import Any
 import tyro
 
 from jaxrm import cli, files
-from jaxrm.data import chat, contents, floors, overlap, sources
+from jaxrm.data import chat, cleaning, contents, floors, overlap, sources
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.tokenizer import load_tokenizer
-from jaxrm.errors import DataError
+from jaxrm.errors import DataError, OptionError, require
 
 SHOWN = 80
 """Characters of a prompt that are shown."""
@@ -51,12 +57,14 @@ class Config:
     """Matching prompts to print for each evaluation set; --out has them all."""
     out: Path | None = None
     """JSON with every number and match. Written whole or not at all."""
+    write: Path | None = None
+    """JSONL for the source without what the audit finds; what is taken out goes beside it, to
+    NAME.taken.jsonl. Written whole or not at all."""
 
 
 def main(config: Config) -> None:
     """Reads everything, then prints each part as soon as it is known."""
-    if config.out is not None:
-        files.check_writable(config.out)
+    _check_outputs(config)
     source = sources.read(config.source)
     evaluations = _read_all(config.against)
     report: dict[str, Any] = {
@@ -76,20 +84,47 @@ def main(config: Config) -> None:
         report["dropped"] = contents.too_long(trees, config.max_length, config.row_length)
         _print_lengths("tokens", report["tokens"])
         _print_dropped(report["dropped"], config, len(source))
+    corpora = {name: overlap.Corpus(split) for name, split in evaluations.items()}
     if evaluations:
         corpus = overlap.Corpus(source)
-        found = {
-            name: overlap.overlap(overlap.Corpus(split), corpus)
-            for name, split in evaluations.items()
-        }
+        found = {name: overlap.overlap(of_split, corpus) for name, of_split in corpora.items()}
         report["overlap"] = {name: _overlap_json(of_split) for name, of_split in found.items()}
         _print_overlap(found, evaluations, config.examples)
     report["floors"] = floors.floors(source, evaluations)
     _print_floors(report["floors"])
+    if config.write is not None:
+        cleaned = cleaning.clean(source, list(corpora.values()))
+        report["cleaning"] = cleaned.counts()
+        _print_cleaning(report["cleaning"])
+        cleaning.write(cleaned, config.write)
     if config.out is not None:
         with files.replacing(config.out) as draft:
             text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
             draft.write_text(text + "\n", encoding="utf-8")
+
+
+def _check_outputs(config: Config) -> None:
+    """Raises OptionError for a file to write that is read too, or named twice, and DataError where
+    it cannot be written."""
+    outputs = [] if config.out is None else [config.out]
+    if config.write is not None:
+        require(config.write.suffix == ".jsonl", "--write", "a name in .jsonl", str(config.write))
+        outputs += [config.write, cleaning.taken_path(config.write)]
+    for path in outputs:
+        for text in (config.source, *config.against):
+            if _is_part(path, Path(sources.Source.parse(text).location)):
+                raise OptionError(f"{path} is, or lies in, {text}, which is read: name another")
+        files.check_writable(path)
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise OptionError(f"--out {config.out} is what --write writes too: name another")
+
+
+def _is_part(path: Path, location: Path) -> bool:
+    """Whether a path is another, or a link to it, or lies in it."""
+    if not location.exists():
+        return False
+    same = path.exists() and path.samefile(location)
+    return same or location.resolve() in path.resolve().parents
 
 
 def _read_all(paths: Sequence[str]) -> dict[str, list[Comparison]]:
@@ -172,7 +207,7 @@ def _print_overlap(
     rows = [
         (
             name, len(evaluations[name]), of_split.wordless, of_split.prompts,
-            *_kinds(of_split).values(), len(of_split.touched), of_split.source_touched,
+            *_kinds(of_split).values(), len(of_split.touched), len(of_split.copies),
             of_split.responses, of_split.shared_responses,
         )
         for name, of_split in found.items()
@@ -202,6 +237,11 @@ def _print_floors(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
     ]
     headers = ("", "comparisons", "n with an order", "longer", "as long", "bag of words")
     _print_table("floors: strict accuracy and its standard error", headers, rows)
+
+
+def _print_cleaning(counts: Mapping[str, int]) -> None:
+    rows = [(key, n, _share(n, counts["read"])) for key, n in counts.items()]
+    _print_table("what is taken out, by the first reason", ("", "n", "of comparisons"), rows)
 
 
 def _accuracy(floor: Mapping[str, Any] | None) -> str:

@@ -1,7 +1,7 @@
 """What is in a list of comparisons: counts, contradictions among the labels, and lengths.
 
 Rows that cannot teach a preference are counted here, each under every heading that it falls under;
-`jaxrm.data.training` drops them, each under one.
+`jaxrm.data.training` drops them, each under one, and `jaxrm.data.cleaning` writes the rest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,33 @@ from jaxrm.data.training import too_long_for
 QUANTILES = (5, 25, 50, 75, 95, 99, 100)
 
 Votes = dict[Hashable, collections.Counter]
-"""By prompt: how often a response (first of the key) was ranked above another (second)."""
+"""By `question`: how many comparisons ranked a response (first of the key) above another."""
+
+
+def question(comparison: Comparison) -> Hashable:
+    """What the responses answer: the labels of comparisons of one question can be compared."""
+    return comparison.prompt
+
+
+def judgement(comparison: Comparison) -> Hashable:
+    """What a comparison says: the same responses to the same question, in the same order of
+    preference, whatever order they are listed in. Duplicates are equal in it."""
+    return question(comparison), frozenset(collections.Counter(_labelled(comparison)).items())
+
+
+def preferences(comparison: Comparison) -> set[tuple[Hashable, Hashable]]:
+    """(better, worse) for every ordered pair of a comparison's different responses."""
+    labelled = [] if comparison.ranks is None else list(_labelled(comparison))
+    pairs = itertools.permutations(labelled, 2)
+    return {(a, b) for (a, above), (b, below) in pairs if above < below and a != b}
+
+
+def votes(comparisons: Iterable[Comparison]) -> Votes:
+    """One vote of each comparison for each of its `preferences`."""
+    counted: Votes = collections.defaultdict(collections.Counter)
+    for comparison in comparisons:
+        counted[question(comparison)].update(preferences(comparison))
+    return counted
 
 
 def count(comparisons: Sequence[Comparison]) -> dict[str, int]:
@@ -33,13 +59,9 @@ def count(comparisons: Sequence[Comparison]) -> dict[str, int]:
     - unranked: no order known; single: one response; tie: ranks, but no two that differ;
     - identical_responses: two responses that are the same; empty_responses, empty_prompts: a
       response, or a user or assistant message of the prompt, of white space alone;
-    - duplicates: the same prompt with the same responses in the same order of preference as an
-      earlier row, whatever order they are listed in.
+    - duplicates: the same `judgement` as an earlier row.
     """
     chats = [c for c in comparisons if not isinstance(c.prompt, str)]
-    distinct = {
-        (c.prompt, frozenset(collections.Counter(_labelled(c)).items())) for c in comparisons
-    }
     return {
         "comparisons": len(comparisons),
         "prompts": len({c.prompt for c in comparisons}),
@@ -52,7 +74,7 @@ def count(comparisons: Sequence[Comparison]) -> dict[str, int]:
         "identical_responses": sum(len(set(c.responses)) < len(c.responses) for c in comparisons),
         "empty_responses": sum(any(map(has_blank, c.responses)) for c in comparisons),
         "empty_prompts": sum(has_blank(c.prompt) for c in chats),
-        "duplicates": len(comparisons) - len(distinct),
+        "duplicates": len(comparisons) - len(set(map(judgement, comparisons))),
     }
 
 
@@ -66,7 +88,7 @@ def histograms(comparisons: Sequence[Comparison]) -> dict[str, dict[str, int]]:
 
 
 def consistency(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """How far the labels of one prompt agree, over all its comparisons.
+    """How far the labels of one question agree, over all its comparisons.
 
     Two responses are a pair where some comparison ranks one above the other; the same text is one
     response. A pair points where the majority of its comparisons does, and nowhere if they balance.
@@ -77,12 +99,10 @@ def consistency(comparisons: Sequence[Comparison]) -> dict[str, int]:
         somewhere; intransitive_triples: those that go in a circle (a > b > c > a), and
         intransitive_prompts: the prompts that have one.
     """
-    votes: Votes = collections.defaultdict(collections.Counter)
-    for comparison in comparisons:
-        votes[comparison.prompt].update(_preferences(comparison))
-    tallies = [_consistency(of_prompt) for of_prompt in votes.values()]
+    counted = votes(comparisons)
+    tallies = [_consistency(of_question) for of_question in counted.values()]
     in_contradiction = sum(
-        any((b, a) in votes[c.prompt] for a, b in _preferences(c)) for c in comparisons
+        any((b, a) in counted[question(c)] for a, b in preferences(c)) for c in comparisons
     )
     pairs, contradicted, triples, circles = (sum(column) for column in zip(*tallies, strict=True))
     return {
@@ -159,18 +179,11 @@ def _labelled(comparison: Comparison) -> Iterable[tuple[Conversation | str, int 
     return zip(comparison.responses, ranks, strict=True)
 
 
-def _preferences(comparison: Comparison) -> set[tuple[Hashable, Hashable]]:
-    """(better, worse) for every ordered pair of a comparison's different responses."""
-    labelled = [] if comparison.ranks is None else list(_labelled(comparison))
-    pairs = itertools.permutations(labelled, 2)
-    return {(a, b) for (a, above), (b, below) in pairs if above < below and a != b}
-
-
-def _consistency(votes: collections.Counter) -> tuple[int, int, int, int]:
-    """Pairs, contradicted pairs, triples and intransitive triples of one prompt."""
-    pairs = {frozenset(pair) for pair in votes}
-    edges = [(a, b) for a, b in votes if votes[a, b] > votes[b, a]]
-    contradicted = len(votes) - len(pairs)
+def _consistency(wins: collections.Counter) -> tuple[int, int, int, int]:
+    """Pairs, contradicted pairs, triples and intransitive triples of one question."""
+    pairs = {frozenset(pair) for pair in wins}
+    edges = [(a, b) for a, b in wins if wins[a, b] > wins[b, a]]
+    contradicted = len(wins) - len(pairs)
     if len(edges) < 3:
         return len(pairs), contradicted, 0, 0
     nodes = {response: i for i, response in enumerate(dict.fromkeys(itertools.chain(*edges)))}

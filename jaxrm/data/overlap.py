@@ -37,8 +37,9 @@ import collections
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -60,7 +61,8 @@ IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff"
 """Kana and Chinese characters, which no white space separates."""
 WORD = re.compile(rf"[{IDEOGRAPHS}]|[^\W_{IDEOGRAPHS}]+")
 
-KINDS = ("same", "near", "passage")
+COPIES = ("same", "near")
+KINDS = (*COPIES, "passage")
 
 Pairs = Iterator[tuple[int, int, float]]
 """(evaluation item, source item, similarity)"""
@@ -86,6 +88,25 @@ class Match:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """A source comparison whose prompt is the same as an evaluation prompt, or near it.
+
+    Attributes:
+        place: among the source's comparisons, from 0.
+        source: its id.
+        kind: one of `COPIES`, the first that holds.
+        similarity: as of a `Match`.
+        evaluation: id of the first comparison with the evaluation prompt that is most like its own.
+    """
+
+    place: int
+    source: str
+    kind: str
+    similarity: float
+    evaluation: str
+
+
+@dataclass(frozen=True)
 class Overlap:
     """What an evaluation set shares with the source.
 
@@ -94,7 +115,8 @@ class Overlap:
         wordless: comparisons whose prompt has no word, so that it is compared with nothing.
         matches: one for each prompt that has any, by kind, the most similar first.
         touched: ids of the evaluation comparisons whose prompt has a match.
-        source_touched: source comparisons whose prompt is the same as or near an evaluation prompt.
+        copies: the source comparisons whose prompt is the same as or near an evaluation prompt, in
+            order.
         responses: distinct evaluation responses that are long enough to compare.
         shared_responses: those of them that are a response in the source.
     """
@@ -103,7 +125,7 @@ class Overlap:
     wordless: int
     matches: tuple[Match, ...]
     touched: tuple[str, ...]
-    source_touched: int
+    copies: tuple[Copy, ...]
     responses: int
     shared_responses: int
 
@@ -146,28 +168,22 @@ class Corpus:
 
 def overlap(evaluation: Corpus, source: Corpus) -> Overlap:
     """What the prompts and responses of `evaluation` share with those of `source`."""
-    best: dict[int, tuple] = {}
-    source_touched: set[int] = set()
-
-    def keep(kind: str, similarity: float, prompts: tuple[int, int], texts: tuple[str, str]):
-        ours, theirs = prompts
-        entry = (KINDS.index(kind), -similarity, theirs, texts)
-        best[ours] = min(best.get(ours, entry), entry)
-
-    ours, theirs = list(evaluation.documents), list(source.documents)
-    for i, j, similarity in near_pairs(ours, theirs):
-        kind = "same" if ours[i] == theirs[j] else "near"
-        prompts = evaluation.documents[ours[i]], source.documents[theirs[j]]
-        for pair in itertools.product(*prompts):
-            keep(kind, similarity, pair, (ours[i], theirs[j]))
-        source_touched.update(row for prompt in prompts[1] for row in source.rows[prompt])
-    ours, theirs = evaluation.conversations, source.conversations
-    for i, j, similarity in passage_pairs(ours, theirs):
-        keep("passage", similarity, (i, j), (ours[i], theirs[j]))
-
+    best: dict[int, _Likeness] = {}
+    copied: dict[int, _Likeness] = {}
+    for likeness in _alike(evaluation, source):
+        _keep_strongest(best, likeness.evaluation, likeness)
+        _keep_strongest(copied, likeness.source, likeness)
+    for likeness in _quoting(evaluation, source):
+        _keep_strongest(best, likeness.evaluation, likeness)
     matches = [
-        Match(KINDS[kind], -loss, evaluation.first_id(prompt), source.first_id(other), *texts)
-        for prompt, (kind, loss, other, texts) in sorted(best.items(), key=lambda item: item[1])
+        Match(
+            KINDS[likeness.kind],
+            -likeness.loss,
+            evaluation.first_id(likeness.evaluation),
+            source.first_id(likeness.source),
+            *likeness.texts,
+        )
+        for likeness in sorted(best.values())
     ]
     touched = sorted(row for prompt in best for row in evaluation.rows[prompt])
     return Overlap(
@@ -175,10 +191,18 @@ def overlap(evaluation: Corpus, source: Corpus) -> Overlap:
         wordless=evaluation.wordless,
         matches=tuple(matches),
         touched=tuple(evaluation.ids[row] for row in touched),
-        source_touched=len(source_touched),
+        copies=_copies(copied, evaluation, source),
         responses=len(evaluation.responses),
         shared_responses=len(evaluation.responses & source.responses),
     )
+
+
+def copies(evaluation: Corpus, source: Corpus) -> tuple[Copy, ...]:
+    """Those of their `overlap`, without looking for passages."""
+    copied: dict[int, _Likeness] = {}
+    for likeness in _alike(evaluation, source):
+        _keep_strongest(copied, likeness.source, likeness)
+    return _copies(copied, evaluation, source)
 
 
 def words(text: str) -> list[str]:
@@ -251,6 +275,62 @@ def passage_pairs(evaluation: Sequence[str], source: Sequence[str]) -> Pairs:
     shared = (ours @ theirs.T).tocoo()
     for i, j, count in zip(shared.row, shared.col, shared.data, strict=True):
         yield int(i), int(j), float(count / of_ours[i])
+
+
+class _Likeness(NamedTuple):
+    """What two prompts share; the strongest is the least.
+
+    Attributes:
+        kind: its place in KINDS.
+        loss: the similarity, negated.
+        evaluation, source: the prompts.
+        texts: the two documents that are alike.
+    """
+
+    kind: int
+    loss: float
+    evaluation: int
+    source: int
+    texts: tuple[str, str]
+
+
+def _alike(evaluation: Corpus, source: Corpus) -> Iterator[_Likeness]:
+    """All pairs of prompts with documents that are the same or near each other."""
+    ours, theirs = list(evaluation.documents), list(source.documents)
+    for i, j, similarity in near_pairs(ours, theirs):
+        kind = KINDS.index("same" if ours[i] == theirs[j] else "near")
+        prompts = evaluation.documents[ours[i]], source.documents[theirs[j]]
+        for pair in itertools.product(*prompts):
+            yield _Likeness(kind, -similarity, *pair, (ours[i], theirs[j]))
+
+
+def _quoting(evaluation: Corpus, source: Corpus) -> Iterator[_Likeness]:
+    """All pairs of prompts that share a passage."""
+    ours, theirs = evaluation.conversations, source.conversations
+    for i, j, similarity in passage_pairs(ours, theirs):
+        yield _Likeness(KINDS.index("passage"), -similarity, i, j, (ours[i], theirs[j]))
+
+
+def _keep_strongest(best: dict[int, _Likeness], prompt: int, likeness: _Likeness) -> None:
+    best[prompt] = min(best.get(prompt, likeness), likeness)
+
+
+def _copies(
+    copied: Mapping[int, _Likeness], evaluation: Corpus, source: Corpus
+) -> tuple[Copy, ...]:
+    """The comparisons of source prompts, each with its strongest likeness."""
+    found = [
+        Copy(
+            place,
+            source.ids[place],
+            KINDS[likeness.kind],
+            -likeness.loss,
+            evaluation.first_id(likeness.evaluation),
+        )
+        for prompt, likeness in copied.items()
+        for place in source.rows[prompt]
+    ]
+    return tuple(sorted(found, key=lambda copy: copy.place))
 
 
 def _documents(prompt: Conversation | str) -> tuple[str, str]:

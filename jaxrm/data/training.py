@@ -127,7 +127,7 @@ def _reason(
         return "unranked"
     if comparison.is_tie:
         return "tie"
-    if _is_empty(comparison):
+    if is_empty(comparison):
         return "empty"
     if len({branch.tokens.tobytes() for branch in tree.branches}) < len(tree.branches):
         return "identical"
@@ -141,8 +141,9 @@ def too_long_for(tree: TokenTree, max_length: int, row_length: int) -> str | Non
     return "over-row" if tree_length(tree) > row_length else None
 
 
-def _is_empty(comparison: Comparison) -> bool:
-    """Raw text may lie wholly in the responses, so that its prompt may be blank."""
+def is_empty(comparison: Comparison) -> bool:
+    """Whether a response, or a user or assistant message of the prompt, is blank. Raw text may lie
+    wholly in the responses, so that its prompt may be blank."""
     raw = isinstance(comparison.prompt, str)
     return any(map(has_blank, comparison.responses)) or (not raw and has_blank(comparison.prompt))
 

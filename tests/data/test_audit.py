@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from jaxrm.data import audit, toy
+from jaxrm.data import audit, formats, sources, toy
 from jaxrm.data.audit import Config
-from jaxrm.errors import DataError
+from jaxrm.errors import DataError, OptionError
 
 QUESTION = "How do volcanoes form, and why do some of them erupt without any warning?"
 NEAR_COPY = "How do volcanoes form, and why do some of those erupt without any warning?"
@@ -80,6 +82,99 @@ def test_columns_are_aligned_and_examples_are_limited(written, capsys):
     table = printed.split("lengths in characters\n\n")[1].split("\n\n")[0].splitlines()
     assert len({len(line) for line in table}) == 1
     assert "tokens" not in printed
+
+
+@pytest.fixture
+def dirty(written):
+    """The source, and after it a tie, a contradicted pair and a duplicate."""
+    path = Path(written("source")).with_name("dirty.jsonl")
+    more = [
+        {"prompt": "p", "responses": ["a", "b"], "ranks": [0, 0], "id": "tie"},
+        {"prompt": "p", "responses": ["a", "b"], "ranks": [0, 1], "id": "ab"},
+        {"prompt": "p", "responses": ["a", "b"], "ranks": [1, 0], "id": "ba"},
+        {"prompt": "q", "responses": ["a", "b"], "scores": [1, 0.5], "id": "unranked"},
+        {"prompt": "q", "responses": ["b", "a"], "id": "again"},
+    ]
+    rows = [*map(formats.to_row, sources.read(written("source"))), *more]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_what_is_found_is_taken_out_and_counted_and_then_nothing_is(
+    written, dirty, tmp_path, capsys
+):
+    clean, out = tmp_path / "new" / "clean.jsonl", tmp_path / "audit.json"
+    against = (written("touched"), written("clean"))
+    audit.main(Config(str(dirty), against=against, write=clean, out=out))
+    counts = json.loads(out.read_text("utf-8"))["cleaning"]
+    assert counts == {
+        "read": 46, "same": 0, "near": 1, "empty": 0, "identical": 0, "tie": 1, "contradiction": 2,
+        "duplicate": 1, "kept": 41,
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    table = printed.split("what is taken out, by the first reason\n\n")[1].splitlines()
+    assert [line.split() for line in table[1:4]] == [
+        ["read", "46", "100.0%"],
+        ["same", "0", "0.0%"],
+        ["near", "1", "2.2%"],
+    ]
+
+    kept = [c for c in sources.read(dirty) if c.id not in ("leak", "tie", "ab", "ba", "again")]
+    assert [(c.id, c.prompt, c.responses, c.ranks, c.scores) for c in sources.read(clean)] == [
+        (c.id, c.prompt, c.responses, c.ranks, c.scores) for c in kept
+    ]
+    taken = clean.with_name("clean.taken.jsonl").read_text("utf-8").splitlines()
+    assert [(row["id"], row["reason"], row["because_of"]) for row in map(json.loads, taken)] == [
+        ("leak", "near", "hit"),
+        ("tie", "tie", None),
+        ("ab", "contradiction", "ba"),
+        ("ba", "contradiction", "ab"),
+        ("again", "duplicate", "unranked"),
+    ]
+
+    again = tmp_path / "new" / "again.jsonl"
+    audit.main(Config(str(clean), against=against, write=again, out=out))
+    report = json.loads(out.read_text("utf-8"))
+    assert report["cleaning"] == dict.fromkeys(counts, 0) | {"read": 41, "kept": 41}
+    assert report["counts"]["tie"] == report["counts"]["duplicates"] == 0
+    assert report["consistency"]["contradicted_pairs"] == 0
+    assert [split["copies"] for split in report["overlap"].values()] == [[], []]
+    assert again.read_bytes() == clean.read_bytes()
+    assert again.with_name("again.taken.jsonl").read_bytes() == b""
+
+
+def test_a_file_that_is_read_is_never_written(written, tmp_path):
+    source, evaluation = Path(written("source")), Path(written("touched"))
+    link, folder = tmp_path / "link.jsonl", tmp_path / "folder"
+    link.symlink_to(source)
+    folder.mkdir()
+    (tmp_path / "e.taken.jsonl").symlink_to(evaluation)
+    os.link(source, tmp_path / "second_name.jsonl")
+    before = sorted((path, path.read_bytes()) for path in tmp_path.iterdir() if path.is_file())
+    for name in ("source", "touched", "link", "e", "second_name"):
+        with pytest.raises(OptionError, match="is read: name another"):
+            path = tmp_path / f"{name}.jsonl"
+            audit.main(Config(str(source), against=(str(evaluation),), write=path))
+    with pytest.raises(OptionError, match="is read: name another"):
+        audit.main(Config(str(source), out=source))
+    with pytest.raises(OptionError, match=f"lies in, {tmp_path}, which is read"):
+        audit.main(Config(str(tmp_path), write=folder / "clean.jsonl"))
+    assert before == sorted((p, p.read_bytes()) for p in tmp_path.iterdir() if p.is_file())
+    assert list(folder.iterdir()) == []
+
+
+def test_names_that_cannot_be_written_are_refused_before_anything_is_read(tmp_path):
+    absent = str(tmp_path / "absent.jsonl")
+    (tmp_path / "a.jsonl").mkdir()
+    (tmp_path / "b.taken.jsonl").mkdir()
+    for name in ("a", "b"):
+        with pytest.raises(DataError, match=f"{name}.*jsonl is a directory"):
+            audit.main(Config(absent, write=tmp_path / f"{name}.jsonl"))
+    with pytest.raises(OptionError, match=r"--write must be a name in .jsonl, not '.*clean.csv'"):
+        audit.main(Config(absent, write=tmp_path / "clean.csv"))
+    for out in ("c.jsonl", "c.taken.jsonl"):
+        with pytest.raises(OptionError, match="is what --write writes too"):
+            audit.main(Config(absent, write=tmp_path / "c.jsonl", out=tmp_path / out))
 
 
 def test_two_evaluation_sets_of_one_name_are_refused(written, tmp_path):

@@ -79,7 +79,7 @@ def test_the_same_words_are_the_same_prompt_whatever_the_system_message_says():
     assert (match.kind, match.similarity) == ("same", 1)
     assert (match.evaluation, match.source) == ("e", "s/4")
     assert match.source_text.startswith("explain to a child why the moon")
-    assert (result.prompts, result.touched, result.source_touched) == (2, ("e",), 1)
+    assert (result.prompts, result.touched, len(result.copies)) == (2, ("e",), 1)
 
 
 def test_a_template_around_every_prompt_makes_no_copies_and_hides_none():
@@ -193,7 +193,7 @@ def test_each_prompt_is_filed_once_under_its_strongest_match():
     )
     assert [(m.kind, m.source) for m in matches.matches] == [("same", "s/1")]
     assert (matches.prompts, matches.touched) == (2, ("e/0", "e/1"))
-    assert matches.source_touched == 2
+    assert [copy.source for copy in matches.copies] == ["s/0", "s/1"]
 
 
 def test_matches_are_listed_by_kind_and_the_most_similar_first():
@@ -202,6 +202,21 @@ def test_matches_are_listed_by_kind_and_the_most_similar_first():
     matches = overlap.overlap(corpus(evaluation, "e"), corpus(QUESTIONS, "s")).matches
     assert [m.kind for m in matches] == ["same", "near", "near", "passage"]
     assert matches[1].similarity > matches[2].similarity
+
+
+def test_a_copy_names_the_evaluation_prompt_that_is_most_like_it():
+    source = [row(NEAR_COPY, "s/0"), row(QUESTIONS[1], "s/1"), row(QUESTIONS[0], "s/2")]
+    source += [row(NEAR_COPY.upper(), "s/3"), row(f"He said: {QUESTIONS[2]} And left.", "s/4")]
+    evaluation = corpus([QUESTIONS[3], QUESTIONS[0], NEAR_COPY, QUESTIONS[2]], "e")
+    copies = overlap.overlap(evaluation, Corpus(source)).copies
+    assert [(copy.place, copy.source, copy.kind, copy.evaluation) for copy in copies] == [
+        (0, "s/0", "same", "e/2"),
+        (2, "s/2", "same", "e/1"),
+        (3, "s/3", "same", "e/2"),
+    ]
+    (near,) = overlap.overlap(corpus([QUESTIONS[0]], "e"), Corpus(source[:2])).copies
+    assert (near.place, near.kind, near.evaluation) == (0, "near", "e/0")
+    assert 0.8 <= near.similarity < 1
 
 
 def test_prompts_without_words_are_counted_and_compared_with_nothing():
