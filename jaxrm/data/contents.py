@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import json
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
@@ -25,7 +26,7 @@ Votes = dict[Hashable, collections.Counter]
 
 def question(comparison: Comparison) -> Hashable:
     """What the responses answer: the labels of comparisons of one question can be compared."""
-    return comparison.prompt
+    return comparison.prompt, json.dumps(comparison.tools, sort_keys=True)
 
 
 def judgement(comparison: Comparison) -> Hashable:

@@ -154,3 +154,14 @@ def test_tokens_and_what_is_too_long_come_from_the_trees():
     # prompt + branch: 10, 11, 10, 10, 18; whole trees: 12, 13, 20, 19, 27.
     dropped = contents.too_long(trees, max_length=10, row_length=19)
     assert dropped == {"over-length": 2, "over-row": 1}
+
+
+def test_other_tools_make_another_question():
+    def pair(tools):
+        return Comparison.pair(ASK, "4", "5", tools=tools)
+
+    rows = [pair(None), pair([{"name": "sum"}]), pair([{"name": "sum"}]), pair([{"name": "mean"}])]
+    assert contents.count(rows)["duplicates"] == 1
+    other = Comparison.pair(ASK, "5", "4", tools=[{"name": "mean"}])
+    assert contents.consistency([*rows[:3], other])["contradicted_pairs"] == 0
+    assert contents.consistency([*rows, other])["contradicted_pairs"] == 1
