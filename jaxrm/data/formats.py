@@ -114,16 +114,22 @@ def comparisons(
     form = _form(first, text)
     parse, mentioned = _parser(form, label, first[0]), set()
     if form.parse is common.texts and not text:
-        problem = (
-            "no column says what was asked, so these are whole texts, read as raw text, and what"
-        )
-        log.warning(
-            "%s: %s both begin with is the prompt; ?text=raw says the same", first[0], problem
-        )
+        message = "%s: no column says what was asked, so these are whole texts, read as RAW TEXT, "
+        message += "whose prompt is what both begin with; ?text=raw says the same"
+        log.warning(message, first[0])
 
     def read(where: str, row: Row) -> Known:
-        known = parse(row, where)
-        _account(form, row, known, where, mentioned)
+        left = _left(form, row)
+        try:
+            known = parse(row, where)
+        except DataError as error:
+            if unread := [name for name, verdict in left.items() if verdict == "context"]:
+                raise DataError(f"{error} (not read: {', '.join(unread)})") from error
+            raise
+        _account(left, form, row, known, where)
+        if new := {name for name, verdict in left.items() if verdict == "mentioned"} - mentioned:
+            mentioned.update(new)
+            log.info("%s: columns that are not read: %s", where, ", ".join(sorted(new)))
         return known | _common(row, where)
 
     numbered = enumerate(itertools.chain([first], plain), start=1)
@@ -182,25 +188,25 @@ def _parser(form: Form, label: str, where: str) -> Callable[[Row, str], Known]:
     return functools.partial(form.parse, judgement=column)
 
 
-def _account(form: Form, row: Row, known: Known, where: str, mentioned: set[str]) -> None:
-    """Refuses a column that may hold context and is not read; says which others are not, once.
-
-    What the conversation says already may stand in a column of its own as well.
-    """
+def _left(form: Form, row: Row) -> dict[str, columns.Verdict]:
+    """What the columns that a form does not read of a row may be."""
     read = {*form.columns, *form.labels.values(), *form.aside, *COMMON, *form.reads(row)}
-    left = {name: columns.judge(name, value) for name, value in row.items() if name not in read}
-    if "context" in left.values():
-        said = columns.contents(known["prompt"], known["responses"])
-        context = [name for name, verdict in left.items() if verdict == "context"]
-        context = [name for name in context if not columns.repeats(row[name], said)]
-        if context:
-            problem = f"may hold context, and {form.name} does not read it: rename it, or leave it "
-            problem += f"out with the source option ?ignore={','.join(context)}"
-            raise fault(where, context[0], problem)
-    new = [name for name, verdict in left.items() if verdict == "mentioned"]
-    if new := sorted(set(new) - mentioned):
-        mentioned.update(new)
-        log.info("%s: columns that are not read: %s", where, ", ".join(new))
+    return {name: columns.judge(name, value) for name, value in row.items() if name not in read}
+
+
+def _account(
+    left: Mapping[str, columns.Verdict], form: Form, row: Row, known: Known, where: str
+) -> None:
+    """Refuses columns that may hold context and are not read, unless the conversation says the same
+    already."""
+    context = [name for name, verdict in left.items() if verdict == "context"]
+    if not context:
+        return
+    said = columns.contents(known["prompt"], known["responses"])
+    if context := [name for name in context if not columns.repeats(row[name], said)]:
+        problem = f"may hold context, and {form.name} does not read it: rename it, or leave it out "
+        problem += f"with the source option ?ignore={','.join(context)}"
+        raise fault(where, context[0], problem)
 
 
 def _settled(comparison: Comparison, form: Form, text: Text) -> Comparison:
@@ -222,8 +228,10 @@ def _settled(comparison: Comparison, form: Form, text: Text) -> Comparison:
         return comparison
     if common.is_transcript(prompt) and len(turns := common.told(prompt)) > 1:
         turns = turns[:-1] if turns[-1] == Message("assistant", "") else turns
-        answers = tuple((Message("assistant", said.strip()),) for said in comparison.responses)
-        return dataclasses.replace(comparison, prompt=turns, responses=answers)
+        # White space parts the answers from the prompt; where steps end in them is counted with it.
+        answers = (said if comparison.steps else said.strip() for said in comparison.responses)
+        responses = tuple((Message("assistant", said),) for said in answers)
+        return dataclasses.replace(comparison, prompt=turns, responses=responses)
     if text == "chat":
         return comparison.as_conversation()
     if len(prompt.split()) >= QUESTION_WORDS and all(

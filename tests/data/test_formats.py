@@ -540,6 +540,13 @@ def test_messages_without_a_common_beginning():
     assert "row 1: field 'chosen': shares no first message with 'rejected'" in refused(row)
 
 
+def test_a_column_that_is_not_read_is_named_beside_what_is_missing_too():
+    row = {"context": "2 + 2?", "chosen": [says("4")], "rejected": [says("5")]}
+    error = refused(row)
+    assert "shares no first message with 'rejected'" in error or "no question" in error
+    assert error.endswith("(not read: context)")
+
+
 def test_unknown_columns_are_listed_beside_the_known_forms():
     error = refused({"text": "hi", "label": 1})
     assert error.startswith("one.jsonl, row 1: unknown form: columns are label, text; expected one")
