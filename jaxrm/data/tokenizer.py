@@ -10,7 +10,9 @@ import dataclasses
 import functools
 import json
 import logging
+import string
 from collections.abc import Iterable
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,9 @@ TELLING = (
 )
 """Texts that normalisers and divisions into words treat differently."""
 
+# After so many days the date is another in each of its parts: year, month, day, and day's name.
+_ANOTHER_DAY = timedelta(days=400)
+
 
 class ChatTokenizer:
     """A Hugging Face fast tokenizer with its chat template.
@@ -49,12 +54,19 @@ class ChatTokenizer:
     Attributes:
         hf: the tokenizer itself.
         source: where it came from, for error messages.
+        day: what its template calls today, for as long as it is used.
     """
 
-    def __init__(self, hf: PreTrainedTokenizerFast, source: str = "tokenizer"):
+    def __init__(
+        self,
+        hf: PreTrainedTokenizerFast,
+        source: str = "tokenizer",
+        day: date | None = None,
+    ):
         if not hf.is_fast:
             raise TokenizerError(f"{source}: a fast tokenizer is needed; save a tokenizer.json")
         self.hf, self.source = hf, source
+        self.day = day or date.today()
 
     @functools.cached_property
     def special_ids(self) -> np.ndarray:
@@ -83,6 +95,23 @@ class ChatTokenizer:
         except jinja2.TemplateError:
             return True
         return False
+
+    @property
+    def dated(self) -> str:
+        """The day (2026-11-30) where the template writes it into conversations, and "" elsewhere.
+
+        Told by what becomes of a plain exchange and of one with a system message on another day:
+        a template that asks for the date may never write it.
+        """
+        another = ChatTokenizer(self.hf, self.source, self.day + _ANOTHER_DAY)
+        exchange = (Message("user", "Hello."), Message("assistant", "Hi."))
+        for messages in (exchange, (Message("system", "Be brief."), *exchange)):
+            try:
+                if self._render(messages, False) != another._render(messages, False):
+                    return self.day.isoformat()
+            except Exception:  # no template, or one that fails: rendering is to say so
+                continue
+        return ""
 
     def folded(self, comparisons: Iterable[Comparison]) -> int:
         """How many comparisons have their system message moved into the first user turn."""
@@ -116,10 +145,18 @@ class ChatTokenizer:
 
     def _render(self, messages: Conversation, opened: bool) -> str:
         turns = [dataclasses.asdict(message) for message in messages]
-        return self.hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened)
+        template = _on_day(self.hf.get_chat_template(), self.day)
+        return self.hf.apply_chat_template(
+            turns, chat_template=template, tokenize=False, add_generation_prompt=opened
+        )
 
 
-def load_tokenizer(directory: str | Path, chat_template: str | Path | None = None) -> ChatTokenizer:
+def load_tokenizer(
+    directory: str | Path,
+    chat_template: str | Path | None = None,
+    *,
+    day: date | None = None,
+) -> ChatTokenizer:
     """The tokenizer in a model's directory.
 
     Ids and offsets are those of `tokenizer.json` as the tokenizers library reads it, whatever class
@@ -136,6 +173,7 @@ def load_tokenizer(directory: str | Path, chat_template: str | Path | None = Non
 
     Args:
       chat_template: a file with the template to use in place of the directory's.
+      day: what the template calls today, by default the day that it is.
 
     Raises:
       TokenizerError: the directory holds no tokenizer, or a file cannot be read; names it.
@@ -154,7 +192,16 @@ def load_tokenizer(directory: str | Path, chat_template: str | Path | None = Non
         except (OSError, UnicodeDecodeError) as error:
             problem = f"the chat template cannot be read: {error}"
             raise TokenizerError(f"{chat_template}: {problem}") from error
-    return ChatTokenizer(hf, str(directory))
+    tokenizer = ChatTokenizer(hf, str(directory), day)
+    if dated := tokenizer.dated:
+        log.warning(
+            "%s: the chat template writes the day (%s) into conversations, so tokens and scores "
+            "change with it: for the same on every day, use a template with a date in place of "
+            "strftime_now (--chat-template)",
+            directory,
+            dated,
+        )
+    return tokenizer
 
 
 def telling(tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -235,6 +282,23 @@ def _name_special_tokens(hf: PreTrainedTokenizerFast, family: PreTrainedTokenize
         if name not in hf.special_tokens_map and token in declared
     }
     hf.add_special_tokens(named)
+
+
+def _on_day(template: str, day: date) -> str:
+    """The template with a `strftime_now` of its own that knows this day alone.
+
+    That of transformers asks the clock, at every rendering, and can be given no other answer.
+    """
+    if "strftime_now" not in template:
+        return template
+    codes = (f"%{pad}{letter}" for letter in string.ascii_letters for pad in ("", "-"))
+    written = "".join(
+        f" | replace({code!r}, {day.strftime(code)!r})" for code in codes if code in template
+    )
+    # The line break belongs to the tag before it and is not written.
+    return (
+        f"{{% macro strftime_now(format) %}}{{{{ format{written} }}}}{{% endmacro %}}\n{template}"
+    )
 
 
 def _fold(messages: Conversation) -> Conversation:

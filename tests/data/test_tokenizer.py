@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import shutil
+from datetime import date, timedelta
 
 import pytest
 import transformers
@@ -18,9 +19,10 @@ from jaxrm.data import tokenizer as module
 from jaxrm.data.comparison import Message
 from jaxrm.data.tokenizer import TELLING, ChatTokenizer, load_tokenizer, telling
 from jaxrm.errors import TokenizerError
-from tests.data.tokenizer_kinds import KINDS, SPECIAL, write
+from tests.data.tokenizer_kinds import CHAT, KINDS, SPECIAL, write
 from tests.shared_data import shared
 
+TODAY = date(2026, 11, 30)
 EXCHANGE = (Message("user", "the  1234?\n"), Message("assistant", " the"))
 
 
@@ -264,6 +266,72 @@ def test_what_is_saved_is_in_words_that_transformers_4_reads_too(loaded, tmp_pat
     again = load_tokenizer(tmp_path).hf
     assert "<extra>" in again.all_special_tokens
     assert again("a <extra>").input_ids == hf("a <extra>").input_ids
+
+
+# Templates that write the date
+
+LLAMA = (
+    "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "Today Date: {{ date_string }}\n" + CHAT
+)
+WHERE_ASKED = "{% if messages[0]['role'] == 'system' %}{{ strftime_now('%A') }}{% endif %}" + CHAT
+UNWRITTEN = (
+    "{% if tools %}{{ strftime_now('%Y') }}{% endif %}{% set y = strftime_now('%Y') %}" + CHAT
+)
+REFUSES = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No') }}{% endif %}" + LLAMA
+
+
+def with_template(directory, tmp_path, template, **options):
+    (tmp_path / "chat.jinja").write_text(template, "utf-8")
+    return load_tokenizer(directory, tmp_path / "chat.jinja", **options)
+
+
+@pytest.mark.parametrize("template", [LLAMA, WHERE_ASKED, REFUSES])
+def test_a_template_that_writes_the_day_is_known_and_said_at_once(
+    directories, tmp_path, template, caplog
+):
+    tokenizer = with_template(directories["byte-level"], tmp_path, template, day=TODAY)
+    assert tokenizer.dated == "2026-11-30"
+    message = warnings(caplog)[-1]
+    assert message.startswith(f"{directories['byte-level']}: the chat template writes the day")
+    assert "(2026-11-30)" in message
+    assert "strftime_now (--chat-template)" in message
+
+
+@pytest.mark.parametrize(
+    "template", [CHAT, UNWRITTEN, "{{ nothing.here }}", "{% for %}", "{{ 1+'' }}"]
+)
+def test_a_template_that_writes_no_day_is_not_dated(directories, tmp_path, template, caplog):
+    assert with_template(directories["byte-level"], tmp_path, template).dated == ""
+    assert "chat template" not in caplog.text
+
+
+def test_a_tokenizer_without_a_template_is_not_dated(directories):
+    tokenizer = load_tokenizer(directories["byte-level"])
+    tokenizer.hf.chat_template = None
+    assert tokenizer.dated == ""
+
+
+def test_one_tokenizer_writes_one_day(directories, tmp_path):
+    for day, said in ((TODAY, "30 Nov 2026"), (date(2027, 1, 4), "04 Jan 2027")):
+        tokenizer = with_template(directories["byte-level"], tmp_path, LLAMA, day=day)
+        assert tokenizer.render(EXCHANGE, opened=False).startswith(f"Today Date: {said}\n")
+    today = with_template(directories["byte-level"], tmp_path, LLAMA)
+    assert abs(today.day - date.today()) <= timedelta(days=1)
+    assert f"Today Date: {today.day:%d %b %Y}\n" in today.render(EXCHANGE, opened=False)
+
+
+@pytest.mark.parametrize(
+    "start", ["", "\n", "  ", "\n\n  {% if true %}\n  {% endif %}\n", "{#- -#} "]
+)
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%A, %d %B %Y", "%H:%M %p%Z", "a %-d of %j", "it's"])
+def test_nothing_but_the_day_is_written_otherwise(directories, tmp_path, start, form):
+    template = f'{start}{{{{ strftime_now("{form}") }}}}{CHAT}'
+    tokenizer = with_template(directories["byte-level"], tmp_path, template, day=TODAY)
+    plain = template.replace(f'strftime_now("{form}")', f'"{TODAY.strftime(form)}"')
+    turns = [{"role": message.role, "content": message.content} for message in EXCHANGE]
+    expected = tokenizer.hf.apply_chat_template(turns, chat_template=plain, tokenize=False)
+    assert tokenizer.render(EXCHANGE, opened=False) == expected
 
 
 # Real tokenizers
