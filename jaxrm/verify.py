@@ -176,14 +176,13 @@ def tokens_of_source(source: Path, out: Path, texts: Sequence[str]) -> Tokens:
     Beside the file count what `tokenizer_config.json` says of the white space around its tokens,
     and the tokens that `out` has besides: added by what lies beside the file, or on purpose.
     """
-    tokenizer, record = _file(source), source / "tokenizer_config.json"
-    vocabulary = tokenizer.get_vocab()
-    said = json.loads(record.read_text("utf-8")) if record.is_file() else {}
-    recorded = (said.get("added_tokens_decoder") or {}).values()
-    changed = [AddedToken(**fields) for fields in recorded if fields["content"] in vocabulary]
-    tokenizer.add_tokens(changed)
+    tokenizer, config = _file(source), source / "tokenizer_config.json"
+    said = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    records = (said.get("added_tokens_decoder") or {}).values()
+    changed = [AddedToken(**record) for record in records if record["content"] in added]
     written = [token for _, token in sorted(_file(out).get_added_tokens_decoder().items())]
-    tokenizer.add_tokens([token for token in written if token.content not in vocabulary])
+    tokenizer.add_tokens([*changed, *(token for token in written if token.content not in added)])
     return _tokens(tokenizer, texts)
 
 

@@ -469,7 +469,9 @@ def test_what_lies_beside_the_file_of_a_tokenizer_is_no_difference(with_tokenize
         "279": record | {"content": "<|new|>", "special": False},
     }
     template = tokenizer_kinds.CHAT.replace("<|end|>", "<|new|> <|end|>")
-    tokenizer_kinds.write("metaspace", source, added_tokens_decoder=added, chat_template=template)
+    config = {"added_tokens_decoder": added, "chat_template": template}
+    # A piece that is made a special token by its name alone.
+    tokenizer_kinds.write("metaspace", source, **config, additional_special_tokens=["T"])
     convert.main(convert.Config(source, tmp_path / "out"))
     ids = load_tokenizer(tmp_path / "out").hf("<|end|> \n<|new|>  a").input_ids
     assert ids == [0, 3, 279, *load_tokenizer(source).hf("a", add_special_tokens=False).input_ids]
