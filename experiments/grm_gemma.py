@@ -41,6 +41,7 @@ from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import Compute, RewardModel
 from jaxrm.reference import reference_logps
+from jaxrm.train import rundir
 from jaxrm.train.best import Best
 from jaxrm.train.loop import fit
 from jaxrm.train.optimizer import OptimizerConfig
@@ -295,7 +296,7 @@ def main(cfg: Config) -> None:
         )
     base = cfg.base or (pretrain(cfg, run / "base", mesh) if cfg.pretrain else toy.shipped_base())
 
-    tokenizer = load_tokenizer(base, cfg.chat_template)
+    tokenizer = load_tokenizer(base, cfg.chat_template, day=rundir.day(run))
     training = training_set(
         data.training,
         tokenizer,
@@ -306,7 +307,8 @@ def main(cfg: Config) -> None:
     print(f"training data: {training.tally}")
     vocabulary.check(hub.read_config(base), tokenizer, str(base))
     base_key = hub.fingerprint(base)
-    check_inputs(run, {"the training data": training.key(), "the base": base_key})
+    inputs = {"the training data": training.key(), "the base": base_key}
+    check_inputs(run, inputs | ({rundir.DAY: tokenizer.dated} if tokenizer.dated else {}))
     if "margin" in cfg.models and not any(tree.margin for tree in training.trees):
         raise DataError("no comparison has a margin: `margin` would be the baseline again")
     held_out, probing = (

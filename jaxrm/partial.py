@@ -42,8 +42,7 @@ class Partial:
             difference), or it is damaged, or none of ours.
         """
         self.output, self.run = output, dict(run)
-        self.path = output.with_name(output.name + ".partial")
-        self.record = output.with_name(output.name + ".partial.json")
+        self.path, self.record = _beside(output)
         self.state: dict[str, Any] | None = None
         self._size = 0
         if self.path.exists():
@@ -97,11 +96,29 @@ class Partial:
         return size, state
 
 
+def begun(output: Path) -> Mapping[str, str]:
+    """What an earlier run that left a part of `output` recorded of itself; empty without one.
+
+    A record that cannot be read is empty too: `Partial` says what is wrong with it.
+    """
+    path, record = _beside(output)
+    try:
+        return dict(json.loads(record.read_bytes())["run"]) if path.exists() else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def digests(directory: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
     """The beginning of the SHA-256 (16 hexadecimal digits) of every file right in `directory` whose
     name ends like that, by name."""
     paths = (path for path in sorted(directory.glob("*")) if path.name.endswith(suffixes))
     return {path.name: digest(path) for path in paths if path.is_file()}
+
+
+def _beside(output: Path) -> tuple[Path, Path]:
+    """Where the part of an output lies, and where its record."""
+    part = output.with_name(output.name + ".partial")
+    return part, part.with_name(part.name + ".json")
 
 
 def digest(path: Path) -> str:

@@ -5,7 +5,8 @@
 writes one row {"id", "rewards": [...]} per comparison of IN, the rewards in the order of its
 responses (chosen, then rejected). Everything is scored: empty answers, ties and texts of any
 length; a reward that is not finite is null. IN may be larger than memory. The same command goes on
-where it was killed (`jaxrm.partial`), and what it writes is what it would have written without.
+where it was killed (`jaxrm.partial`), and what it writes is what it would have written without,
+also where a chat template writes the day: it stays the one that the file was begun on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +39,7 @@ from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, require
 from jaxrm.models import heads, hub, transformer, vocabulary
 from jaxrm.models.transformer import RewardModel
-from jaxrm.partial import Partial, digest, digests
+from jaxrm.partial import Partial, begun, digest, digests
 from jaxrm.reading import read
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,9 @@ a few times as many."""
 
 OF_A_MODEL = (".json", ".jinja", ".safetensors", ".model", ".txt")
 """Files of a model directory that scores may depend on: weights, tokenizer, configuration."""
+
+DAY = "day"
+"""What the day is recorded as that the chat template writes, if it writes one."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -229,8 +234,8 @@ def main(config: Config) -> None:
     require(config.row_length >= 1, "--row-length", "at least 1", config.row_length)
     files.check_writable(config.output)
     mesh = parallel.make_mesh(config.mesh)
-    tokenizer = load_tokenizer(config.model, config.chat_template)
-    partial = Partial(config.output, _run(config, mesh))
+    tokenizer = load_tokenizer(config.model, config.chat_template, day=_begun_on(config.output))
+    partial = Partial(config.output, _run(config, mesh, tokenizer))
     tally = Tally(**(partial.state or {}))
     comparisons = _left(config.input, tally, partial)
     # Every process has looked how far the scores are, and found the same, before one writes more.
@@ -279,7 +284,13 @@ def summary(tally: Tally, before: int, tokens: int, seconds: float) -> str:
     return "; ".join(parts)
 
 
-def _run(config: Config, mesh: Mesh) -> dict[str, str]:
+def _begun_on(output: Path) -> date | None:
+    """The day that the part of a file which is there has in its conversations, if it has one."""
+    day = begun(output).get(DAY)
+    return day and date.fromisoformat(day)
+
+
+def _run(config: Config, mesh: Mesh, tokenizer: ChatTokenizer) -> dict[str, str]:
     """All that rewards depend on, but for rounding."""
     run = {
         "input": str(config.input),
@@ -293,6 +304,8 @@ def _run(config: Config, mesh: Mesh) -> dict[str, str]:
             run |= {f"{role} {name}": content for name, content in found.items()}
     if config.chat_template is not None:
         run["chat template"] = digest(config.chat_template)
+    if tokenizer.dated:
+        run[DAY] = tokenizer.dated
     return run
 
 

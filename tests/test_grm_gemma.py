@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import jax
@@ -23,7 +24,9 @@ from jaxrm.models import heads, hub, tensorfile, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.parallel import MeshShape
+from jaxrm.train import rundir
 from jaxrm.train.terms import Term
+from tests.clock import set_today
 from tests.messages_oracle import FOLDER
 
 ROWS = FOLDER / "rows.jsonl"
@@ -145,6 +148,19 @@ def test_other_data_under_the_same_name_is_refused(tmp_path):
     path.write_text("".join(ROWS.read_text().splitlines(keepends=True)[:3]))
     with pytest.raises(RunDirError, match="began with another content of the training data"):
         grm_gemma.main(cfg)
+
+
+def test_a_run_is_resumed_with_the_day_that_it_began_with(tmp_path, monkeypatch):
+    template = FOLDER.joinpath("chat_template.jinja").read_text("utf-8")
+    (tmp_path / "dated.jinja").write_text(template + "{{ strftime_now('%d %B') }}", "utf-8")
+    options = {"chat_template": tmp_path / "dated.jinja", "models": ("baseline",)}
+    set_today(monkeypatch, date(2026, 11, 30), rundir)
+    grm_gemma.main(tiny(tmp_path / "run", **options))
+    inputs = (tmp_path / "run" / "inputs.json").read_text()
+    assert json.loads(inputs)[rundir.DAY] == "2026-11-30"
+    set_today(monkeypatch, date(2026, 12, 1), rundir)
+    grm_gemma.main(tiny(tmp_path / "run", **options))
+    assert (tmp_path / "run" / "inputs.json").read_text() == inputs
 
 
 def test_exports_score_as_the_run_did(run):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from jaxrm.errors import DataError, RunDirError
-from jaxrm.partial import Partial, digests
+from jaxrm.partial import Partial, begun, digests
 
 RUN = {"model": "m", "input": "i"}
 
@@ -31,6 +31,18 @@ def test_portions_become_a_file_that_appears_at_the_end(output):
     partial.finish()
     assert names(output) == ["out.jsonl"]
     assert output.read_text("utf-8") == "a\nb\nü\n"
+
+
+def test_what_a_part_is_of_can_be_asked_beforehand(output):
+    assert begun(output) == {}
+    partial = Partial(output, RUN)
+    partial.append("a\n", {"rows": 1})
+    assert begun(output) == RUN
+    partial.record.write_text("{")
+    assert begun(output) == {}
+    partial.append("b\n", {"rows": 2})
+    partial.path.unlink()
+    assert begun(output) == {}  # a record alone is of nothing
 
 
 def test_what_was_not_committed_is_written_over(output):

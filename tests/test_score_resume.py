@@ -12,13 +12,16 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from jaxrm import score as scoring
+from jaxrm.data import tokenizer as tokenizers
 from jaxrm.errors import DataError, RunDirError
 from jaxrm.partial import Partial
+from tests.clock import set_today
 from tests.messages_oracle import FOLDER
 
 ROOT = Path(__file__).parents[1]
@@ -108,6 +111,27 @@ def test_wherever_it_was_killed_the_file_is_the_same(config, tmp_path, monkeypat
         said = capsys.readouterr().out
         assert "11 comparisons, 22 responses, none left out" in said
         assert (f"; {2 * commits} of them scored before" in said) == (commits > 0)
+
+
+def test_a_file_is_of_the_day_that_it_was_begun_on(config, tmp_path, monkeypatch):
+    template = FOLDER.joinpath("chat_template.jinja").read_text("utf-8")
+    (tmp_path / "dated.jinja").write_text(template + "{{ strftime_now('%d %B') }}", "utf-8")
+    rows = [row | {"prompt": [{"role": "user", "content": row["prompt"]}]} for row in pairs(11)]
+    write(Path(config.input), rows)
+    config = dataclasses.replace(config, chat_template=tmp_path / "dated.jinja")
+    monday, tuesday = date(2026, 11, 30), date(2026, 12, 1)
+    written = {}
+    for day in (tuesday, monday):
+        set_today(monkeypatch, day, tokenizers)
+        scoring.main(config)
+        written[day] = config.output.read_bytes()
+    assert written[monday] != written[tuesday]
+    begin(config, 3)
+    record = json.loads(Path(f"{config.output}.partial.json").read_text())
+    assert record["run"]["day"] == "2026-11-30"
+    set_today(monkeypatch, tuesday, tokenizers)
+    scoring.main(config)
+    assert config.output.read_bytes() == written[monday]
 
 
 def test_what_stops_at_a_bad_row_goes_on_when_that_is_mended(config):

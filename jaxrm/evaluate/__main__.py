@@ -161,6 +161,8 @@ def _model(config: Config) -> tuple[Scorer, dict[str, Any]]:
         "tokenizer": hashlib.sha256(words.encode()).hexdigest(),
         "dtype": config.dtype,
     }
+    if tokenizer.dated:
+        about["day"] = tokenizer.dated
 
     @functools.cache
     def load() -> Scorer:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxrm import files
 from jaxrm.errors import RunDirError
 
 CONFIG, INPUTS = "config.json", "inputs.json"
+
+DAY = "the day that the chat template writes"
+"""By this name `check_inputs` records it (2026-11-30), of templates that write one."""
 
 
 def open_run(directory: Path, config: Any) -> Path:
@@ -57,6 +62,20 @@ def open_run(directory: Path, config: Any) -> Path:
     return directory
 
 
+def day(directory: Path) -> date:
+    """The day that a run writes into conversations: the one that it began with, or today.
+
+    So a run that is resumed on another day goes on with the tokens that it began with. In a run of
+    several processes each must call this, and gets the first one's answer.
+
+    Args:
+      directory: the run directory, opened.
+    """
+    begun = _inputs(directory)
+    found = date.fromisoformat(begun[DAY]) if DAY in begun else date.today()
+    return date.fromordinal(int(multihost_utils.broadcast_one_to_all(np.int32(found.toordinal()))))
+
+
 def check_inputs(directory: Path, inputs: Mapping[str, str]) -> None:
     """Records what a run reads, so that it cannot go on with something else under the same name.
 
@@ -67,8 +86,7 @@ def check_inputs(directory: Path, inputs: Mapping[str, str]) -> None:
     Raises:
       RunDirError: the run was begun with other contents.
     """
-    path = directory / INPUTS
-    begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else dict(inputs)
+    begun = _inputs(directory) or inputs
     changed = [name for name, content in inputs.items() if begun.get(name) != content]
     if changed:
         raise RunDirError(
@@ -77,8 +95,14 @@ def check_inputs(directory: Path, inputs: Mapping[str, str]) -> None:
         )
     multihost_utils.sync_global_devices("inputs checked")
     if jax.process_index() == 0:
-        with files.replacing(path) as draft:
+        with files.replacing(directory / INPUTS) as draft:
             draft.write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8")
+
+
+def _inputs(directory: Path) -> dict[str, str]:
+    """What `check_inputs` recorded, if it did."""
+    path = directory / INPUTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _compare(path: Path, wanted: dict[str, Any]) -> None:

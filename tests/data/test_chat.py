@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import shutil
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -309,56 +305,6 @@ def test_a_missing_or_broken_template_names_the_directory(directory, template):
     raw = Comparison.pair("a", "b", "c")
     assert tokenizer.folded([raw]) == 0
     assert len(chat.tokenize([raw], tokenizer)) == 1
-
-
-def test_a_directory_without_a_tokenizer_is_an_error(directory, tmp_path):
-    with pytest.raises(TokenizerError, match=f"{tmp_path}: no tokenizer here"):
-        load_tokenizer(tmp_path)
-    # transformers would make up a tokenizer of a few tokens for this one
-    (tmp_path / "config.json").write_text('{"model_type": "gemma"}')
-    with pytest.raises(TokenizerError, match="no tokenizer here"):
-        load_tokenizer(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(TokenizerError, match=f"{tmp_path}: the tokenizer cannot be read"):
-        load_tokenizer(tmp_path)
-    with pytest.raises(TokenizerError, match="google/gemma-2b-it: is no directory: download"):
-        load_tokenizer("google/gemma-2b-it")
-    with pytest.raises(TokenizerError, match="none.jinja: the chat template cannot be read"):
-        load_tokenizer(directory, tmp_path / "none.jinja")
-
-
-@pytest.mark.parametrize("family", ["gemma", "qwen2"])
-@pytest.mark.parametrize("named", [None, "PreTrainedTokenizerFast", "TokenizersBackend"])
-def test_a_tokenizer_file_is_taken_as_it_is_beside_any_config(directory, tmp_path, family, named):
-    text = "a hi\n\nb"
-    expected = load_tokenizer(directory).hf(text).input_ids
-    shutil.copy(directory / "tokenizer.json", tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
-    if named is not None:
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
-    assert load_tokenizer(tmp_path).hf(text).input_ids == expected
-
-
-def test_saving_keeps_ids_template_and_a_class_that_needs_no_guess(tokenizer, tmp_path):
-    tokenizer.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
-    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
-    again = load_tokenizer(tmp_path)
-    messages = (user("hi\n"), says("there"))
-    assert whole(again, messages) == whole(tokenizer, messages)
-
-
-def test_what_is_saved_is_in_words_that_transformers_4_reads_too(tokenizer, tmp_path):
-    hf = copy.deepcopy(tokenizer.hf)
-    hf.add_special_tokens({"extra_special_tokens": ["<extra>"]})
-    ChatTokenizer(hf).save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
-    assert "extra_special_tokens" not in config  # a list, on which 4 fails
-    assert "<extra>" in config["additional_special_tokens"]
-    assert config["model_input_names"] == ["input_ids", "attention_mask"]
-    again = load_tokenizer(tmp_path).hf
-    assert "<extra>" in again.all_special_tokens
-    assert again("hi <extra>").input_ids == hf("hi <extra>").input_ids
 
 
 TEMPLATES = [

@@ -2,11 +2,13 @@
 
 import json
 import re
+from datetime import date
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
+from jaxrm.data import tokenizer as tokenizers
 from jaxrm.data import toy
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, JaxrmError, ModelFileError, OptionError, RunDirError
@@ -15,6 +17,7 @@ from jaxrm.evaluate import compare
 from jaxrm.evaluate.__main__ import Config
 from jaxrm.models import hub
 from jaxrm.models.heads import HeadConfig
+from tests.clock import set_today
 
 
 def row(prompt, chosen, rejected, **more):
@@ -209,6 +212,21 @@ def test_a_model_is_evaluated_from_its_directory(tmp_path, mine):
     assert all(len(json.loads(line)["scores"]) == 2 for line in rows)
     with pytest.raises(ModelFileError, match="head"):
         command.main(Config(out=tmp_path / "headless", **options, model=base))
+
+
+def test_scores_of_another_day_are_not_taken_for_these(tmp_path, mine, monkeypatch):
+    base, place = toy.shipped_base(), tmp_path / "model"
+    tokenizer = load_tokenizer(base)
+    tokenizer.hf.chat_template += "{{ strftime_now('%d %B') }}"
+    hub.save(hub.load(base, HeadConfig("linear")), place, tokenizer)
+    options = config(tmp_path, sets=(str(mine),), longer=False, row_length=64, model=place)
+    set_today(monkeypatch, date(2026, 11, 30), tokenizers)
+    command.main(options)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["scorer"]["day"] == "2026-11-30"
+    set_today(monkeypatch, date(2026, 12, 1), tokenizers)
+    with pytest.raises(RunDirError, match="day is '2026-11-30' there and '2026-12-01' here"):
+        command.main(options)
 
 
 def test_two_evaluations_are_compared_prompt_by_prompt(tmp_path, capsys):

@@ -1,13 +1,16 @@
 """A run directory is found again by its own configuration and by no other."""
 
 import dataclasses
+from datetime import date
 
 import jax
 import pytest
 from jax.experimental import multihost_utils
 
 from jaxrm.errors import RunDirError
+from jaxrm.train import rundir
 from jaxrm.train.rundir import check_inputs, open_run
+from tests.clock import set_today
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,22 @@ def test_a_run_keeps_to_what_it_began_to_read(tmp_path):
     check_inputs(tmp_path, {"the data": "a", "the base": "b"})
     with pytest.raises(RunDirError, match="another content of the base: put that back"):
         check_inputs(tmp_path, {"the data": "a", "the base": "c"})
+
+
+def test_a_run_keeps_to_the_day_that_it_began_to_write(tmp_path, monkeypatch):
+    run, monday, tuesday = tmp_path / "run", date(2026, 11, 30), date(2026, 12, 1)
+    open_run(run, Config())
+    set_today(monkeypatch, monday, rundir)
+    assert rundir.day(run) == monday
+    check_inputs(run, {"the data": "a", rundir.DAY: rundir.day(run).isoformat()})
+    set_today(monkeypatch, tuesday, rundir)
+    assert rundir.day(run) == monday
+    # Where it left nothing else it never began; and where no template wrote a day, none is kept.
+    open_run(run, Config())
+    assert rundir.day(run) == tuesday
+    check_inputs(run, {"the data": "a"})
+    set_today(monkeypatch, monday, rundir)
+    assert rundir.day(run) == monday
 
 
 def test_a_run_that_never_began_may_read_something_else(tmp_path):
