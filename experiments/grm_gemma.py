@@ -307,8 +307,6 @@ def main(cfg: Config) -> None:
     vocabulary.check(hub.read_config(base), tokenizer, str(base))
     base_key = hub.fingerprint(base)
     check_inputs(run, {"the training data": training.key(), "the base": base_key})
-    if "margin" in cfg.models and not any(tree.margin for tree in training.trees):
-        raise DataError("no comparison has a margin: `margin` would be the baseline again")
     held_out, probing = (
         {name: Split(rows, chat.tokenize(rows, tokenizer)) for name, rows in part.items()}
         for part in (data.held_out, data.probing)
@@ -320,6 +318,8 @@ def main(cfg: Config) -> None:
         sample["val"] = held_out["val"]  # the choice is worth the whole of it
     # One shape, so one plan: all models see the same pairs in the same order, in the same batches.
     shape = planning.fit_shape(training.trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg))
+    if "margin" in cfg.models:
+        shape.require("margin", "the model `margin`")
     best = Best("eval/val/accuracy", "max") if cfg.select == "best" else None
     results = {"seeds": [cfg.seed], "data": {"train": training.tally}, "models": {}}
 
@@ -350,6 +350,7 @@ def main(cfg: Config) -> None:
                 **scoring,
             )
         )
+        shape = dataclasses.replace(shape, numbers=(*shape.numbers, "reference_logps"))
     loader = Loader(
         trees,
         shape,

@@ -208,9 +208,12 @@ class Method:
 
 METHODS = {
     "bt": Method(Recipe(), tuple((rate, None) for rate in (1e-4, 3e-4, 1e-3, 3e-3))),
-    "haf": Method(Recipe(haf, ask="all"), tuple(itertools.product((3e-4, 1e-3), (0.2, 2.0)))),
+    "haf": Method(
+        Recipe(haf, ask="all", numbers=("reference_logps",)),
+        tuple(itertools.product((3e-4, 1e-3), (0.2, 2.0))),
+    ),
     "dpo": Method(
-        Recipe(dpo, ask="all"),
+        Recipe(dpo, ask="all", numbers=("reference_logps",)),
         tuple(itertools.product((3e-4, 1e-3), (0.1, 0.5))),
         scores=implicit_rewards,
         reads="all",
