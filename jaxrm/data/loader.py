@@ -63,8 +63,9 @@ class Loader:
         parallel.check_rows(shape.rows, mesh)
         self.trees, self.shape, self.mesh = trees, shape, mesh
         self.seed, self.accumulate = seed, accumulate
-        self._sizes = packing.measure(trees, ask=shape.ask, preferences=shape.groups > 0)
-        packing.check(trees, self._sizes, shape)
+        self._sizes = packing.measure(
+            packing.checked(trees, shape), ask=shape.ask, preferences=shape.groups > 0
+        )
         if weights is not None:
             planning.check_weights(weights, len(trees))
         if not len(trees) or (weights is not None and not np.any(weights)):

@@ -21,7 +21,7 @@ not (`jaxrm.data.carried`) are in a batch where its shape says so.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import jax
@@ -236,42 +236,39 @@ def longest_branch(tree: TokenTree) -> int:
     return len(tree.prompt) + max(len(branch.tokens) for branch in tree.branches)
 
 
-def measure(trees: Sequence[TokenTree], *, ask: Ask, preferences: bool) -> np.ndarray:
+def measure(trees: Iterable[TokenTree], *, ask: Ask, preferences: bool) -> np.ndarray:
     """Int64 [trees, 6]: what each tree takes of a row's `MEASURES`."""
-    sizes = np.zeros((len(trees), len(MEASURES)), np.int64)
-    for i, tree in enumerate(trees):
-        asked = _asked(tree, ask)
-        sizes[i] = (
+    sizes = (
+        (
             tree_length(tree),
             len(tree.branches),
             len(_ordered_pairs(tree)) if preferences else 0,
-            sum(len(_target_offsets(tree, k)) for k in asked),
+            sum(len(_target_offsets(tree, k)) for k in _asked(tree, ask)),
             1 if preferences else 0,
             sum(len(branch.step_ends) for branch in tree.branches),
         )
-    return sizes
+        for tree in trees
+    )
+    return np.fromiter(sizes, np.dtype((np.int64, len(MEASURES))))
 
 
-def check(trees: Sequence[TokenTree], sizes: np.ndarray, shape: PackShape) -> None:
-    """Raises DataError where batches of this shape cannot carry all of the trees, naming the first
-    that has too many responses or lacks what the others are to bring.
+def checked(trees: Iterable[TokenTree], shape: PackShape) -> Iterator[TokenTree]:
+    """The trees one by one, for whoever goes through them all before batches are made.
 
-    Args:
-      sizes: of the trees, as from `measure`.
+    Raises:
+      DataError: a tree has more responses than a group of the shape, or lacks what its batches are
+        to carry; or, at the end, no tree had it.
     """
-    wide = np.flatnonzero(sizes[:, 1] > shape.group_size) if shape.groups else np.zeros(0, int)
-    if wide.size:
-        raise DataError(_misfit(trees[wide[0]], int(wide[0]), shape))
-    if not (shape.numbers or shape.attributes):
-        return
-    census = Census()
-    for i, tree in enumerate(trees):
-        census.add(tree)
-        if problem := _misfit(tree, i, shape):
+    census, count = Census(), 0
+    for tree in trees:
+        if problem := _misfit(tree, count, shape):
             raise DataError(problem)
+        census.add(tree)
+        count += 1
+        yield tree
     absent = census.absent()
     for name in (*shape.numbers, *(["attributes"] if shape.attributes else [])):
-        if name in absent and len(trees):
+        if count and name in absent:
             raise DataError(f"batches are to carry {name}, but {absent[name]}")
 
 

@@ -136,10 +136,9 @@ def test_a_tree_that_lacks_what_its_batch_carries_is_named(made, carried, proble
     packing.pack(trees, [[0]], shape)
     with pytest.raises(DataError, match=problem):
         packing.pack(trees, [[1]], shape)
-    sizes = packing.measure(trees, ask="none", preferences=True)
-    packing.check(trees[:1], sizes[:1], shape)
+    assert list(packing.checked(trees[:1], shape)) == trees[:1]
     with pytest.raises(DataError, match=problem):
-        packing.check(trees, sizes, shape)
+        list(packing.checked(trees, shape))
 
 
 @pytest.mark.parametrize(
@@ -151,9 +150,8 @@ def test_a_tree_that_lacks_what_its_batch_carries_is_named(made, carried, proble
 )
 def test_what_no_tree_says_anything_of_is_not_carried(carried, problem):
     trees = [tree(2, 1, 1, ranks=(0, 1), margin=0.0)] * 3
-    sizes = packing.measure(trees, ask="none", preferences=True)
     with pytest.raises(DataError, match=problem):
-        packing.check(trees, sizes, PackShape(1, 20, slots=6, **carried))
+        list(packing.checked(trees, PackShape(1, 20, slots=6, **carried)))
 
 
 def test_a_shape_says_what_it_cannot_give_before_anything_is_computed():
