@@ -287,7 +287,8 @@ def main(cfg: Config) -> None:
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     mesh = parallel.make_mesh(cfg.mesh)
     data = named_data(cfg) if cfg.data else toy_world(cfg)
-    run = open_run(cfg.run_dir, cfg)
+    reads = [sources.Source.parse(text).location for text in (*cfg.data, *cfg.eval)]
+    run = open_run(cfg.run_dir, cfg, [*reads, cfg.base, cfg.chat_template])
     if cfg.select == "best" and "val" not in data.held_out:
         raise OptionError(
             "--select best needs a split named val, because a test split must choose nothing: "

@@ -328,7 +328,7 @@ def main(cfg: Config) -> None:
     """Tries, measures, and prints the tables."""
     parallel.start()
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg)
+    directory = open_run(cfg.run_dir, cfg, [cfg.base])
     base = cfg.base or toy.shipped_base()
     seeds = list(itertools.islice(usable_seeds(cfg.seed), cfg.seeds + cfg.tuning_seeds))
     job = functools.partial(Job, pairs=cfg.pairs, epochs=cfg.epochs, base=hub.fingerprint(base))
