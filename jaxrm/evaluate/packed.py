@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from jaxrm.data import packing, planning
-from jaxrm.data.carried import Census
+from jaxrm.data.carried import lack
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.ordering import ordered_pairs
 from jaxrm.data.packing import Ask, PackedBatch, PackShape, TokenTree
@@ -67,7 +67,8 @@ def pack_alike(
     """Comparisons in as few rows of `shape` as they need, the last batch filled with empty rows.
 
     A comparison that is too long for a row gets rows of twice the length, or twice that, fewer of
-    them in a batch. Batches carry the numbers that all trees have (`jaxrm.data.carried`).
+    them in a batch. Reference log-probs come along where all trees have them, for readings that
+    compare with them; labels do not.
 
     Args:
       comparisons: of equally many responses each.
@@ -79,9 +80,8 @@ def pack_alike(
     """
     if len({len(tree.branches) for tree in trees}) > 1:
         raise ValueError("comparisons of different numbers of responses")
-    census = Census(trees)
-    carried = {"numbers": census.numbers(), "absent": tuple(census.absent().items())}
-    shape = dataclasses.replace(shape, **carried)
+    if not any(lack(tree, "reference_logps") for tree in trees):
+        shape = dataclasses.replace(shape, numbers=("reference_logps",))
     sizes = packing.measure(trees, ask=shape.ask, preferences=False)
     offsets = packing.response_offsets(trees)
     batches, left = [], np.arange(len(trees))
@@ -92,8 +92,7 @@ def pack_alike(
         batches += [packing.pack(trees, plan[i : i + shape.rows], shape, offsets) for i in rows]
         left = left[~fits]
         wider = reading_shape(max(1, shape.rows // 2), 2 * shape.length, shape.ask)
-        carried |= {"attributes": shape.attributes, "steps": 2 * shape.steps}
-        shape = dataclasses.replace(wider, **carried)
+        shape = dataclasses.replace(wider, steps=2 * shape.steps, numbers=shape.numbers)
     return Packed(comparisons, trees, batches)
 
 
