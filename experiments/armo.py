@@ -570,7 +570,7 @@ def text_table(results: Mapping[str, Any]) -> str:
 def main(cfg: Config) -> None:
     """Runs what is not yet there, and writes what was found."""
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg)
+    directory = open_run(cfg.run_dir, cfg, [cfg.base])
     results = measure(cfg)
     leave(directory, __doc__, results, text_table(results))
 

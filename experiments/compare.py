@@ -31,7 +31,7 @@ from typing import Literal
 from experiments.compare_data import Files, Toy
 from experiments.compare_methods import METHODS, RANKINGS
 from jaxrm import cli, files
-from jaxrm.data import toy
+from jaxrm.data import sources, toy
 from jaxrm.errors import DataError, OptionError, require
 from jaxrm.evaluate.packed import Packed, order_of
 from jaxrm.models import hub
@@ -308,7 +308,8 @@ def main(cfg: Config) -> None:
         return
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     base = cfg.base or toy.shipped_base()
-    run_dir = open_run(cfg.run_dir, cfg)
+    reads = [sources.Source.parse(text).location for text in (*cfg.data, *cfg.eval)]
+    run_dir = open_run(cfg.run_dir, cfg, [*reads, cfg.base, cfg.choices])
     choices = json.loads(_read(cfg.choices)) if cfg.choices else tune(cfg, base)
     print(choices_table(choices))
     records = measure(cfg, base, choices)

@@ -19,6 +19,7 @@ from experiments.haf import dpo, haf, implicit_rewards
 from experiments.rrm import rrm_loss
 from experiments.study_grm_methods import grm
 from jaxrm.curate import rrm
+from jaxrm.data.carried import Number
 from jaxrm.data.comparison import Comparison, plain_text
 from jaxrm.data.packing import PackedBatch
 from jaxrm.evaluate import similar
@@ -32,9 +33,9 @@ from jaxrm.study.recipe import PairLoss, Recipe, Regularize, beside, pairwise
 from jaxrm.train.terms import BatchTerm, LossFn, Term, Terms, reward_monitors
 
 
-def pairs(loss: PairLoss) -> Recipe:
-    """The recipe of a loss on pairs of rewards."""
-    return Recipe(pairwise(loss))
+def pairs(loss: PairLoss, *numbers: Number) -> Recipe:
+    """The recipe of a loss on pairs of rewards, which may read numbers of the batch."""
+    return Recipe(pairwise(loss), numbers=numbers)
 
 
 def with_term(regularize: Regularize) -> Recipe:
@@ -232,6 +233,9 @@ def warm(task: Task) -> Trained:
 
 _bt = preference.bradley_terry
 
+REFERENCES = ("reference_logps",)
+"""What a loss with DPO in it reads."""
+
 
 def _length_target(batch: PackedBatch, strength: float) -> jax.Array:
     return preference.length_prior(*batch.pairs(batch.response_length), strength, 0.1)
@@ -249,10 +253,11 @@ METHODS: dict[str, Method] = {
     ),
     # reward units to each unit of magnitude
     "margin": Method(
-        one(pairs(lambda c, r, b, s: _bt(c, r, s * b.margin)), with_magnitudes), (0.1, 0.3, 1.0)
+        one(pairs(lambda c, r, b, s: _bt(c, r, s * b.margin), "margin"), with_magnitudes),
+        (0.1, 0.3, 1.0),
     ),
     "scaled": Method(
-        one(pairs(lambda c, r, b, s: preference.scaled(c, r, b.margin)), with_magnitudes)
+        one(pairs(lambda c, r, b, s: preference.scaled(c, r, b.margin), "margin"), with_magnitudes)
     ),
     # the margin
     "hinge": Method(one(pairs(lambda c, r, b, s: preference.hinge(c, r, s))), (0.5, 1.0, 2.0)),
@@ -278,7 +283,10 @@ METHODS: dict[str, Method] = {
     ),
     # the target of equal responses, which is half of that of responses without a word in common
     "pcrm_cosine": Method(
-        one(pairs(lambda c, r, b, s: preference.prior_constrained(c, r, b.margin)), with_targets),
+        one(
+            pairs(lambda c, r, b, s: preference.prior_constrained(c, r, b.margin), "margin"),
+            with_targets,
+        ),
         (1.0, 2.0, 4.0),
     ),
     # the coefficient, here and in the next four
@@ -307,7 +315,10 @@ METHODS: dict[str, Method] = {
         one(Recipe(functools.partial(grm, regularizer="sft"), ask="best")), (0.01, 0.1, 0.3)
     ),
     "grm_dpo": Method(
-        one(Recipe(functools.partial(grm, regularizer="dpo"), ask="all"), references=True),
+        one(
+            Recipe(functools.partial(grm, regularizer="dpo"), ask="all", numbers=REFERENCES),
+            references=True,
+        ),
         (0.03, 0.1, 0.3),
     ),
     "grm_dpo_reference_free": Method(
@@ -315,10 +326,13 @@ METHODS: dict[str, Method] = {
         (0.03, 0.1, 0.3),
     ),
     # DPO's coefficient
-    "haf": Method(one(Recipe(haf, ask="all"), references=True), (0.1, 0.2, 0.4)),
+    "haf": Method(
+        one(Recipe(haf, ask="all", numbers=REFERENCES), references=True), (0.1, 0.2, 0.4)
+    ),
     # beta
     "dpo": Method(
-        one(Recipe(dpo, ask="all"), references=True, reading=implicit_rewards), (0.03, 0.1, 0.3)
+        one(Recipe(dpo, ask="all", numbers=REFERENCES), references=True, reading=implicit_rewards),
+        (0.03, 0.1, 0.3),
     ),
     "rrm": Method(one(Recipe(rrm_loss), augmented)),
     "ensemble": Method(ensemble),

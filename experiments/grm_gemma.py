@@ -288,7 +288,8 @@ def main(cfg: Config) -> None:
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     mesh = parallel.make_mesh(cfg.mesh)
     data = named_data(cfg) if cfg.data else toy_world(cfg)
-    run = open_run(cfg.run_dir, cfg)
+    reads = [sources.Source.parse(text).location for text in (*cfg.data, *cfg.eval)]
+    run = open_run(cfg.run_dir, cfg, [*reads, cfg.base, cfg.chat_template])
     if cfg.select == "best" and "val" not in data.held_out:
         raise OptionError(
             "--select best needs a split named val, because a test split must choose nothing: "
@@ -309,8 +310,6 @@ def main(cfg: Config) -> None:
     base_key = hub.fingerprint(base)
     inputs = {"the training data": training.key(), "the base": base_key}
     check_inputs(run, inputs | ({rundir.DAY: tokenizer.dated} if tokenizer.dated else {}))
-    if "margin" in cfg.models and not any(tree.margin for tree in training.trees):
-        raise DataError("no comparison has a margin: `margin` would be the baseline again")
     held_out, probing = (
         {name: Split(rows, chat.tokenize(rows, tokenizer)) for name, rows in part.items()}
         for part in (data.held_out, data.probing)
@@ -322,6 +321,8 @@ def main(cfg: Config) -> None:
         sample["val"] = held_out["val"]  # the choice is worth the whole of it
     # One shape, so one plan: all models see the same pairs in the same order, in the same batches.
     shape = planning.fit_shape(training.trees, rows=cfg.rows, length=cfg.row_length, ask=asked(cfg))
+    if "margin" in cfg.models:
+        shape.require("margin", "the model `margin`")
     best = Best("eval/val/accuracy", "max") if cfg.select == "best" else None
     results = {"seeds": [cfg.seed], "data": {"train": training.tally}, "models": {}}
 
@@ -352,6 +353,7 @@ def main(cfg: Config) -> None:
                 **scoring,
             )
         )
+        shape = dataclasses.replace(shape, numbers=(*shape.numbers, "reference_logps"))
     loader = Loader(
         trees,
         shape,

@@ -208,9 +208,12 @@ class Method:
 
 METHODS = {
     "bt": Method(Recipe(), tuple((rate, None) for rate in (1e-4, 3e-4, 1e-3, 3e-3))),
-    "haf": Method(Recipe(haf, ask="all"), tuple(itertools.product((3e-4, 1e-3), (0.2, 2.0)))),
+    "haf": Method(
+        Recipe(haf, ask="all", numbers=("reference_logps",)),
+        tuple(itertools.product((3e-4, 1e-3), (0.2, 2.0))),
+    ),
     "dpo": Method(
-        Recipe(dpo, ask="all"),
+        Recipe(dpo, ask="all", numbers=("reference_logps",)),
         tuple(itertools.product((3e-4, 1e-3), (0.1, 0.5))),
         scores=implicit_rewards,
         reads="all",
@@ -325,7 +328,7 @@ def main(cfg: Config) -> None:
     """Tries, measures, and prints the tables."""
     parallel.start()
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg)
+    directory = open_run(cfg.run_dir, cfg, [cfg.base])
     base = cfg.base or toy.shipped_base()
     seeds = list(itertools.islice(usable_seeds(cfg.seed), cfg.seeds + cfg.tuning_seeds))
     job = functools.partial(Job, pairs=cfg.pairs, epochs=cfg.epochs, base=hub.fingerprint(base))

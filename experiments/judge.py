@@ -454,7 +454,7 @@ def gains(results: Mapping[str, Any]) -> str:
 def main(cfg: Config) -> None:
     """Measures, and prints the table."""
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg)
+    directory = open_run(cfg.run_dir, cfg, [cfg.base])
     results = files.plain(measure(cfg))
     chosen = f"chosen on val, (rate, epochs): {results['choices']}"
     leave(directory, __doc__, results, "\n\n".join([accuracies(results), gains(results), chosen]))

@@ -87,6 +87,7 @@ from experiments.process_data import (
     of_shares,
 )
 from jaxrm import cli, terminal
+from jaxrm.curate import process_labels
 from jaxrm.data import toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import PackedBatch
@@ -220,6 +221,7 @@ def run(job: Job, base: Path) -> Record:
         scores = functools.partial(likelihoods, lab, params)
     else:
         data = training_data(job)
+        process_labels.check(data)
         fitted = lab.fit(
             recipe(lab), lab.trees(data), rate=job.rate, epochs=sizes.epochs, seed=job.seed
         )
@@ -474,7 +476,7 @@ def text_table(results: Mapping[str, Any]) -> str:
 def main(cfg: Config) -> None:
     """Runs what is not yet there, and writes what was found."""
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg)
+    directory = open_run(cfg.run_dir, cfg, [cfg.base])
     results = measure(cfg)
     leave(directory, __doc__, results, text_table(results))
 

@@ -389,7 +389,7 @@ def table(results: Mapping[str, Any]) -> str:
 def main(cfg: Config) -> None:
     """Measures, and prints the table."""
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg)
+    directory = open_run(cfg.run_dir, cfg, [cfg.base])
     results = files.plain(measure(cfg))
     made = results["labels"]
     contradicted = (

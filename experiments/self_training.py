@@ -288,7 +288,7 @@ def tables(results: Mapping[str, Any]) -> str:
 def main(cfg: Config) -> None:
     """Measures, and prints the tables."""
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg)
+    directory = open_run(cfg.run_dir, cfg, [cfg.base])
     results = files.plain(measure(cfg))
     leave(directory, __doc__, results, tables(results))
 

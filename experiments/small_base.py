@@ -80,7 +80,8 @@ def main(cfg: Config) -> None:
     parallel.start()
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     mesh, rules = parallel.make_mesh(), ShardingRules()
-    run = open_run(cfg.run_dir, cfg)
+    reads = [sources.Source.parse(text).location for text in cfg.pairs]
+    run = open_run(cfg.run_dir, cfg, [*cfg.text, *reads])
     texts = list(read_texts(cfg))
     comparisons = [c for source in cfg.pairs for c in sources.stream(source)]
     spoken = (plain_text(part) for c in comparisons for part in (c.prompt, *c.responses))

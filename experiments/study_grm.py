@@ -373,6 +373,9 @@ def base_states(base: Path, world: toy.World, split: str, n: int) -> np.ndarray:
 
 def main(cfg: Config) -> None:
     """Runs the asked stage, and writes what it found."""
+    page = cfg.page or cfg.run_dir / "results.md"
+    files.check_apart(cfg.run_dir, [cfg.base])
+    files.check_apart(page, [cfg.base, cfg.report, cfg.choices])
     if cfg.screen:
         choices = screen(cfg)
         path = cfg.run_dir / "choices.json"
@@ -391,7 +394,6 @@ def main(cfg: Config) -> None:
             draft.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
     else:
         records = [json.loads(line) for line in cfg.report.read_text("utf-8").splitlines()]
-    page = cfg.page or cfg.run_dir / "results.md"
     write(records, choices, page, page.parent / "figures", cfg.conditions)
     print(page)
 

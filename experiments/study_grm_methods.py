@@ -86,7 +86,8 @@ METHODS = {
     "replay": Method(Recipe(replay, text=True)),
     "grm_sft": Method(Recipe(functools.partial(grm, regularizer="sft"), ask="best")),
     "grm_dpo": Method(
-        Recipe(functools.partial(grm, regularizer="dpo"), ask="all"), knows_reference=True
+        Recipe(functools.partial(grm, regularizer="dpo"), ask="all", numbers=("reference_logps",)),
+        knows_reference=True,
     ),
     "grm_dpo_reference_free": Method(
         Recipe(functools.partial(grm, regularizer="dpo_reference_free"), ask="all")

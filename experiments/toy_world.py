@@ -87,6 +87,7 @@ class Config:
 
 def main(cfg: Config) -> None:
     """Measures, and writes the page."""
+    files.check_apart(cfg.out, [cfg.base])
     files.check_writable(cfg.out)
     text = page(measure(cfg))
     with files.replacing(cfg.out) as draft:

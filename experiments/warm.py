@@ -432,7 +432,7 @@ def main(cfg: Config) -> None:
     """Runs what has not been run, and writes what it found."""
     parallel.start()
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg)
+    directory = open_run(cfg.run_dir, cfg, [cfg.base])
     base = toy.shipped_base() if cfg.base is None else cfg.base
     key, shared = hub.fingerprint(base), {f.name for f in dataclasses.fields(Job)}
     options = {n: v for n, v in vars(cfg).items() if n in shared - {"seed", "epochs", "base"}}

@@ -9,13 +9,13 @@ import math
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxrm.errors import DataError
+from jaxrm.errors import DataError, OptionError
 
 
 @contextlib.contextmanager
@@ -85,6 +85,23 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from error
+
+
+def check_apart(output: Path, inputs: Iterable[str | Path | None]) -> None:
+    """Raises OptionError where writing `output` would change what is read.
+
+    Args:
+      output: a file, or a directory of files, to be written.
+      inputs: files and directories that are read, links followed; None, and what is no path of this
+        machine, such as a name on the Hub, cannot be in the way.
+    """
+    there = output.resolve()
+    for given in filter(None, inputs):
+        place = Path(given).resolve()
+        same = output.exists() and place.exists() and output.samefile(place)  # a hard link, too
+        if same or (place.exists() and there.is_relative_to(place)):
+            where = "is" if same or there == place else "lies in"
+            raise OptionError(f"{output} {where} {given}, which is read: write to another place")
 
 
 def _remove(path: Path) -> None:

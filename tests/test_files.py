@@ -1,9 +1,11 @@
 """Files and directories appear whole or not at all."""
 
+from pathlib import Path
+
 import pytest
 
-from jaxrm.errors import DataError
-from jaxrm.files import check_writable, replacing
+from jaxrm.errors import DataError, OptionError
+from jaxrm.files import check_apart, check_writable, replacing
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path):
@@ -49,3 +51,18 @@ def test_where_nothing_can_be_written_is_known_before(tmp_path):
         check_writable(tmp_path / "file" / "out.jsonl")
     check_writable(tmp_path / "deep" / "out.jsonl")
     assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_an_output_is_apart_from_what_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.jsonl").write_text("{}")
+    (tmp_path / "link").symlink_to(data / "a.jsonl")
+    check_apart(data / "b.jsonl", [data / "a.jsonl", None, "", "owner/name", "tfds:data"])
+    check_apart(tmp_path, [data, data / "a.jsonl"])  # what lies below is another file
+    for out, given in (("link", "data/a.jsonl"), ("data/../data/a.jsonl", tmp_path / "link")):
+        with pytest.raises(OptionError, match=f"{out} is .*, which is read: write to another"):
+            check_apart(Path(out), ["", given])
+    with pytest.raises(OptionError, match="data/new/b lies in data, which is read"):
+        check_apart(Path("data/new/b"), ["data"])

@@ -272,7 +272,8 @@ def test_options_that_do_not_go_together(tmp_path, options, problem):
 @pytest.mark.parametrize("name", ["margin", "label_smoothed"])
 def test_the_paper_s_other_baselines_are_their_losses(batch, name):
     model = hub.load(FOLDER, None)
-    batch = dataclasses.replace(batch, margin=jnp.arange(batch.margin.size) * 0.5 * batch.pair_mask)
+    margin = jnp.arange(batch.pair_mask.size) * 0.5 * batch.pair_mask
+    batch = dataclasses.replace(batch, margin=margin)
     rewards = batch.pairs(heads.rewards(model, model.hidden(batch), batch))
     expected = {
         "margin": preference.bradley_terry(*rewards, batch.margin),

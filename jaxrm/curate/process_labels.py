@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -111,6 +111,31 @@ def labelled(comparison: Comparison, labels: Sequence[Sequence[float] | Labels])
         pairs = zip(steps, given, strict=True)
         relabelled.append(tuple(step._replace(label=float(label)) for step, label in pairs))
     return dataclasses.replace(comparison, steps=tuple(relabelled))
+
+
+def check(comparisons: Iterable[Comparison], classes: int = 0) -> None:
+    """Looks at step labels before a loss does, which takes shares or classes and no other numbers.
+
+    Args:
+      classes: how many there are, for `losses.process.step_classes`; without them labels are to be
+        shares in [0, 1], as `step_cross_entropy` takes them.
+
+    Raises:
+      DataError: a label is another number, naming row and step, or no step has a label at all.
+    """
+    words = f"a class from 0 to {classes - 1}" if classes else "a share in [0, 1]"
+    labels = 0
+    for comparison in comparisons:
+        for k, steps in enumerate(comparison.steps or ()):
+            for t, step in enumerate(steps):
+                label = step.label
+                labels += not math.isnan(label)
+                fits = label in range(classes) if classes else 0 <= label <= 1
+                if not (fits or math.isnan(label)):
+                    problem = f"must be {words}, found {label}: relabel the data for this loss"
+                    raise fault(comparison.where, f"steps[{k}][{t}].label", problem)
+    if not labels:
+        raise DataError("no step of the comparisons has a label to learn from")
 
 
 def without_later(comparison: Comparison, threshold: float = 0.5) -> Comparison:

@@ -110,21 +110,12 @@ def _check_outputs(config: Config) -> None:
     if config.write is not None:
         require(config.write.suffix == ".jsonl", "--write", "a name in .jsonl", str(config.write))
         outputs += [config.write, cleaning.taken_path(config.write)]
+    reads = [sources.Source.parse(text).location for text in (config.source, *config.against)]
     for path in outputs:
-        for text in (config.source, *config.against):
-            if _is_part(path, Path(sources.Source.parse(text).location)):
-                raise OptionError(f"{path} is, or lies in, {text}, which is read: name another")
+        files.check_apart(path, [*reads, config.tokenizer, config.chat_template])
         files.check_writable(path)
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise OptionError(f"--out {config.out} is what --write writes too: name another")
-
-
-def _is_part(path: Path, location: Path) -> bool:
-    """Whether a path is another, or a link to it, or lies in it."""
-    if not location.exists():
-        return False
-    same = path.exists() and path.samefile(location)
-    return same or location.resolve() in path.resolve().parents
 
 
 def _read_all(paths: Sequence[str]) -> dict[str, list[Comparison]]:

@@ -21,11 +21,21 @@ import json
 import numbers
 import re
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 from jaxrm.data.comparison import fault, plain_text
 
 Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A value of a table that Python cannot hold, and why. It is of no type that a field may have,
+    so whatever needs the field refuses it."""
+
+    reason: str
+    may_hold_text: bool
 
 
 def _names(listed: str) -> frozenset[str]:
@@ -217,6 +227,8 @@ def _holds_text(value: object) -> bool:
         return any(judge(name, part) == "context" for name, part in value.items())
     if isinstance(value, str):
         return bool(value.strip()) and not CODE.fullmatch(value)
+    if isinstance(value, Unreadable):
+        return value.may_hold_text
     return not (value is None or isinstance(value, SAY_NOTHING))
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 
 from jaxrm.data import columns
+from jaxrm.data.columns import Row
 from jaxrm.data.comparison import (
     Conversation,
     Message,
@@ -26,7 +27,6 @@ from jaxrm.data.comparison import (
     kind,
 )
 
-Row = dict[str, object]
 Known = dict[str, object]
 """Fields of a Comparison, by name, apart from where its row came from."""
 

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jaxrm import parallel
 from jaxrm.data import packing, planning
 from jaxrm.data.packing import PackedBatch, PackShape, TokenTree
+from jaxrm.errors import DataError
 
 T = TypeVar("T")
 
@@ -43,7 +44,9 @@ class Loader:
 
     Raises:
       MeshError: the rows do not divide over the devices.
-      DataError: the trees of a prompt do not fit one optimizer step.
+      DataError: a tree lacks what batches of `shape` carry, or has more responses than a group of
+        it; there are no trees, or all weigh 0; or those of a prompt do not fit one optimizer step.
+      ValueError: a weight is negative or not finite.
     """
 
     def __init__(
@@ -60,7 +63,13 @@ class Loader:
         parallel.check_rows(shape.rows, mesh)
         self.trees, self.shape, self.mesh = trees, shape, mesh
         self.seed, self.accumulate = seed, accumulate
-        self._sizes = packing.measure(trees, ask=shape.ask, preferences=shape.groups > 0)
+        self._sizes = packing.measure(
+            packing.checked(trees, shape), ask=shape.ask, preferences=shape.groups > 0
+        )
+        if weights is not None:
+            planning.check_weights(weights, len(trees))
+        if not len(trees) or (weights is not None and not np.any(weights)):
+            raise DataError("an epoch would be empty: there are no trees, or all weigh 0")
         self._offsets = np.cumsum(self._sizes[:, 1]) - self._sizes[:, 1]  # a slot per response
         self._weights, self._prompts = weights, prompts
         self._plans: list[list[list[int]]] = []

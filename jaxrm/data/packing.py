@@ -14,19 +14,23 @@ code path, only the tail of a row is padding, and one static shape means one com
 
 What is read at the end of a tree's branches lives in slots (one per response), what is read at the
 ends of a response's steps in steps, what a preference loss compares lives in pairs and groups of
-slots, and what a language-model loss predicts in targets.
+slots, and what a language-model loss predicts in targets. Numbers that some data have and others do
+not (`jaxrm.data.carried`) are in a batch where its shape says so.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from jaxrm.data.carried import NUMBERS, Absent, Census, Number, lack
+from jaxrm.errors import DataError
 
 Ask = Literal["none", "best", "all"]
 """Which responses' tokens the language model is asked to predict."""
@@ -62,16 +66,19 @@ class TokenTree:
 
     `ranks` (0 is best, ties share a rank), `scores`, `attributes` ([K][A], NaN where unlabelled)
     and `reference_logps` hold one entry per branch, or are None where unknown. `margin` belongs to
-    a pair.
+    a pair, None where unknown.
     """
 
     prompt: np.ndarray
     branches: tuple[Branch, ...]
     ranks: tuple[int, ...] | None = None
     scores: tuple[float, ...] | None = None
-    margin: float = 0.0
+    margin: float | None = None
     attributes: tuple[tuple[float, ...], ...] | None = None
     reference_logps: tuple[float, ...] | None = None
+
+
+_NO_ATTRIBUTES = Absent("attributes", "none were given")
 
 
 @jax.tree_util.register_dataclass
@@ -102,7 +109,9 @@ class PackedBatch:
         response; the steps of a response lie side by side, in order.
       step_present, step_mask: which entries are steps, and which of those have a label: a score is
         read of the first, a loss is taken over the second.
-      attributes and steps are None where the shape has none.
+      response_score, reference_logps, margin, attributes and its mask are `Absent` where the shape
+        does not carry them: a loss that reads them then raises DataError when it is traced.
+      steps are None where the shape has none.
     """
 
     tokens: Int[Array, "rows length"]
@@ -116,14 +125,14 @@ class PackedBatch:
     response_comparison: Int[Array, "rows slots"]
     response_rank: Int[Array, "rows slots"]
     response_index: Int[Array, "rows slots"]
-    response_score: Float[Array, "rows slots"]
-    reference_logps: Float[Array, "rows slots"]
+    response_score: Float[Array, "rows slots"] | Absent
+    reference_logps: Float[Array, "rows slots"] | Absent
     response_mask: Bool[Array, "rows slots"]
     logp_mask: Bool[Array, "rows slots"]
 
     chosen_slot: Int[Array, "rows pairs"]
     rejected_slot: Int[Array, "rows pairs"]
-    margin: Float[Array, "rows pairs"]
+    margin: Float[Array, "rows pairs"] | Absent
     pair_weight: Float[Array, "rows pairs"]
     pair_mask: Bool[Array, "rows pairs"]
 
@@ -135,8 +144,8 @@ class PackedBatch:
     target_slot: Int[Array, "rows targets"]
     target_mask: Bool[Array, "rows targets"]
 
-    attributes: Float[Array, "rows slots attributes"] | None = None
-    attributes_mask: Bool[Array, "rows slots attributes"] | None = None
+    attributes: Float[Array, "rows slots attributes"] | Absent = _NO_ATTRIBUTES
+    attributes_mask: Bool[Array, "rows slots attributes"] | Absent = _NO_ATTRIBUTES
 
     step_end: Int[Array, "rows steps"] | None = None
     step_slot: Int[Array, "rows steps"] | None = None
@@ -184,7 +193,10 @@ class PackShape:
 
     `groups == 0` means that no preferences are made at all (scoring: K = 405 would make 81,810
     pairs); `steps == 0` that steps are left out, however many there are; `ask` says whose tokens
-    are language-model targets. A row closes when any capacity would overflow.
+    are language-model targets; `numbers` which of `NUMBERS` are carried, all trees having them;
+    `attributes` how many grades of a response are. A row closes when any capacity would overflow.
+
+    `absent` says of others why not, by name, for the error of whatever reads them all the same.
     """
 
     rows: int
@@ -197,12 +209,20 @@ class PackShape:
     attributes: int = 0
     steps: int = 0
     ask: Ask = "none"
+    numbers: tuple[Number, ...] = ()
+    absent: tuple[tuple[str, str], ...] = ()
 
     @property
     def capacity(self) -> np.ndarray:
         """Int64 [6]: tokens, slots, pairs, targets, groups and steps that one row holds."""
         fixed = [self.length, self.slots, self.pairs, self.targets, self.groups]
         return np.array([*fixed, self.steps or UNLIMITED], np.int64)
+
+    def require(self, number: Number, user: str) -> None:
+        """Raises DataError, before anything is computed, where `user` would read what is absent."""
+        if number not in self.numbers:
+            why = dict(self.absent).get(number, "the shape of its batches does not carry it")
+            raise DataError(f"{user} needs {number} of every comparison: {why}")
 
 
 def tree_length(tree: TokenTree) -> int:
@@ -216,20 +236,54 @@ def longest_branch(tree: TokenTree) -> int:
     return len(tree.prompt) + max(len(branch.tokens) for branch in tree.branches)
 
 
-def measure(trees: Sequence[TokenTree], *, ask: Ask, preferences: bool) -> np.ndarray:
+def measure(trees: Iterable[TokenTree], *, ask: Ask, preferences: bool) -> np.ndarray:
     """Int64 [trees, 6]: what each tree takes of a row's `MEASURES`."""
-    sizes = np.zeros((len(trees), len(MEASURES)), np.int64)
-    for i, tree in enumerate(trees):
-        asked = _asked(tree, ask)
-        sizes[i] = (
+    sizes = (
+        (
             tree_length(tree),
             len(tree.branches),
             len(_ordered_pairs(tree)) if preferences else 0,
-            sum(len(_target_offsets(tree, k)) for k in asked),
+            sum(len(_target_offsets(tree, k)) for k in _asked(tree, ask)),
             1 if preferences else 0,
             sum(len(branch.step_ends) for branch in tree.branches),
         )
-    return sizes
+        for tree in trees
+    )
+    return np.fromiter(sizes, np.dtype((np.int64, len(MEASURES))))
+
+
+def checked(trees: Iterable[TokenTree], shape: PackShape) -> Iterator[TokenTree]:
+    """The trees one by one, for whoever goes through them all before batches are made.
+
+    Raises:
+      DataError: a tree has more responses than a group of the shape, or lacks what its batches are
+        to carry; or, at the end, no tree had it.
+    """
+    census, count = Census(), 0
+    for tree in trees:
+        if problem := _misfit(tree, count, shape):
+            raise DataError(problem)
+        census.add(tree)
+        count += 1
+        yield tree
+    absent = census.absent()
+    for name in (*shape.numbers, *(["attributes"] if shape.attributes else [])):
+        if count and name in absent:
+            raise DataError(f"batches are to carry {name}, but {absent[name]}")
+
+
+def _misfit(tree: TokenTree, i: int, shape: PackShape) -> str:
+    """What keeps tree i out of batches of this shape, whatever their capacity, or ""."""
+    it, count = f"comparison {i}, counting from 0,", len(tree.branches)
+    if shape.groups and count > shape.group_size:
+        return f"{it} has {count} responses, but a group of the shape holds {shape.group_size}"
+    for number in shape.numbers:
+        if problem := lack(tree, number):
+            return f"batches are to carry {number}, but {it} {problem}"
+    for grades in tree.attributes or ():
+        if shape.attributes and len(grades) != shape.attributes:
+            return f"batches carry {shape.attributes} attributes, but {it} has {len(grades)}"
+    return ""
 
 
 def split(tree: TokenTree, length: int) -> list[TokenTree]:
@@ -273,6 +327,7 @@ def pack(
 
     Raises:
       ValueError: there are more rows than `shape.rows`, or a row overflows the shape.
+      DataError: a tree lacks what the shape carries, or has more responses than a group of it.
     """
     if len(rows) > shape.rows:
         raise ValueError(f"{len(rows)} rows for a batch of {shape.rows}")
@@ -284,8 +339,10 @@ def pack(
             raise ValueError(f"row {r} needs {sizes.sum(0)}, but the shape holds {shape.capacity}")
         writer = _RowWriter({name: array[r] for name, array in batch.items()}, shape)
         for i in row:
+            if problem := _misfit(trees[i], i, shape):
+                raise DataError(problem)
             writer.write(trees[i], int(offsets[i]))
-    return PackedBatch(**batch)
+    return PackedBatch(**batch, **_absent(shape))
 
 
 class _RowWriter:
@@ -310,11 +367,13 @@ class _RowWriter:
                 "response_comparison": self.comparison,
                 "response_rank": -1 if tree.ranks is None else tree.ranks[k],
                 "response_index": first_index + k,
-                "response_score": 0.0 if tree.scores is None else tree.scores[k],
-                "reference_logps": 0.0 if tree.reference_logps is None else tree.reference_logps[k],
                 "response_mask": True,
                 "logp_mask": asked,
             }
+            if "response_score" in self.row:
+                slot["response_score"] = tree.scores[k]
+            if "reference_logps" in self.row:
+                slot["reference_logps"] = tree.reference_logps[k]
             for name, value in slot.items():
                 self.row[name][self.slot] = value
             if tree.attributes is not None and self.shape.attributes:
@@ -362,7 +421,8 @@ class _RowWriter:
         for better, worse in pairs:
             self.row["chosen_slot"][self.pair] = first_slot + better
             self.row["rejected_slot"][self.pair] = first_slot + worse
-            self.row["margin"][self.pair] = tree.margin
+            if "margin" in self.row:
+                self.row["margin"][self.pair] = tree.margin
             self.row["pair_weight"][self.pair] = 2.0 / (count * (count - 1))
             self.row["pair_mask"][self.pair] = True
             self.pair += 1
@@ -424,13 +484,13 @@ def _empty(shape: PackShape) -> dict[str, np.ndarray]:
             "response_index",
         )
     }
-    batch |= {name: np.zeros(slots, np.float32) for name in ("response_score", "reference_logps")}
     batch |= {name: np.zeros(slots, np.bool_) for name in ("response_mask", "logp_mask")}
     batch |= {name: np.zeros(pairs, np.int32) for name in ("chosen_slot", "rejected_slot")}
-    batch |= {name: np.zeros(pairs, np.float32) for name in ("margin", "pair_weight")}
-    batch |= {"pair_mask": np.zeros(pairs, np.bool_)}
+    batch |= {"pair_weight": np.zeros(pairs, np.float32), "pair_mask": np.zeros(pairs, np.bool_)}
     batch |= {name: np.zeros(targets, np.int32) for name in ("predictor", "target", "target_slot")}
     batch |= {"target_mask": np.zeros(targets, np.bool_)}
+    for number in shape.numbers:
+        batch[number] = np.zeros(pairs if number == "margin" else slots, np.float32)
     if shape.attributes:
         batch["attributes"] = np.zeros((*slots, shape.attributes), np.float32)
         batch["attributes_mask"] = np.zeros((*slots, shape.attributes), np.bool_)
@@ -440,3 +500,16 @@ def _empty(shape: PackShape) -> dict[str, np.ndarray]:
         batch |= {"step_label": np.zeros(steps, np.float32)}
         batch |= {name: np.zeros(steps, np.bool_) for name in ("step_present", "step_mask")}
     return batch
+
+
+def _absent(shape: PackShape) -> dict[str, Absent]:
+    """What stands in the place of all that the shape does not carry."""
+    why = dict(shape.absent)
+
+    def absent(name: str) -> Absent:
+        return Absent(name, why.get(name, "its PackShape does not carry it"))
+
+    found = {number: absent(number) for number in NUMBERS if number not in shape.numbers}
+    if not shape.attributes:
+        found |= {name: absent("attributes") for name in ("attributes", "attributes_mask")}
+    return found

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxrm.data.carried import Census
 from jaxrm.data.packing import MEASURES, UNLIMITED, Ask, PackShape, TokenTree, measure
 from jaxrm.errors import DataError
 
@@ -30,14 +31,21 @@ def fit_shape(
 
     Rows are planned by length alone and each capacity is set to hold 95 % of them, which keeps
     the language-model targets (the costly ones) near their mean; the planner works around the
-    rest.
+    rest. Batches carry those of `carried.NUMBERS` that all trees have; a loss that reads another
+    one is told which tree lacks it.
+
+    Raises:
+      DataError: there are no trees, or they differ in their number of attributes.
     """
-    parts, widths = [], set()
+    if not len(trees):
+        raise DataError("there are no comparisons to make batches of")
+    parts, census = [], Census()
     for start in range(0, len(trees), 1024):  # one pass: trees may have to be read from disk
         chunk = list(trees[start : start + 1024])
         parts.append(measure(chunk, ask=ask, preferences=preferences))
-        if preferences:
-            widths |= {len(tree.attributes[0]) for tree in chunk if tree.attributes is not None}
+        for tree in chunk:
+            census.add(tree)
+    widths = census.widths if preferences else set()
     if len(widths) > 1:
         raise DataError(
             f"comparisons carry different numbers of attributes: {sorted(widths)}: train on one of "
@@ -61,6 +69,8 @@ def fit_shape(
         attributes=max(widths, default=0),
         steps=steps,
         ask=ask,
+        numbers=census.numbers(),
+        absent=tuple(census.absent().items()),
     )
 
 
@@ -137,10 +147,13 @@ def plan_epoch(
 
     Raises:
       DataError: the trees of a prompt need more rows than a batch has.
+      ValueError: a tree exceeds the capacity of an empty row, there are not as many weights or
+        prompts as trees, or a weight is negative or not finite.
     """
-    for name, values in (("weights", weights), ("prompts", prompts)):
-        if values is not None and len(values) != len(sizes):
-            raise ValueError(f"{len(values)} {name} for {len(sizes)} trees")
+    if weights is not None:
+        check_weights(weights, len(sizes))
+    if prompts is not None and len(prompts) != len(sizes):
+        raise ValueError(f"{len(prompts)} prompts for {len(sizes)} trees")
     rng = np.random.default_rng([seed, epoch])
     drawn = np.arange(len(sizes)) if weights is None else _draw(weights, seed, epoch)
     order = rng.permutation(drawn)
@@ -149,6 +162,16 @@ def plan_epoch(
         return [rows[i] for i in rng.permutation(len(rows))]
     groups = _by_prompt(order, prompts, sizes, rng)
     return _plan_batches(sizes, shape.capacity, groups, rows_per_batch or shape.rows)
+
+
+def check_weights(weights: np.ndarray, trees: int) -> None:
+    """Raises ValueError unless each of so many trees has a weight, finite and at least 0."""
+    if len(weights) != trees:
+        raise ValueError(f"{len(weights)} weights for {trees} trees")
+    wrong = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
+    if wrong.size:
+        problem = f"the weight of tree {wrong[0]} is {weights[wrong[0]]}"
+        raise ValueError(f"{problem}: it must be finite and at least 0")
 
 
 def _draw(weights: np.ndarray, seed: int, epoch: int) -> np.ndarray:

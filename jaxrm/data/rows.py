@@ -2,42 +2,41 @@
 
 A row is a dict of text, numbers, booleans, null, lists and dicts. A location is one of
 
-- a file: JSON lines, plain or gzipped, or Parquet;
+- a file: JSON lines or one array of JSON, plain or gzipped, or Parquet, told by what it holds;
 - a directory that TFDS prepared, or one above it (`name/config/version`);
 - a directory that `datasets` saved with `save_to_disk`;
 - a directory of data files, or a name on the Hugging Face Hub, "owner/name";
 - "tfds:name[/config][:version]", a TFDS data set that is prepared on this machine.
 
 Which files make up a split of a directory or of a Hub name is for `datasets` to say: by their
-names, or by the YAML in their README. Files of JSON lines and of Parquet are then read here, one
-after another, so an error names the file and the row, rows need not share one schema, and nothing
-is copied into a cache; other formats (CSV, arrays of JSON) `datasets` streams. TFDS is read without
-TensorFlow, which takes a data set prepared in a format of random access.
+names, or by the YAML in their README. Files of JSON and of Parquet are then read here, one after
+another, so an error names the file and the row, rows need not share one schema, and nothing is
+copied into a cache; other formats (CSV) `datasets` streams. TFDS is read without TensorFlow, which
+takes a data set prepared in a format of random access.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
 import os
 import re
-import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-import pyarrow
-import pyarrow.parquet
-
-from jaxrm.data.comparison import fault, kind
+from jaxrm.data.comparison import fault
 from jaxrm.data.fields import Row
+from jaxrm.data.json_rows import AS_TABLE, HEAD, buffered, json_row, json_rows, refuse_others
+from jaxrm.data.tables import PARQUET, arrow_rows, parquet_rows, without_nulls
 from jaxrm.errors import DataError
 
 log = logging.getLogger(__name__)
 
 # `datasets`, `huggingface_hub` and `tensorflow_datasets` take a second to import, so the functions
 # that use them import them.
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+"""Endings of the files that are read here."""
 
 SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves beside the data of a DatasetDict, and of each Dataset."""
@@ -75,12 +74,15 @@ def rows(location: str, config: str = "", split: str = "train") -> Iterator[tupl
 
 def suffix_of(name: str) -> str:
     """The ending by which a file is known to be read here, or ""."""
-    return next((suffix for suffix in _READERS if name.endswith(suffix)), "")
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
 def _single_file_rows(location: str, config: str, split: str) -> Iterator[tuple[str, Row]]:
     if not suffix_of(location):
-        raise DataError(f"{location}: not a preference file: use {', '.join(_READERS)}")
+        is_table = location.endswith((".csv", ".tsv"))
+        known = f"tables of text are read from directories: {AS_TABLE}" if is_table else ""
+        known = known or f"use {', '.join(SUFFIXES)}"
+        raise DataError(f"{location}: not a preference file: {known}")
     if not Path(location).is_file():
         problem = "is not a file" if Path(location).exists() else "does not exist"
         raise DataError(f"{location}: {problem}")
@@ -90,13 +92,13 @@ def _single_file_rows(location: str, config: str, split: str) -> Iterator[tuple[
 
 
 def _file_rows(name: str) -> Iterator[tuple[str, Row]]:
-    """Rows of one file: a path, or a URL that `fsspec` opens."""
+    """Rows of one file: a path, or a URL that `fsspec` opens. What it holds says how it is read."""
     remote = "://" in name
     # The clients of remote file systems have errors of their own, which no class unites.
     unreadable = (Exception,) if remote else (OSError,)
     try:
-        with _open_url(name) if remote else open(name, "rb") as file:
-            for number, row in _READERS[suffix_of(name)](file, name):
+        with buffered(_open_url(name) if remote else open(name, "rb")) as file:
+            for number, row in _reader(file.peek(HEAD), name)(file, name):
                 yield f"{name}, row {number}", row
     except DataError:
         raise
@@ -110,65 +112,15 @@ def _open_url(name: str) -> IO[bytes]:
     return fsspec.open(name, "rb").open()
 
 
-def _json_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, Row]]:
-    number = 0
-    try:
-        with gzip.open(file) if name.endswith(".gz") else file as lines:
-            for number, line in enumerate(lines, start=1):
-                if row := line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").strip():
-                    yield number, _json_row(row, f"{name}, row {number}")
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{name}: damaged gzip after row {number}: {error}") from error
-
-
-def _json_row(line: bytes, where: str) -> Row:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 at byte {error.start} of the line") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not a line of JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected a JSON object, found {kind(row)}")
-    return row
-
-
-def _parquet_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, Row]]:
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                columns = list(zip(batch.schema.names, batch.columns, strict=True))
-                mixed = {name: values.type for name, values in columns if _is_mixed(values.type)}
-                for i in range(batch.num_rows):
-                    number += 1
-                    row = {name: values[i].as_py() for name, values in columns}
-                    yield number, row | {name: _unmix(row[name], at) for name, at in mixed.items()}
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}, row {number}: holds text that is not UTF-8") from error
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name}: damaged Parquet after row {number}: {error}") from error
-
-
-def _is_mixed(kept_as: pyarrow.DataType) -> bool:
-    """Whether a column holds values of mixed types, which `datasets` keeps as texts of JSON."""
-    return isinstance(kept_as, pyarrow.JsonType) or any(
-        _is_mixed(kept_as.field(i).type) for i in range(kept_as.num_fields)
-    )
-
-
-def _unmix(value, kept_as: pyarrow.DataType):
-    """A value of such a column as it was."""
-    if value is None or not _is_mixed(kept_as):
-        return value
-    if isinstance(kept_as, pyarrow.JsonType):
-        return json.loads(value)
-    if isinstance(value, list):
-        return [_unmix(item, kept_as.field(0).type) for item in value]
-    return {part.name: _unmix(value[part.name], part.type) for part in kept_as.fields}
-
-
-_READERS = {".jsonl": _json_rows, ".jsonl.gz": _json_rows, ".parquet": _parquet_rows}
+def _reader(head: bytes, name: str) -> Callable[[IO[bytes], str], Iterator[tuple[int, Row]]]:
+    """What reads a file that begins like this."""
+    if head.startswith(PARQUET):
+        return parquet_rows
+    if name.endswith(".parquet"):
+        refuse_others(head, name)
+        problem = f"is no Parquet file, which begins with PAR1, and not with {head[:20]!r}"
+        raise DataError(f"{name}: {problem}: copy it again, or name it for what it is")
+    return json_rows
 
 
 def _directory_rows(path: Path, config: str, split: str) -> Iterator[tuple[str, Row]]:
@@ -192,25 +144,16 @@ def _saved_rows(path: Path, split: str) -> Iterator[tuple[str, Row]]:
         splits, part = [_read_json(path / of_one)["_split"] or "train"], path
     _check_split(str(path), split, splits)
     for shard in _read_json(part / of_one)["_data_files"]:
-        yield from _arrow_rows(str(part / shard["filename"]))
+        path = str(part / shard["filename"])
+        for number, row in arrow_rows(path):
+            yield f"{path}, row {number}", row
 
 
 def _read_json(path: Path) -> Row:
     try:
-        return _json_row(path.read_bytes(), str(path))
+        return json_row(path.read_bytes(), str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-
-
-def _arrow_rows(name: str) -> Iterator[tuple[str, Row]]:
-    import datasets
-
-    number = 0
-    try:
-        for number, row in enumerate(datasets.Dataset.from_file(name), start=1):
-            yield f"{name}, row {number}", row
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{name}: damaged Arrow after row {number}: {error}") from error
 
 
 def _hub_rows(name: str, config: str, split: str) -> Iterator[tuple[str, Row]]:
@@ -249,8 +192,11 @@ def _data_set_rows(location: str, config: str, split: str) -> Iterator[tuple[str
 def _tell_unread(path: Path, splits: Mapping[str, Collection[str]]) -> None:
     """Says which files of a directory are in no split: `datasets` takes those of one format, and
     where names say a split, those alone."""
+    from datasets.data_files import FILES_TO_IGNORE
+
     read = {Path(file).resolve() for files in splits.values() for file in files}
     found = (file for file in sorted(path.rglob("*")) if suffix_of(file.name))
+    found = (file for file in found if file.name not in FILES_TO_IGNORE)
     if unread := [str(file.relative_to(path)) for file in found if file.resolve() not in read]:
         log.warning("%s: in no split, and not read: %s", path, ", ".join(unread))
 
@@ -268,7 +214,7 @@ def _streamed_rows(
             number = 0
             shard = stream.shard(num_shards=stream.num_shards, index=i)
             for number, row in enumerate(shard, start=1):
-                yield f"{name}, row {number}", row
+                yield f"{name}, row {number}", {key: without_nulls(row[key]) for key in row}
     except Exception as error:  # each format is read by a library of its own
         raise DataError(f"{name}: damaged after row {number}: {_phrase(error)}") from error
 
@@ -321,7 +267,7 @@ def _example_rows(builder, split: str, place: str) -> Iterator[tuple[str, Row]]:
             except Exception as error:  # array_record, protobuf and TFDS raise what they like
                 raise DataError(f"{where}: cannot be read: {_phrase(error)}") from error
             if list(features) == [RECORD]:
-                yield where, _json_row(example[RECORD], where)
+                yield where, json_row(example[RECORD], where)
             else:
                 yield where, _plain(example, features, where)
             index += 1

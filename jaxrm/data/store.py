@@ -11,6 +11,7 @@ import array
 import dataclasses
 import errno
 import hashlib
+import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -35,9 +36,9 @@ class TreeStore(Sequence[TokenTree]):
     A tree is one record of int32 words:
 
         length of the prompt, K, how many ranks, scores, reference log-probs and attributes each
-        branch has (0 where unknown), the length of each branch; then the margin and those labels
-        as float64; then the tokens of the prompt and of each branch; and of a tree with steps, how
-        many each branch has, where they end, and their labels as float64
+        branch has (0 where unknown), the length of each branch; then the margin (NaN where unknown)
+        and those labels as float64; then the tokens of the prompt and of each branch; and of a tree
+        with steps, how many each branch has, where they end, and their labels as float64
 
     where a token that is a target is stored as its complement, and so is the length of the prompt
     in a tree with steps: ids and lengths are never negative.
@@ -120,7 +121,8 @@ def _record(tree: TokenTree) -> np.ndarray:
     widths = (label.shape[1] for label in labels)
     lengths = (len(branch.tokens) for branch in tree.branches)
     head = np.array([len(tree.prompt), count, *widths, *lengths], np.int32)
-    numbers = np.concatenate([[tree.margin], *(label.ravel() for label in labels)])
+    margin = math.nan if tree.margin is None else tree.margin
+    numbers = np.concatenate([[margin], *(label.ravel() for label in labels)])
     tokens = (np.where(branch.targets, ~branch.tokens, branch.tokens) for branch in tree.branches)
     words = [head, numbers.view(np.int32), tree.prompt, *tokens]
     counts = [len(branch.step_ends) for branch in tree.branches]
@@ -161,7 +163,7 @@ def _tree(words: np.ndarray, start: int) -> TokenTree:
         tuple(branches),
         ranks=None if ranks is None else tuple(int(rank) for rank in ranks),
         scores=scores,
-        margin=margin,
+        margin=None if math.isnan(margin) else margin,
         attributes=attributes,
         reference_logps=logps,
     )

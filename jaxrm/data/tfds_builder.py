@@ -19,7 +19,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 import tyro
 
-from jaxrm import cli
+from jaxrm import cli, files
 from jaxrm.data import formats, sources
 from jaxrm.data.rows import RECORD
 from jaxrm.data.sources import Source
@@ -61,8 +61,10 @@ def prepare(source: Source | str | Path, directory: str | Path) -> Path:
 
     Raises:
         DataError: the source cannot be read, or `directory` holds such data already.
+        OptionError: `directory` is what the source is read from, or lies in it.
     """
     source = source if isinstance(source, Source) else Source.parse(source)
+    files.check_apart(Path(directory), [source.location])
     builder = Preferences(source=source, data_dir=directory, file_format="array_record")
     if builder.data_path.exists():  # TFDS would leave it as it is and say nothing
         raise DataError(f"{builder.data_path}: is prepared already: remove it or name another")

@@ -171,6 +171,9 @@ def main(config: Config) -> None:
         value = getattr(config, name)
         require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
     require(bool(config.data), "--data", "one source or more", config.data)
+    reads = [sources.Source.parse(text).location for text in config.data]
+    of_model = (config.model, config.adapter, config.chat_template)
+    files.check_apart(config.out, [*reads, *of_model])
     files.check_writable(config.out / "diagnosis.json")
     splits = _read(config)
     mesh = parallel.make_mesh(config.mesh)

@@ -17,7 +17,9 @@ from flax import nnx
 from jaxtyping import Float
 
 from jaxrm.data import packing, planning
+from jaxrm.data.carried import lack
 from jaxrm.data.comparison import Comparison
+from jaxrm.data.ordering import ordered_pairs
 from jaxrm.data.packing import Ask, PackedBatch, PackShape, TokenTree
 from jaxrm.evaluate.accuracy import accuracy, macro_accuracy
 from jaxrm.models import heads
@@ -65,7 +67,8 @@ def pack_alike(
     """Comparisons in as few rows of `shape` as they need, the last batch filled with empty rows.
 
     A comparison that is too long for a row gets rows of twice the length, or twice that, fewer of
-    them in a batch.
+    them in a batch. Reference log-probs come along where all trees have them, for readings that
+    compare with them; labels do not.
 
     Args:
       comparisons: of equally many responses each.
@@ -77,6 +80,8 @@ def pack_alike(
     """
     if len({len(tree.branches) for tree in trees}) > 1:
         raise ValueError("comparisons of different numbers of responses")
+    if not any(lack(tree, "reference_logps") for tree in trees):
+        shape = dataclasses.replace(shape, numbers=("reference_logps",))
     sizes = packing.measure(trees, ask=shape.ask, preferences=False)
     offsets = packing.response_offsets(trees)
     batches, left = [], np.arange(len(trees))
@@ -86,7 +91,8 @@ def pack_alike(
         rows = range(0, len(plan), shape.rows)
         batches += [packing.pack(trees, plan[i : i + shape.rows], shape, offsets) for i in rows]
         left = left[~fits]
-        shape = reading_shape(max(1, shape.rows // 2), 2 * shape.length, shape.ask)
+        wider = reading_shape(max(1, shape.rows // 2), 2 * shape.length, shape.ask)
+        shape = dataclasses.replace(wider, steps=2 * shape.steps, numbers=shape.numbers)
     return Packed(comparisons, trees, batches)
 
 
@@ -110,7 +116,7 @@ def read(
 
 
 def of_rewards(structure: nnx.GraphDef, params: Tree, data: Packed) -> dict[str, float]:
-    """`order_of` the model's rewards on pairs.
+    """`order_of` the model's rewards.
 
     Args:
       structure, params: as for `read`.
@@ -120,21 +126,26 @@ def of_rewards(structure: nnx.GraphDef, params: Tree, data: Packed) -> dict[str,
 
 
 def order_of(
-    rewards: Float[np.ndarray, "n 2"], comparisons: Sequence[Comparison]
+    rewards: Float[np.ndarray, "n K"], comparisons: Sequence[Comparison]
 ) -> dict[str, float]:
-    """How well rewards order pairs, of whose responses the first is the better.
+    """How well rewards order responses by their ranks, whichever of them is the best.
 
     Returns:
-      macro, accuracy: strict, the mean over subsets and plain; n, the pairs counted; and loss, the
-      mean Bradley-Terry loss in nats.
+      macro, accuracy: strict, the mean over subsets and plain; n, the comparisons counted; and
+      loss, in nats, the mean over comparisons of their ordered pairs' mean Bradley-Terry loss.
+
+    Raises:
+      DataError: a comparison has no ranks, or none of them has an order.
     """
     rewards = rewards.astype(np.float64)
+    pairs, flat = ordered_pairs(comparisons), rewards.ravel()
     strict = accuracy(list(rewards), comparisons)
+    losses = np.logaddexp(0.0, flat[pairs.worse] - flat[pairs.better])
     return {
         "macro": macro_accuracy(list(rewards), comparisons),
         "accuracy": strict.accuracy,
         "n": strict.n,
-        "loss": float(np.logaddexp(0.0, rewards[:, 1] - rewards[:, 0]).mean()),
+        "loss": float(np.average(losses, weights=1 / pairs.counts[pairs.owner])),
     }
 
 

@@ -5,6 +5,10 @@ is all that says where they are: a score of exactly 0 is a score. What lies behi
 nothing to value or gradient, even if it is inf or NaN, and where nothing is left the value is 0.
 Weights and means over solutions belong to the caller.
 
+Data sets label steps in more ways than one, -1 among them. A label that a loss does not take is a
+ValueError where values are at hand; a compiled step cannot raise, and there the loss is NaN. Data
+is checked, naming the row, by `jaxrm.curate.process_labels.check`.
+
 A process model is trained by `step_cross_entropy` on labels of steps, an outcome model by `outcome`
 on one label for a solution; a solution of several steps is scored by `product`, `least`, `last` or
 `mean` of its steps' log-probabilities of being right (`jax.nn.log_sigmoid` of the logits).
@@ -31,9 +35,13 @@ def step_cross_entropy(
 
     Returns:
       Per-step loss, 0 where there is no label.
+
+    Raises ValueError for a label out of range.
     """
     logits, labels = _masked(mask, logits=logits, labels=labels)
-    return jnp.where(mask, _cross_entropy(logits, labels), 0.0)
+    wrong = _refused(labels, mask, (labels >= 0) & (labels <= 1), "in [0, 1]")
+    values = jnp.where(wrong, jnp.nan, _cross_entropy(logits, labels))
+    return jnp.where(mask, values, 0.0)
 
 
 def step_classes(
@@ -50,16 +58,20 @@ def step_classes(
 
     Returns:
       Per-step loss, 0 where there is no label.
+
+    Raises ValueError for a label that is no class.
     """
     if jnp.shape(logits)[:-1] != jnp.shape(labels) or jnp.shape(labels) != jnp.shape(mask):
         of = f"labels {jnp.shape(labels)} and mask {jnp.shape(mask)}"
         raise ValueError(f"logits {jnp.shape(logits)} of {of} differ")
     mask = jnp.asarray(mask)
     logits = jnp.where(mask[..., None], jnp.asarray(logits, jnp.float32), 0.0)
-    classes = jnp.where(mask, labels, 0).astype(jnp.int32)
-    logps = jax.nn.log_softmax(logits)
-    chosen = jnp.take_along_axis(logps, classes[..., None], axis=-1)[..., 0]
-    return jnp.where(mask, -chosen, 0.0)
+    labels, count = jnp.where(mask, labels, 0), logits.shape[-1]
+    fits = (labels >= 0) & (labels < count) & (labels == jnp.floor(labels))
+    wrong = _refused(labels, mask, fits, f"a whole number from 0 to {count - 1}")
+    classes = jnp.where(wrong, 0, labels).astype(jnp.int32)
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), classes[..., None], axis=-1)[..., 0]
+    return jnp.where(mask, jnp.where(wrong, jnp.nan, -chosen), 0.0)
 
 
 def step_regression(
@@ -216,6 +228,16 @@ def mean(logps: Float[Array, "*n steps"], mask: Bool[Array, "*n steps"]) -> Floa
     count = jnp.maximum(jnp.sum(mask, axis=-1), 1)
     total = jax.nn.logsumexp(logps, axis=-1, where=mask)
     return jnp.where(jnp.any(mask, axis=-1), total - jnp.log(count), 0.0)
+
+
+def _refused(
+    labels: jax.Array, mask: Bool[Array, "*n"], fits: jax.Array, words: str
+) -> Bool[Array, "*n"]:
+    """Which labels are none that a loss takes; raises ValueError where they are known by now."""
+    wrong = jnp.asarray(mask) & ~fits
+    if not isinstance(wrong, jax.core.Tracer) and wrong.any():
+        raise ValueError(f"a step's label must be {words}, and one is {labels[wrong][0]}")
+    return wrong
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from jaxrm.models.layout import (
     Tensors,
     check_replaceable,
     check_tensors,
+    check_value_head,
     new_directory,
     one_layer,
     read_json,
@@ -88,12 +90,15 @@ def read(directory: str | Path, config: ModelConfig) -> Adapter:
     directory = Path(directory)
     dialect, tensors = _open(directory)
     where, file = directory / CONFIG, directory / dialect.file
+    _check_modules(file, tensors)
     said = read_json(where)
     lora = _lora(said, where, _held(tensors, config, dialect), file)
     try:
         head = stored_head({name.removeprefix(dialect.prefix): t for name, t in tensors.items()})
     except ModelFileError as error:
         raise ModelFileError(f"{file}: {error}") from error
+    if head is None:
+        check_value_head(directory, dialect.file, dialect.prefix)
     if head is None and "score" in (said.get("modules_to_save") or ()):
         raise ModelFileError(f"{where}: modules_to_save names score, but {file} does not hold it")
     layout = _layout(config, lora, head, dialect)
@@ -162,6 +167,30 @@ def _open(directory: Path) -> tuple[_Dialect, Tensors]:
     raise ModelFileError(f"{directory} holds no {_PEFT.file}, so it is no adapter")
 
 
+_MERGE = (
+    "merge the adapter into its base with PEFT, PeftModel.from_pretrained(BASE, "
+    "ADAPTER).merge_and_unload().save_pretrained(DIR), and give DIR as a model without an adapter"
+)
+
+# What adapters may hold of modules other than those whose updates are read.
+_OTHERS = {
+    r"embed_tokens\.lora": "LoRA of the embedding",
+    r"embed_tokens\.": "the whole embedding, which PEFT keeps when tokens were added to it",
+    r"lm_head\.lora": "LoRA of the language-model head",
+    r"lm_head\.": "the whole language-model head",
+    r"(score|classifier|v_head)\b.*\.lora": "LoRA of the reward head, whose weight is the base's",
+}
+
+
+def _check_modules(file: Path, tensors: Tensors) -> None:
+    """Raises ModelFileError for what belongs to the embedding or to a head, by what it is."""
+    for name in sorted(tensors):
+        for pattern, what in _OTHERS.items():
+            if re.search(rf"(^|\.){pattern}", name):
+                also = f"only updates of {', '.join(_MODULES)} and a whole reward head are read"
+                raise ModelFileError(f"{file}: {name} is {what}, and {also}: {_MERGE}")
+
+
 # What `_lora` reads; what says nothing of the computation; and where something else than null,
 # false or empty changes nothing, what. Every other field, known or to come, must be null, false or
 # empty: DoRA, ranks by layer and the like compute something else.
@@ -209,7 +238,7 @@ def _lora(
     # PEFT adds both names of a classifier's head to whatever was asked for.
     heads = ("score", "classifier", "v_head")
     if not isinstance(saved, list) or any(name not in heads for name in saved):
-        raise error("modules_to_save", "must name the reward head alone, score")
+        raise error("modules_to_save", f"must name the reward head alone, score: {_MERGE}")
     stabilised = said.get("use_rslora", False)
     if type(stabilised) is not bool:
         raise error("use_rslora", "must be true or false")

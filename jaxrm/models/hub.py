@@ -33,6 +33,7 @@ from jaxrm.models.layout import (
     Tensors,
     check_replaceable,
     check_tensors,
+    check_value_head,
     new_directory,
     read_json,
     stored_head,
@@ -97,9 +98,9 @@ def load(
       dtype: of the parameters, apart from the reward head and LoRA, which are float32.
 
     Raises:
-      ModelFileError: something is missing (a reward head too, where `config.json` promises one),
-        extra, misshapen, truncated, in a pickle, of an architecture that is not implemented, or the
-        stored head is another one than `head`.
+      ModelFileError: something is missing (a reward head too, where `config.json` promises one, or
+        one lies in a file of its own), extra, misshapen, truncated, in a pickle, of an architecture
+        that is not implemented, or the stored head is another one than `head`.
       ValueError: both `lora` and `adapter` are given.
     """
     if adapter is not None and lora is not None:
@@ -281,7 +282,9 @@ def _is_classifier(model: RewardModel) -> bool:
 
 
 def _check_promise(config: ModelConfig, directory: Path) -> None:
-    """Raises ModelFileError where a `config.json` without a reward head beside it promises one."""
+    """Raises ModelFileError where a `config.json` without a reward head beside it promises one, or
+    one lies in a file that is not read."""
+    check_value_head(directory, weights.SINGLE)
     classes = [str(name) for name in config.extra.get("architectures") or []]
     promises = [name for name in classes if name.endswith("ForSequenceClassification")]
     if config.extra.get("vhead_layer_type"):

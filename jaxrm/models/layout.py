@@ -131,6 +131,28 @@ def stored_head(tensors: Tensors) -> HeadConfig | None:
     return HeadConfig("mlp", hidden=first, layers=len(sizes) - 1, outputs=last)
 
 
+VALUE_HEADS = ("value_head.safetensors", "value_head.bin")
+"""Where LLaMA-Factory leaves a reward head, in the layout of TRL's models with a value head."""
+
+
+def check_value_head(directory: Path, file: str, prefix: str = "") -> None:
+    """Raises ModelFileError where a reward head lies beside the weights, in a file of its own.
+
+    Args:
+      file, prefix: what holds the directory's weights, and what names begin with there.
+    """
+    for name in VALUE_HEADS:
+        if (directory / name).exists():
+            safe = name.endswith(".safetensors")
+            load = "safetensors.torch.load_file" if safe else "torch.load(..., weights_only=True)"
+            raise ModelFileError(
+                f"{directory / name} holds the reward head, v_head.summary of TRL's value-head "
+                f"models as LLaMA-Factory saves it, and is not read: add its tensors to {file}, "
+                f"named {prefix}v_head.summary.weight and .bias, with {load} and "
+                "safetensors.torch.save_file; or remove it to have a model without that head"
+            )
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a configuration file; raises ModelFileError where there is none."""
     try:

@@ -107,7 +107,8 @@ class Lab:
     def shape(self, recipe: Recipe) -> PackShape:
         """That of a recipe's batches."""
         shape = pair_shape(self.rows, self.length, recipe.ask, recipe.responses)
-        return dataclasses.replace(shape, attributes=recipe.attributes, steps=recipe.steps)
+        carried = {name: getattr(recipe, name) for name in ("attributes", "steps", "numbers")}
+        return dataclasses.replace(shape, **carried)
 
     def steps(self, recipe: Recipe, trees: Sequence[TokenTree], epochs: int, seed: int) -> int:
         """Optimizer steps of that many epochs."""
@@ -142,6 +143,7 @@ class Lab:
 
         Raises:
           ValueError: a tree does not fit an empty row.
+          DataError: a tree lacks what the recipe reads, or has more responses than it takes.
         """
         tools = _trainer(self, recipe, strength)
         loader = self._loader(self.shape(recipe), trees, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ DAY = "the day that the chat template writes"
 """By this name `check_inputs` records it (2026-11-30), of templates that write one."""
 
 
-def open_run(directory: Path, config: Any) -> Path:
+def open_run(directory: Path, config: Any, reads: Iterable[str | Path | None] = ()) -> Path:
     """Creates `directory` with `config` in config.json, or finds it there from an earlier start.
 
     A run that left nothing but its configuration never began: its directory may be used again. In a
@@ -31,11 +31,14 @@ def open_run(directory: Path, config: Any) -> Path:
     Args:
       directory: the run directory.
       config: a frozen dataclass; how the run is resolved.
+      reads: files and directories that the run reads, none of which may be changed by it.
 
     Raises:
+      OptionError: the directory is one of those that are read, or lies in it.
       RunDirError: the directory holds a run of another configuration (the message lists every
         difference), or files that no run wrote; or it cannot be made.
     """
+    files.check_apart(directory, reads)
     wanted = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     wanted.pop("run_dir", None)  # where a run lies, or how its path was written, is not what it is
     path = directory / CONFIG

@@ -130,7 +130,9 @@ def tree(lengths, ranks=(0, 1)):
 
 
 TREES = [tree((3, 2)), tree((2, 2, 4), ranks=(0, 1, 2))]
-SHAPE = PackShape(1, 32, slots=6, pairs=5, groups=3, targets=0, group_size=3, ask="none")
+SHAPE = PackShape(
+    1, 32, slots=6, pairs=5, groups=3, group_size=3, ask="none", numbers=("reference_logps",)
+)
 
 
 def test_weights_reach_the_loss_through_the_batch():

@@ -123,3 +123,32 @@ def test_who_never_sees_an_error_has_no_f1():
     """ProcessBench's measure (`jaxrm.evaluate`) of these labels' first errors."""
     never = [process_labels.first_error([1, 1]) == wrong for wrong in (0, 1)]
     assert processbench.f1(float(np.mean(never)), 1.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "problem"),
+    [
+        ([1, 0.5, NAN, 0], 0, None),
+        ([2, 0, NAN], 3, None),
+        ([1, -1], 0, r"must be a share in \[0, 1\], found -1"),
+        ([0, 1.5], 0, "found 1.5"),
+        ([0, -1], 3, "must be a class from 0 to 2, found -1"),
+        ([0, 3], 3, "found 3"),
+        ([0, 0.5], 3, "found 0.5"),
+    ],
+)
+def test_labels_are_looked_at_before_a_loss_takes_them(labels, classes, problem):
+    data = [solutions([1]), solutions([NAN], labels)]
+    if problem is None:
+        process_labels.check(data, classes)
+        return
+    with pytest.raises(
+        DataError, match=rf"a.jsonl, row 4: field 'steps\[1\]\[1\].label': .*{problem}"
+    ):
+        process_labels.check(data, classes)
+
+
+def test_data_without_a_label_teaches_steps_nothing():
+    for data in ([], [solutions([NAN, NAN])], [Comparison("p", ("a",))]):
+        with pytest.raises(DataError, match="no step of the comparisons has a label"):
+            process_labels.check(data)

@@ -1,5 +1,7 @@
 """The loader's order, its resumption, and how it fails."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -84,6 +86,32 @@ def test_a_prompt_that_could_outgrow_a_step_is_refused_before_the_first(mesh):
         loader(alike, mesh, **options, weights=np.full(3, 1.01))
     with pytest.raises(DataError, match="5 comparisons of one prompt .* need 3 rows"):
         loader([*alike, *alike[:2]], mesh, prompts=np.zeros(5, np.int64))
+
+
+def test_what_a_tree_lacks_is_said_before_the_first_batch(trees, mesh):
+    known = [dataclasses.replace(made, reference_logps=(-1.0, -2.0)) for made in trees]
+    shape = planning.fit_shape(known, rows=2, length=40)
+    (batch,) = take(Loader(known, shape, mesh=mesh, seed=0).batches(0), 1)
+    np.testing.assert_array_equal(np.unique(batch.reference_logps), [-2.0, -1.0, 0.0])
+    partly = TreeStore.write([*known, trees[0]])
+    with pytest.raises(DataError, match="but comparison 50, counting from 0, has no reference"):
+        Loader(partly, shape, mesh=mesh, seed=0)
+    with pytest.raises(DataError, match="comparison 50, .* has 3 responses, but a group"):
+        Loader([*known, tree(3, 1, 1, 1)], shape, mesh=mesh, seed=0)
+
+
+@pytest.mark.parametrize("weight", [np.nan, -1.0, np.inf])
+def test_weights_are_looked_at_first(trees, mesh, weight):
+    with pytest.raises(ValueError, match="the weight of tree 3 is"):
+        loader(trees, mesh, weights=np.where(np.arange(50) == 3, weight, 1.0))
+
+
+def test_an_empty_epoch_is_refused_and_not_waited_for(trees, mesh):
+    shape = planning.fit_shape(trees, rows=2, length=40)
+    with pytest.raises(DataError, match="an epoch would be empty"):
+        Loader([], shape, mesh=mesh, seed=0)
+    with pytest.raises(DataError, match="an epoch would be empty"):
+        loader(trees, mesh, weights=np.zeros(50))
 
 
 def test_trees_on_disk_make_the_same_batches(trees, mesh):

@@ -8,6 +8,7 @@ import pytest
 
 from jaxrm.data import packing, planning
 from jaxrm.data.packing import Branch, PackShape, TokenTree
+from jaxrm.errors import DataError
 
 
 def tree(prompt, *branches, targets=None, **known):
@@ -23,7 +24,7 @@ def tree(prompt, *branches, targets=None, **known):
 
 def test_a_pair_is_written_as_the_layout_says():
     pair = tree(3, 2, 4, targets=2, ranks=(1, 0), scores=(0.5, 2.0), margin=1.5)
-    other = tree(2, 1, 1, ranks=(0, 1))
+    other = tree(2, 1, 1, ranks=(0, 1), scores=(3.0, -1.0), margin=0.0)
     shape = planning.fit_shape([pair, other], rows=1, length=16, ask="all")
     batch = packing.pack([other, pair], [[1, 0]], dataclasses.replace(shape, length=16))
 
@@ -42,7 +43,7 @@ def test_a_pair_is_written_as_the_layout_says():
     np.testing.assert_array_equal(batch.response_rank[0], [1, 0, 0, 1])
     np.testing.assert_array_equal(batch.response_index[0], [2, 3, 0, 1])
     np.testing.assert_array_equal(batch.response_comparison[0], [0, 0, 1, 1])
-    np.testing.assert_array_equal(batch.response_score[0], [0.5, 2.0, 0, 0])
+    np.testing.assert_array_equal(batch.response_score[0], [0.5, 2.0, 3.0, -1.0])
     np.testing.assert_array_equal(batch.chosen_slot[0], [1, 2])
     np.testing.assert_array_equal(batch.rejected_slot[0], [0, 3])
     np.testing.assert_array_equal(batch.margin[0], [1.5, 0.0])
@@ -111,6 +112,56 @@ def test_unlabelled_attributes_are_masked_zeros():
     np.testing.assert_array_equal(batch.attributes[0], [[1, 0], [0, 3], [0, 0], [0, 0]])
     np.testing.assert_array_equal(batch.attributes_mask[0, :2], [[True, False], [False, True]])
     assert not batch.attributes_mask[0, 2:].any()
+
+
+NARROW = tree(2, 1, 1, attributes=((1.0,), (2.0,)))
+KNOWN = {"scores": (1.0, 0.0), "reference_logps": (-3.0, -4.0), "margin": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("made", "carried", "problem"),
+    [
+        (NARROW, {"attributes": 2}, "batches carry 2 attributes, but comparison 1, .* has 1"),
+        (tree(2, 1, 1, 1), {}, "comparison 1, .* has 3 responses, but a group .* holds 2"),
+        (tree(2, 1, 1), {"numbers": ("reference_logps",)}, "carry reference_logps, but comparison"),
+        (tree(2, 1, 1), {"numbers": ("response_score",)}, "comparison 1, .* has no scores"),
+        (tree(2, 1, 1), {"numbers": ("margin",)}, "comparison 1, .* has no margin"),
+    ],
+)
+def test_a_tree_that_lacks_what_its_batch_carries_is_named(made, carried, problem):
+    grades = ((1.0, 2.0), (3.0, 4.0))
+    whole = tree(2, 1, 1, ranks=(0, 1), attributes=grades if "attributes" in carried else None)
+    trees = [dataclasses.replace(whole, **KNOWN), made]
+    shape = PackShape(1, 20, slots=6, pairs=6, groups=2, group_size=2, **carried)
+    packing.pack(trees, [[0]], shape)
+    with pytest.raises(DataError, match=problem):
+        packing.pack(trees, [[1]], shape)
+    assert list(packing.checked(trees[:1], shape)) == trees[:1]
+    with pytest.raises(DataError, match=problem):
+        list(packing.checked(trees, shape))
+
+
+@pytest.mark.parametrize(
+    ("carried", "problem"),
+    [
+        ({"attributes": 2}, "carry attributes, but no comparison has any"),
+        ({"numbers": ("margin",)}, "carry margin, but no comparison has a margin other than 0"),
+    ],
+)
+def test_what_no_tree_says_anything_of_is_not_carried(carried, problem):
+    trees = [tree(2, 1, 1, ranks=(0, 1), margin=0.0)] * 3
+    with pytest.raises(DataError, match=problem):
+        list(packing.checked(trees, PackShape(1, 20, slots=6, **carried)))
+
+
+def test_a_shape_says_what_it_cannot_give_before_anything_is_computed():
+    trees = [tree(2, 1, 1, ranks=(0, 1), **KNOWN), tree(2, 1, 1, ranks=(0, 1), scores=(1.0, 2.0))]
+    shape = planning.fit_shape(trees, rows=1, length=8)
+    shape.require("response_score", "a regression")
+    with pytest.raises(DataError, match="DPO needs reference_logps of every comparison: comparis"):
+        shape.require("reference_logps", "DPO")
+    with pytest.raises(DataError, match="needs margin of every comparison: the shape of its"):
+        PackShape(1, 8, slots=2).require("margin", "it")
 
 
 def with_steps(made, *steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -64,6 +65,29 @@ def test_a_shape_holds_the_widest_tree():
         planning.fit_shape(mixed, rows=2, length=20)
     # Scoring needs no labels, so it is not theirs to refuse.
     assert planning.fit_shape(mixed, rows=2, length=20, preferences=False).attributes == 0
+
+
+def test_no_trees_have_no_shape():
+    with pytest.raises(DataError, match="no comparisons to make batches of"):
+        planning.fit_shape([], rows=2, length=20)
+
+
+def test_a_shape_carries_what_all_trees_have():
+    pair = tree(3, 1, 1, ranks=(0, 1), scores=(1.0, 0.0), margin=1.0, reference_logps=(-1.0, -2.0))
+    bare, wide = tree(3, 1, 1, ranks=(0, 1)), tree(3, 1, 1, 1, ranks=(0, 1, 2), margin=1.0)
+
+    def numbers(*trees):
+        return planning.fit_shape(trees, rows=2, length=20).numbers
+
+    assert numbers(pair, pair) == ("response_score", "reference_logps", "margin")
+    assert numbers(pair, bare) == numbers(bare) == numbers(wide) == ()
+    assert numbers(dataclasses.replace(pair, margin=0.0)) == ("response_score", "reference_logps")
+    why = dict(planning.fit_shape([pair, wide], rows=2, length=20).absent)
+    assert why["reference_logps"] == "comparison 1, counting from 0, has no reference log-probs"
+    assert why["margin"].endswith(" 1, counting from 0, has 3 responses, and a margin is of a pair")
+    why = dict(planning.fit_shape([bare], rows=2, length=20).absent)
+    assert why["margin"] == "no comparison has a margin other than 0"
+    assert why["attributes"] == "no comparison has any"
 
 
 def test_seed_and_epoch_change_the_order():
@@ -136,6 +160,13 @@ def test_every_tree_needs_a_weight_and_a_prompt():
         planning.plan_epoch(sizes, shape, 0, 0, weights=np.ones(3))
     with pytest.raises(ValueError, match="1 prompts for 2 trees"):
         planning.plan_epoch(sizes, shape, 0, 0, prompts=np.zeros(1, np.int64))
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -0.5])
+def test_a_weight_that_is_none_is_refused(weight):
+    sizes, shape = measured([3, 3], rows=1, length=10)
+    with pytest.raises(ValueError, match=f"the weight of tree 1 is {weight}: it must be finite"):
+        planning.plan_epoch(sizes, shape, 0, 0, weights=np.array([1.0, weight]))
 
 
 @given(st.data(), st.integers(0, 99), st.sampled_from([None, 1.0, 0.6, 2.0]))

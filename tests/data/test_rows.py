@@ -88,19 +88,31 @@ def test_gzip_parquet_and_plain_text_read_alike(tmp_path):
     assert [where for where, _ in rows.rows(str(marked))][1] == f"{marked}, row 3"
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.json", "rows.json.gz"])
+def test_what_a_file_holds_says_how_it_is_read(tmp_path, name):
+    path = tmp_path / name
+    for content in (lines(ROWS), json.dumps(ROWS, indent=1).encode()):
+        path.write_bytes(content)
+        assert read(path) == ROWS
+        path.write_bytes(gzip.compress(content))
+        assert read(path) == ROWS
+    write_parquet(ROWS, path)
+    assert read(path) == ROWS
+
+
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
         ("a.jsonl", None, "does not exist"),
-        ("a.json", b"[]", "not a preference file: use .jsonl, .jsonl.gz, .parquet"),
+        ("a.txt", b"{}", "not a preference file: use .jsonl, .jsonl.gz, .json, .json.gz, .parquet"),
+        ("a.csv", b"a,b", "tables of text are read from directories: put it into a directory of"),
         ("a.jsonl", b'\n{"prompt": ', "row 2: not a line of JSON"),
-        ("a.jsonl", b"[" * 100_000, "row 1: not a line of JSON"),
-        ("a.jsonl", b"[1]", "row 1: expected a JSON object, found a list"),
         ("a.jsonl", b'{"text": "\xff"}', "row 1: not UTF-8"),
-        ("a.jsonl.gz", b"plainly not gzip", "damaged gzip after row 0"),
         ("a.jsonl.gz", gzip.compress(lines(ROWS), mtime=0)[:-9], "damaged gzip"),
         ("a.jsonl.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 20, "damaged gzip after row 0"),
         ("a.parquet", b"PAR1 but not really PAR1", "damaged Parquet after row 0"),
+        ("a.parquet", b'{"a": 1}', "is no Parquet file, which begins with PAR1, and not with b'{"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid", "is a git-LFS pointer"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, problem):
@@ -121,13 +133,6 @@ def test_a_file_has_no_splits(tmp_path):
     write_json(ROWS, tmp_path / "a.jsonl")
     assert "no configurations or splits" in refused(tmp_path / "a.jsonl", "", "test")
     assert "no configurations or splits" in refused(tmp_path / "a.jsonl", "all")
-
-
-def test_parquet_text_that_is_not_utf8_names_its_row(tmp_path):
-    path = tmp_path / "a.parquet"
-    broken = pyarrow.array([b"4", b"\xff"]).view(pyarrow.string())
-    pyarrow.parquet.write_table(pyarrow.table({"chosen": broken}), path)
-    assert "row 2: holds text that is not UTF-8" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +203,26 @@ def test_other_formats_are_streamed_and_one_that_is_damaged_is_named(tmp_path):
     assert read(folder) == [{"text": row["text"]} for row in ROWS]
     (folder / "b.csv").write_text('text\n"never closed\n')
     assert refused(folder).startswith(f"{folder / 'b.csv'}: damaged after row 0")
+
+
+def test_a_directory_of_arrays_is_read_here_and_its_own_files_are_not_data(tmp_path, caplog):
+    folder = shards(
+        tmp_path / "arrays", lambda found, path: path.write_text(json.dumps(found)), ".json"
+    )
+    (folder / "dataset_infos.json").write_text("{}")
+    assert read(folder) == ROWS
+    (folder / "b.json").write_text('[{"text": null, "text": "a"}]')
+    problem = "b.json, row 1: key 'text' occurs twice in one object"
+    assert problem in refused(folder)
+    assert "not read" not in caplog.text
+
+
+def test_a_null_that_a_stream_puts_into_an_object_is_absent(tmp_path):
+    table = pyarrow.Table.from_pylist([{"a": {"b": 1}, "c": [None]}, {"a": {"d": 2}, "c": None}])
+    (tmp_path / "stream").mkdir()
+    with pyarrow.ipc.new_file(tmp_path / "stream" / "a.arrow", table.schema) as out:
+        out.write_table(table)
+    assert read(tmp_path / "stream") == [{"a": {"b": 1}, "c": [None]}, {"a": {"d": 2}, "c": None}]
 
 
 def test_columns_of_mixed_types_are_read_as_they_were(tmp_path):

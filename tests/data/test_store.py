@@ -49,7 +49,7 @@ def any_tree(draw):
         tuple(branches),
         ranks=per_branch(st.integers(0, 2**31 - 1)),
         scores=per_branch(NUMBERS),
-        margin=draw(NUMBERS),
+        margin=draw(st.none() | NUMBERS),
         attributes=per_branch(grades),
         reference_logps=per_branch(NUMBERS),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 from jaxrm import parallel, reading
 from jaxrm.data import packing
 from jaxrm.data.comparison import Comparison
+from jaxrm.errors import DataError
 from jaxrm.evaluate import packed as module
 from jaxrm.evaluate.packed import (
     cosine_distance,
     of_rewards,
+    order_of,
     pack_alike,
     pair_shape,
     read,
@@ -72,6 +75,33 @@ def test_figures_of_rewards_by_hand(monkeypatch):
     # Right, wrong, right: both of "even", none of "odd".
     expected = {"macro": 0.5, "accuracy": 2 / 3, "n": 3, "loss": sum(losses) / 3}
     assert figures == pytest.approx(expected)
+
+
+def test_figures_follow_the_ranks_wherever_the_best_stands_and_pass_over_ties():
+    rewards = np.array([[1.0, 2.0, 4.0], [5.0, 1.0, 1.0], [0.0, 9.0, 9.0]], np.float32)
+    ranks = [(2, 1, 0), (1, 0, 1), (0, 0, 0)]
+    comparisons = [Comparison("", ("a", "b", "c"), ranks=each) for each in ranks]
+
+    def loss(*margins):
+        return sum(math.log1p(math.exp(-margin)) for margin in margins) / len(margins)
+
+    expected = {"n": 2, "accuracy": 0.5, "macro": 0.5, "loss": (loss(1, 2, 3) + loss(-4, 0)) / 2}
+    assert order_of(rewards, comparisons) == pytest.approx(expected)
+    with pytest.raises(DataError, match="ranks"):
+        order_of(rewards[2:], comparisons[2:])
+
+
+def test_longer_rows_carry_what_the_shorter_ones_do():
+    rng = np.random.default_rng(0)
+    known = {"reference_logps": (-1.0, -2.0), "scores": (1.0, 0.0)}
+    trees = [replace(random_tree(rng, 3, (n, 2)), **known) for n in (4, 100)]
+    comparisons, _ = pairs(2)
+    shape = replace(reading_shape(2, 32, "none"), steps=6)
+    packed = pack_alike(comparisons, trees, shape)
+    assert [batch.tokens.shape[1] for batch in packed.batches] == [32, 128]
+    for batch in packed.batches:
+        np.testing.assert_array_equal(batch.reference_logps[batch.response_mask], [-1.0, -2.0])
+    assert [batch.step_end.shape[1] for batch in packed.batches] == [6, 24]
 
 
 def test_shapes_by_hand():

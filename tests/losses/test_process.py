@@ -95,6 +95,35 @@ def test_a_masked_step_has_no_class(junk):
     np.testing.assert_allclose(gradient, [[0.268941, -0.268941], [0, 0]], atol=1e-6)
 
 
+NO_LABELS = [
+    (process.step_cross_entropy, (2,), -1.0, r"in \[0, 1\], and one is -1.0"),
+    (process.step_cross_entropy, (2,), 2.0, r"in \[0, 1\], and one is 2.0"),
+    (process.step_cross_entropy, (2,), jnp.nan, "and one is nan"),
+    (process.step_classes, (2, 3), -1.0, "a whole number from 0 to 2, and one is -1.0"),
+    (process.step_classes, (2, 3), 3.0, "and one is 3.0"),
+    (process.step_classes, (2, 3), 0.5, "and one is 0.5"),
+    (process.outcome, (2, 1), -1.0, "and one is -1.0"),
+]
+
+
+@pytest.mark.parametrize(("loss", "shape", "label", "problem"), NO_LABELS)
+def test_a_label_that_a_loss_does_not_take_is_refused_or_makes_the_loss_nan(
+    loss, shape, label, problem
+):
+    logits, labels = jnp.ones(shape), jnp.array([1.0, label])
+    masks = [jnp.array([True, other]) for other in (True, False)]
+    every, first = (m[:, None] if loss is process.outcome else m for m in masks)
+    with pytest.raises(ValueError, match=problem):
+        loss(logits, labels, every)
+    found = jax.jit(loss)(logits, labels, every).ravel()
+    assert np.isfinite(found[0])
+    assert np.isnan(found[1])
+    if loss is not process.outcome:  # which knows the label of a solution, wherever it is asked
+        np.testing.assert_array_equal(loss(logits, labels, first), [found[0], 0.0])
+    gradient = jax.jit(jax.grad(lambda z: loss(z, labels, first).sum()))(logits)
+    assert np.isfinite(gradient).all()
+
+
 def test_aggregates_by_hand():
     steps, mask = logps(0.5, 0.9, 0.8), jnp.ones(3, bool)
     found = [jnp.exp(aggregate(steps, mask)) for aggregate in AGGREGATES]
@@ -189,7 +218,7 @@ def test_low_precision_is_raised_to_float32():
     assert found.dtype == jnp.float32
     np.testing.assert_array_equal(found, [-258.0])
     for loss in ON_STEPS:
-        assert loss(halves, halves, ones).dtype == jnp.float32
+        assert loss(halves, -halves / 2, ones).dtype == jnp.float32
     for aggregate in AGGREGATES:
         assert aggregate(halves, ones).dtype == jnp.float32
 
@@ -201,7 +230,7 @@ def test_all_run_compiled_and_batched_alike():
     final = steps[:, 0]
     calls = [(process.step_and_final, (steps, labels, mask, final, -final))]
     calls += [(process.outcome, (steps, (final < -1).astype(jnp.float32), mask))]
-    calls += [(loss, (steps, labels, mask)) for loss in ON_STEPS]
+    calls += [(loss, (steps, jnp.exp(labels), mask)) for loss in ON_STEPS]
     calls += [(aggregate, (steps, mask)) for aggregate in AGGREGATES]
     calls += [(process.step_classes, (steps, mask[:, 0].astype(jnp.float32), mask[:, 1]))]
     for function, arrays in calls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -209,7 +210,10 @@ def test_a_promised_head_that_the_file_does_not_hold_is_refused(peft):
         ({Q.format(1, "A"): None, Q.format(1, "B"): None}, r"missing .*layers\.1.*q_proj\.lora_A"),
         ({Q.format(2, "A"): np.zeros((3, 24))}, r"unexpected .*layers\.2.*q_proj"),
         ({Q.format(0, "A"): np.zeros((4, 24))}, r"another shape .*q_proj.*\(4, 24\) for \(3, 24\)"),
-        ({"base_model.model.model.embed_tokens.lora_embedding_A": np.zeros((3, 61))}, "unexpected"),
+        (
+            {"base_model.model.model.norm.lora_A.weight": np.zeros((3, 24))},
+            r"unexpected .*norm\.lo",
+        ),
         ({"base_model.model.score.weight": np.zeros(24)}, r"score\.weight has shape \(24,\)"),
         ({"base_model.model.score.weight": np.zeros((1, 23))}, r"\(1, 23\) for \(1, 24\)"),
     ],
@@ -219,6 +223,46 @@ def test_tensors_that_do_not_fit_are_refused_by_name(peft, change, message):
     rewrite(peft, {name: tensor for name, tensor in tensors.items() if tensor is not None})
     with pytest.raises(ModelFileError, match=rf"adapter_model\.safetensors: .*{message}"):
         adapter.read(peft, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("model.embed_tokens.weight", "the whole embedding, which PEFT keeps when tokens were add"),
+        ("model.embed_tokens.modules_to_save.weight", "the whole embedding"),
+        ("model.embed_tokens.lora_embedding_A", "LoRA of the embedding"),
+        ("lm_head.weight", "the whole language-model head"),
+        ("lm_head.lora_B.weight", "LoRA of the language-model head"),
+        ("score.lora_A.weight", "LoRA of the reward head, whose weight is the base's"),
+        ("v_head.summary.0.lora_A.weight", "LoRA of the reward head"),
+    ],
+)
+def test_what_belongs_to_the_embedding_or_a_head_is_refused_as_what_it_is(peft, name, what):
+    for prefix, file in (("base_model.model.", FILE), ("", "model.safetensors")):
+        at = Path(shutil.copytree(peft, peft.with_name(f"of {file}")))
+        rewrite(at, held(peft) | {prefix + name: np.zeros((3, 24))}, file)
+        expected = rf"{re.escape(file)}: {re.escape(prefix + name)} is {what}.*merge_and_unload\(\)"
+        with pytest.raises(ModelFileError, match=expected):
+            adapter.read(at, CONFIG)
+    edit(peft, modules_to_save=["embed_tokens", "lm_head"])
+    with pytest.raises(ModelFileError, match=r"must name the reward head alone.*merge_and_unload"):
+        adapter.read(peft, CONFIG)
+
+
+def test_a_value_head_beside_an_adapter_is_named_and_can_be_put_where_it_is_read(peft):
+    tensors = {name: t for name, t in held(peft).items() if "score" not in name}
+    rewrite(peft, tensors)
+    edit(peft, modules_to_save=None)
+    assert adapter.read(peft, CONFIG).head is None
+    for name in ("value_head.safetensors", "value_head.bin"):
+        (peft / name).write_bytes(b"")
+        with pytest.raises(ModelFileError, match=f"{name} holds the reward head, v_head.summary"):
+            adapter.read(peft, CONFIG)
+        (peft / name).unlink()
+    prefix = "base_model.model.v_head.summary."
+    head = {f"{prefix}weight": np.ones((1, 24)), f"{prefix}bias": np.ones(1)}
+    rewrite(peft, tensors | {name: tensor.astype(np.float32) for name, tensor in head.items()})
+    assert adapter.read(peft, CONFIG).head == HeadConfig("mlp", layers=0)
 
 
 def test_a_file_without_any_update_is_refused(peft):

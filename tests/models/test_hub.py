@@ -538,6 +538,20 @@ def test_a_promised_head_that_is_missing_is_not_replaced_by_noise(copy, promise)
         hub.load_language_model(copy)
 
 
+@pytest.mark.parametrize("name", ["value_head.safetensors", "value_head.bin"])
+def test_a_head_in_a_file_of_its_own_is_named_and_can_be_put_where_it_is_read(copy, name):
+    (copy / name).write_bytes(b"")
+    problem = (
+        f"{name} holds the reward head, v_head.summary .* add its tensors to model.safetensors"
+    )
+    for load in (lambda: hub.load(copy, HeadConfig()), lambda: hub.load_language_model(copy)):
+        with pytest.raises(ModelFileError, match=problem):
+            load()
+    head = {"weight": np.ones((1, 24), np.float32), "bias": np.zeros(1, np.float32)}
+    _change_tensors(copy, lambda t: t.update({f"v_head.summary.{n}": a for n, a in head.items()}))
+    assert hub.load(copy, None).head_config == HeadConfig("mlp", layers=0)
+
+
 def test_frequencies_in_old_files_are_passed_over(copy, saved):
     name = "model.layers.0.self_attn.rotary_emb.inv_freq"
     _change_tensors(copy, lambda t: t.update({name: np.ones(5, np.float32)}))
