@@ -57,7 +57,7 @@ def main(config: Config) -> None:
     """Reads everything, then prints each part as soon as it is known."""
     if config.out is not None:
         reads = [sources.Source.parse(text).location for text in (config.source, *config.against)]
-        files.check_apart(config.out, [*reads, config.tokenizer, config.chat_template])
+        files.check_apart(config.out, reads, [config.tokenizer, config.chat_template])
         files.check_writable(config.out)
     source = sources.read(config.source)
     evaluations = _read_all(config.against)
