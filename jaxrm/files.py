@@ -87,20 +87,26 @@ def check_writable(path: Path) -> None:
         raise DataError(f"{path}: cannot be written: {error}") from error
 
 
-def check_apart(output: Path, inputs: Iterable[str | Path | None]) -> None:
+def check_apart(
+    output: Path, whole: Iterable[str | Path | None], named: Iterable[str | Path | None] = ()
+) -> None:
     """Raises OptionError where writing `output` would change what is read.
 
     Args:
       output: a file, or a directory of files, to be written.
-      inputs: files and directories that are read, links followed; None, and what is no path of this
-        machine, such as a name on the Hub, cannot be in the way.
+      whole: files, and directories whatever lies in which is read, links followed. None, and what
+        is no path of this machine, such as a name on the Hub, is never in the way.
+      named: files, and directories of which only files of known names are read, as of models: an
+        output may lie in one of these, and not take its place.
     """
     there = output.resolve()
-    for given in filter(None, inputs):
-        place = Path(given).resolve()
-        same = output.exists() and place.exists() and output.samefile(place)  # a hard link, too
-        if same or (place.exists() and there.is_relative_to(place)):
-            where = "is" if same or there == place else "lies in"
+    for given, inside in [(g, True) for g in whole] + [(g, False) for g in named]:
+        place = Path(given or "").resolve()
+        if not given or not place.exists():
+            continue
+        same = there == place or (output.exists() and output.samefile(place))  # by a hard link
+        if same or (inside and there.is_relative_to(place)):
+            where = "is" if same else "lies in"
             raise OptionError(f"{output} {where} {given}, which is read: write to another place")
 
 

@@ -233,9 +233,10 @@ def main(config: Config) -> None:
     require(config.rows >= 1, "--rows", "at least 1", config.rows)
     require(config.row_length >= 1, "--row-length", "at least 1", config.row_length)
     source = sources.Source.parse(config.input).location
-    reads = (source, config.model, config.adapter, config.chat_template)
-    files.check_apart(config.output, reads)
+    files.check_apart(config.output, [source, config.chat_template])
     files.check_writable(config.output)
+    # What lies beside the weights may be a part of the model, so scores do not lie there.
+    files.check_apart(config.output, [config.model, config.adapter])
     mesh = parallel.make_mesh(config.mesh)
     tokenizer = load_tokenizer(config.model, config.chat_template, day=_begun_on(config.output))
     partial = Partial(config.output, _run(config, mesh, tokenizer))

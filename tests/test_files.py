@@ -66,3 +66,6 @@ def test_an_output_is_apart_from_what_is_read(tmp_path, monkeypatch):
             check_apart(Path(out), ["", given])
     with pytest.raises(OptionError, match="data/new/b lies in data, which is read"):
         check_apart(Path("data/new/b"), ["data"])
+    check_apart(Path("data/new/b"), [], ["data"])
+    with pytest.raises(OptionError, match="link/.. is data, which is read"):
+        check_apart(Path("link/.."), [], ["data"])

@@ -47,8 +47,8 @@ def evaluated(out, text):
     evaluate.main(evaluate.Config(out=out, sets=(text,), longer=True))
 
 
-def evaluated_by(out, recorded):
-    evaluate.main(evaluate.Config(out=out, sets=("pairs.jsonl",), recorded=recorded))
+def evaluated_by(out, **scorer):
+    evaluate.main(evaluate.Config(out=out, sets=("pairs.jsonl",), **scorer))
 
 
 def diagnosed(out, text):
@@ -87,11 +87,13 @@ def test_an_output_is_not_its_input_nor_in_a_directory_of_it(command, rows, tmp_
     assert list(rows.parent.iterdir()) == [rows]
 
 
-@pytest.mark.parametrize("command", [scored_by, evaluated_by])
-def test_nor_is_it_a_model_or_scores(command, rows):
-    for out in (rows.parent, rows.parent / "out"):
+def test_nor_is_it_a_model_or_scores(rows):
+    """Results may lie beside a model's weights; scores, which a model may be told by, may not."""
+    with pytest.raises(OptionError, match="which is read"):
+        scored_by(rows.parent / "out", rows.parent)
+    for scorer in ({"recorded": rows}, {"model": rows.parent}):
         with pytest.raises(OptionError, match="which is read"):
-            command(out, rows.parent)
+            evaluated_by(*scorer.values(), **scorer)
 
 
 OF_A_BASE = ("process_reward", "warm", "haf", "rrm", "self_training", "armo", "judge")

@@ -112,7 +112,7 @@ def _check_outputs(config: Config) -> None:
         outputs += [config.write, cleaning.taken_path(config.write)]
     reads = [sources.Source.parse(text).location for text in (config.source, *config.against)]
     for path in outputs:
-        files.check_apart(path, [*reads, config.tokenizer, config.chat_template])
+        files.check_apart(path, reads, [config.tokenizer, config.chat_template])
         files.check_writable(path)
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise OptionError(f"--out {config.out} is what --write writes too: name another")

@@ -77,7 +77,7 @@ def main(config: Config) -> None:
     """Scores what has no scores yet, and writes the page after each benchmark."""
     parallel.start()
     wanted = chosen(config)
-    files.check_apart(config.out, _reads(config))
+    _check_apart(config)
     try:
         config.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,12 +104,12 @@ def main(config: Config) -> None:
         print(f"{page.table(results)}\n\n{config.out / 'report.html'}")
 
 
-def _reads(config: Config) -> list[str | Path | None]:
-    """Every place that the options name to be read."""
+def _check_apart(config: Config) -> None:
+    """Raises OptionError where results would go into what the options name to be read."""
     texts = (*config.sets, *config.contrast, *filter(None, [config.words]))
     places = [sources.Source.parse(text).location for text in texts]
     of_model = [config.model, config.adapter, config.chat_template]
-    return [*places, config.data, config.recorded, *of_model]
+    files.check_apart(config.out, [*places, config.data, config.recorded], of_model)
 
 
 def chosen(config: Config) -> dict[str, tuple[Benchmark, Path | None]]:

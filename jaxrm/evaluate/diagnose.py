@@ -173,7 +173,7 @@ def main(config: Config) -> None:
     require(bool(config.data), "--data", "one source or more", config.data)
     reads = [sources.Source.parse(text).location for text in config.data]
     of_model = (config.model, config.adapter, config.chat_template)
-    files.check_apart(config.out, [*reads, *of_model])
+    files.check_apart(config.out, reads, of_model)
     files.check_writable(config.out / "diagnosis.json")
     splits = _read(config)
     mesh = parallel.make_mesh(config.mesh)
