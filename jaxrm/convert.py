@@ -8,8 +8,10 @@
 
 IN is a reward model or a language model. What was written is read again, and its rewards and
 log-probs on random token ids are compared with those of the model in memory (LoRA merged, in the
-dtype asked for); where torch is installed, with those of Hugging Face's torch classes as well. When
-they differ, OUT stays where it is and the exit status is 1.
+dtype asked for); where torch is installed, with those of Hugging Face's torch classes as well. What
+the tokenizers library makes of texts with OUT's tokenizer.json, and AutoTokenizer with OUT, is
+compared with what that library makes of them with IN's. When something differs, OUT stays where it
+is and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -20,11 +22,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import transformers
 import tyro
 
 from jaxrm import cli, verify
 from jaxrm.data.packing import TokenTree
-from jaxrm.data.tokenizer import VOCABULARY_FILES, ChatTokenizer, load_tokenizer
+from jaxrm.data.tokenizer import (
+    FILE,
+    VOCABULARY_FILES,
+    ChatTokenizer,
+    load_tokenizer,
+    telling,
+)
 from jaxrm.errors import ModelFileError, OptionError, require
 from jaxrm.models import hub, layout, orbax_directory, vocabulary, weights
 from jaxrm.models.layout import Tensors
@@ -85,6 +94,8 @@ def main(config: Config) -> None:
         shard_bytes = int(config.shard_gb * 1e9)
         hub.save(model, config.out, tokenizer, shard_bytes=shard_bytes, scale=scale)
     print(f"{config.out}: written")
+    if config.check and tokenizer is not None:
+        check_tokenizer(tokenizer, config.model, config.out)
     if config.check:
         check(model, config.out, _readers(config.out), config.tolerance)
 
@@ -145,6 +156,43 @@ def check(
             f"{directory} is another model when it is read: {max(found):.1e} of the largest value "
             f"is more than --tolerance {tolerance:.1e}"
         )
+
+
+def check_tokenizer(tokenizer: ChatTokenizer, source: Path, out: Path) -> None:
+    """Prints who makes the same tokens of the tokenizer in `out` as of the file it was made from.
+
+    Texts are telling ones and a conversation as the chat template has it.
+
+    Args:
+      tokenizer: what was written.
+      source: the directory that it came from. Where that has no tokenizer.json, the tokens are
+        those of `tokenizer`.
+
+    Raises:
+      ModelFileError: someone makes other tokens of a text, or another text of the conversation.
+    """
+    chats = verify.chats(tokenizer)
+    texts = [*telling(tokenizer.hf), *chats]
+    if (source / FILE).is_file():
+        expected = verify.tokens_of_source(source, out, texts)
+    else:
+        print(f"{source} has no {FILE}: compared with what transformers makes of its vocabulary")
+        expected = verify.tokens(tokenizer, texts)
+    theirs = verify.by_transformers(out, tokenizer.day)
+    if verify.chats(theirs) != chats:
+        raise ModelFileError(f"{out}: AutoTokenizer renders a conversation otherwise than {source}")
+    readings = {
+        "tokenizers": verify.tokens_of_file(out, texts),
+        f"AutoTokenizer of transformers {transformers.__version__}": verify.tokens(theirs, texts),
+    }
+    for reader, found in readings.items():
+        for text, here, there in zip(texts, found, expected, strict=True):
+            if here != there:
+                raise ModelFileError(
+                    f"{out} has another tokenizer when it is read by {reader}: {text!r} is "
+                    f"{here[1]}, and {there[1]} in {source}. Do not use it where it is read so"
+                )
+        print(f"{out}, read by {reader}: the same tokens of {len(texts)} texts")
 
 
 def _check_options(config: Config) -> None:

@@ -2,21 +2,30 @@
 
 Texts are random token ids, so that no tokenizer is involved, and short: what is compared is what
 the weights compute, not what only longer texts show (a window, frequencies that go by length).
+
+A tokenizer is read by itself: its file by the tokenizers library, which is what the file is for,
+and its directory by AutoTokenizer, as the programs of others read it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 import jax
 import numpy as np
+from tokenizers import AddedToken, Tokenizer
+from transformers import AutoTokenizer
 
 from jaxrm import parallel
+from jaxrm.data.comparison import Message
 from jaxrm.data.packing import Branch, TokenTree
+from jaxrm.data.tokenizer import FILE, ChatTokenizer
 from jaxrm.errors import ModelFileError
 from jaxrm.models import heads
 from jaxrm.models.config import ModelConfig
@@ -25,6 +34,15 @@ from jaxrm.reading import read
 
 Values = Mapping[str, np.ndarray]
 """By name, float [texts, ...]: `rewards` [texts, outputs] and `logps` [texts], as a model has."""
+
+Tokens = list[tuple[list[int], list[int]]]
+"""Of each text its ids, bare and with what belongs around it: BOS, EOS, or nothing."""
+
+EXCHANGE = (
+    Message("user", "In 2024,  is it 1234567?\n"),
+    Message("assistant", " It's not.\n\nNo."),
+)
+"""A conversation to render."""
 
 
 def texts(config: ModelConfig, count: int = 8, longest: int = 96, seed: int = 0) -> list[TokenTree]:
@@ -115,6 +133,73 @@ def _difference(left: np.ndarray, right: np.ndarray) -> float:
     if left.shape != right.shape or not (np.isfinite(left) & np.isfinite(right)).all():
         return math.inf
     return float(np.abs(left - right).max() / max(np.abs(right).max(), np.finfo(np.float32).tiny))
+
+
+def chats(tokenizer: ChatTokenizer) -> list[str]:
+    """A conversation as the chat template has it, whole and opened; nothing without a template."""
+    if not tokenizer.hf.chat_template:
+        return []
+    opened = tokenizer.render(EXCHANGE[:1], opened=True)
+    return [tokenizer.render(EXCHANGE, opened=False), opened]
+
+
+def by_transformers(directory: Path, day: date) -> ChatTokenizer:
+    """What AutoTokenizer makes of a directory, with its template on a day.
+
+    Raises ModelFileError where it cannot read it.
+    """
+    try:
+        hf = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+    except Exception as error:  # each class and library below raises its own kinds
+        problem = f"AutoTokenizer cannot read its tokenizer: {error}"
+        raise ModelFileError(f"{directory}: {problem}") from error
+    return ChatTokenizer(hf, str(directory), day)
+
+
+def tokens(tokenizer: ChatTokenizer, texts: Sequence[str]) -> Tokens:
+    """What a tokenizer of transformers makes of texts."""
+    bare, whole = (
+        tokenizer.hf(list(texts), add_special_tokens=special)["input_ids"]
+        for special in (False, True)
+    )
+    return list(zip(bare, whole, strict=True))
+
+
+def tokens_of_file(directory: Path, texts: Sequence[str]) -> Tokens:
+    """What the tokenizers library makes of texts with a directory's `tokenizer.json`."""
+    return _tokens(_file(directory), texts)
+
+
+def tokens_of_source(source: Path, out: Path, texts: Sequence[str]) -> Tokens:
+    """What it makes of texts with the `tokenizer.json` that another directory's was made from.
+
+    Beside the file count what `tokenizer_config.json` says of the white space around its tokens,
+    and the tokens that `out` has besides: added by what lies beside the file, or on purpose.
+    """
+    tokenizer, config = _file(source), source / "tokenizer_config.json"
+    said = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    records = (said.get("added_tokens_decoder") or {}).values()
+    changed = [AddedToken(**record) for record in records if record["content"] in added]
+    written = [token for _, token in sorted(_file(out).get_added_tokens_decoder().items())]
+    tokenizer.add_tokens([*changed, *(token for token in written if token.content not in added)])
+    return _tokens(tokenizer, texts)
+
+
+def _file(directory: Path) -> Tokenizer:
+    """A tokenizer by its file alone; of whole texts, as they are."""
+    tokenizer = Tokenizer.from_file(str(directory / FILE))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
+    bare, whole = (
+        [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=special)]
+        for special in (False, True)
+    )
+    return list(zip(bare, whole, strict=True))
 
 
 @contextlib.contextmanager

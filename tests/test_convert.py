@@ -14,15 +14,18 @@ import pytest
 import safetensors.numpy
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
 
 from jaxrm import convert, verify
-from jaxrm.data.tokenizer import load_tokenizer
+from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import JaxrmError, ModelFileError, OptionError, TokenizerError
 from jaxrm.models import adapter, hub, orbax_directory, weights
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import RewardModel, split
+from tests.data import tokenizer_kinds
+from tests.data.tokenizer_kinds import KINDS
 from tests.messages_oracle import FOLDER
 from tests.models.make_adapter_fixtures import ADAPTERS, BASE
 from tests.models.support import CONFIG, small_model
@@ -353,6 +356,143 @@ def test_a_new_padding_token_is_no_difference(tmp_path, capsys):
     convert.main(convert.Config(tmp_path / "in", tmp_path / "out"))
     assert (said(tmp_path / "out")["vocab_size"], said(tmp_path / "out")["pad_token_id"]) == (5, 4)
     assert "logps differ by 0.0e+00" in capsys.readouterr().out
+
+
+# The check of the tokenizer
+
+
+@pytest.fixture
+def with_tokenizer(tmp_path):
+    """A model's directory with the tokenizer of a kind that AutoTokenizer may read otherwise."""
+
+    def make(kind):
+        hub.save(small_model(dataclasses.replace(CONFIG, vocab_size=320), None), tmp_path / "in")
+        tokenizer_kinds.write(kind, tmp_path / "in")
+        return tmp_path / "in"
+
+    return make
+
+
+@pytest.mark.usefixtures("_without_torch")
+@pytest.mark.parametrize("to", ["files", "orbax"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_is_compared_with_the_file_that_it_came_from(
+    with_tokenizer, tmp_path, kind, to, capsys
+):
+    config = convert.Config(with_tokenizer(kind), tmp_path / "out", to=to, add_tokens=("<tool>",))
+    convert.main(config)
+    by_file, by_class = (
+        line for line in capsys.readouterr().out.splitlines() if line.endswith("texts")
+    )
+    assert by_file.startswith(f"{tmp_path / 'out'}, read by tokenizers: the same tokens of ")
+    assert "out, read by AutoTokenizer of transformers " in by_class
+
+
+def test_a_loader_that_makes_something_else_of_the_file_is_found_out(
+    with_tokenizer, tmp_path, monkeypatch
+):
+    def rebuilt(directory, template=None):
+        return ChatTokenizer(GPT2TokenizerFast.from_pretrained(directory), str(directory))
+
+    monkeypatch.setattr(convert, "load_tokenizer", rebuilt)
+    source = with_tokenizer("digits")
+    problem = r"out has another tokenizer when it is read by tokenizers: 'In 2024, .*' is \[0, "
+    with pytest.raises(ModelFileError, match=problem):
+        convert.main(convert.Config(source, tmp_path / "out"))
+    assert (tmp_path / "out").exists()
+    write(source, tmp_path / "unchecked")
+
+
+def spoilt(monkeypatch, change):
+    """What is saved of a tokenizer, changed in the directory."""
+    save = ChatTokenizer.save_pretrained
+
+    def save_and_change(self, directory):
+        save(self, directory)
+        change(directory)
+
+    monkeypatch.setattr(ChatTokenizer, "save_pretrained", save_and_change)
+
+
+def other_words(directory):
+    file = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    file.pre_tokenizer = ByteLevel(add_prefix_space=True)
+    file.save(str(directory / "tokenizer.json"))
+
+
+def other_white_space(directory):
+    path = directory / "tokenizer.json"
+    held = json.loads(path.read_text("utf-8"))
+    held["added_tokens"][3]["rstrip"] = True
+    path.write_text(json.dumps(held), "utf-8")
+
+
+def other_record(directory):
+    """Which AutoTokenizer goes by, and the file does not."""
+    path = directory / "tokenizer_config.json"
+    held = json.loads(path.read_text("utf-8"))
+    end = {"content": "<|end|>", "rstrip": True, "normalized": False, "special": True}
+    path.write_text(json.dumps(held | {"added_tokens_decoder": {"3": end}}), "utf-8")
+
+
+def other_template(directory):
+    path = directory / "chat_template.jinja"
+    path.write_text(path.read_text("utf-8").replace(": ", "; "), "utf-8")
+
+
+def no_config(directory):
+    (directory / "tokenizer_config.json").write_text("[", "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (other_words, "read by tokenizers: 'The cat"),
+        (other_white_space, r"read by tokenizers: 'a <\|end\|> b"),
+        (other_record, r"read by AutoTokenizer of transformers .*: 'a <\|end\|> b"),
+        (other_template, "AutoTokenizer renders a conversation otherwise than"),
+        (no_config, "AutoTokenizer cannot read its tokenizer"),
+    ],
+)
+def test_a_tokenizer_that_is_read_otherwise_fails(
+    with_tokenizer, tmp_path, monkeypatch, change, problem
+):
+    spoilt(monkeypatch, change)
+    with pytest.raises(ModelFileError, match=f"{tmp_path / 'out'}.*{problem}"):
+        convert.main(convert.Config(with_tokenizer("digits"), tmp_path / "out"))
+
+
+@pytest.mark.usefixtures("_without_torch")
+def test_what_lies_beside_the_file_of_a_tokenizer_is_no_difference(with_tokenizer, tmp_path):
+    source = with_tokenizer("metaspace")
+    record = {"lstrip": False, "rstrip": True, "normalized": False, "single_word": False}
+    added = {
+        "3": record | {"content": "<|end|>", "special": True},
+        "279": record | {"content": "<|new|>", "special": False},
+    }
+    template = tokenizer_kinds.CHAT.replace("<|end|>", "<|new|> <|end|>")
+    config = {"added_tokens_decoder": added, "chat_template": template}
+    # A piece that is made a special token by its name alone.
+    tokenizer_kinds.write("metaspace", source, **config, additional_special_tokens=["T"])
+    convert.main(convert.Config(source, tmp_path / "out"))
+    ids = load_tokenizer(tmp_path / "out").hf("<|end|> \n<|new|>  a").input_ids
+    assert ids == [0, 3, 279, *load_tokenizer(source).hf("a", add_special_tokens=False).input_ids]
+
+
+@pytest.mark.usefixtures("_without_torch")
+def test_a_vocabulary_without_a_file_has_nothing_to_be_compared_with(
+    with_tokenizer, tmp_path, capsys
+):
+    source = with_tokenizer("digits")
+    model = json.loads((source / "tokenizer.json").read_text("utf-8"))["model"]
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    (source / "vocab.json").write_text(json.dumps(model["vocab"]), "utf-8")
+    (source / "merges.txt").write_text(merges, "utf-8")
+    (source / "tokenizer.json").unlink()
+    convert.main(convert.Config(source, tmp_path / "out"))
+    printed = capsys.readouterr().out
+    assert f"{source} has no tokenizer.json: compared with what transformers makes" in printed
+    assert "out, read by tokenizers: the same tokens" in printed
 
 
 @pytest.mark.torch

@@ -1,4 +1,4 @@
-"""What two readings of a model differ by: ours of itself, on a mesh, and torch's."""
+"""What two readings of a model (ours, ours on a mesh, torch's) or of a tokenizer differ by."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from jaxrm.models import hub
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel, declare, placements, split
 from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
+from tests.data import tokenizer_kinds
 from tests.models.make_fixtures import FIXTURES
 from tests.models.support import (
     CONFIG,
@@ -167,3 +168,26 @@ def test_what_transformers_cannot_read_is_named(model, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 60}))
     with pytest.raises(ModelFileError, match="model: transformers cannot read it"):
         verify.torchs(tmp_path / "model", verify.texts(CONFIG))
+
+
+def test_the_tokens_of_a_file_are_of_whole_texts(tmp_path):
+    tokenizer = tokenizer_kinds.write("metaspace", tmp_path)
+    bare, whole = (tokenizer.encode("the a", add_special_tokens=each).ids for each in (False, True))
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=9, pad_id=2, pad_token="<unk>")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert verify.tokens_of_file(tmp_path, ["the a", ""]) == [(bare, whole), ([], [0])]
+
+
+def test_what_a_source_lacks_is_taken_from_what_was_made_of_it(tmp_path):
+    file = tokenizer_kinds.write("metaspace", tmp_path / "in")
+    file.add_special_tokens(["<new>"])
+    (tmp_path / "out").mkdir()
+    file.save(str(tmp_path / "out" / "tokenizer.json"))
+    texts = ["a<new>b", "<s> the"]
+    assert verify.tokens_of_file(tmp_path / "in", texts) != verify.tokens_of_file(
+        tmp_path / "out", texts
+    )
+    assert verify.tokens_of_source(
+        tmp_path / "in", tmp_path / "out", texts
+    ) == verify.tokens_of_file(tmp_path / "out", texts)
