@@ -15,7 +15,7 @@ import safetensors.numpy
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
 
 from jaxrm import convert, verify
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
@@ -392,7 +392,7 @@ def test_a_loader_that_makes_something_else_of_the_file_is_found_out(
     with_tokenizer, tmp_path, monkeypatch
 ):
     def rebuilt(directory, template=None):
-        return ChatTokenizer(AutoTokenizer.from_pretrained(directory), str(directory))
+        return ChatTokenizer(GPT2TokenizerFast.from_pretrained(directory), str(directory))
 
     monkeypatch.setattr(convert, "load_tokenizer", rebuilt)
     source = with_tokenizer("digits")
@@ -427,10 +427,12 @@ def other_white_space(directory):
     path.write_text(json.dumps(held), "utf-8")
 
 
-def other_class(directory):
+def other_record(directory):
+    """Which AutoTokenizer goes by, and the file does not."""
     path = directory / "tokenizer_config.json"
     held = json.loads(path.read_text("utf-8"))
-    path.write_text(json.dumps(held | {"tokenizer_class": "GPT2Tokenizer"}), "utf-8")
+    end = {"content": "<|end|>", "rstrip": True, "normalized": False, "special": True}
+    path.write_text(json.dumps(held | {"added_tokens_decoder": {"3": end}}), "utf-8")
 
 
 def other_template(directory):
@@ -447,7 +449,7 @@ def no_config(directory):
     [
         (other_words, "read by tokenizers: 'The cat"),
         (other_white_space, r"read by tokenizers: 'a <\|end\|> b"),
-        (other_class, "read by AutoTokenizer of transformers .*: 'In 2024, 1234567"),
+        (other_record, r"read by AutoTokenizer of transformers .*: 'a <\|end\|> b"),
         (other_template, "AutoTokenizer renders a conversation otherwise than"),
         (no_config, "AutoTokenizer cannot read its tokenizer"),
     ],
@@ -487,7 +489,6 @@ def test_a_vocabulary_without_a_file_has_nothing_to_be_compared_with(
     (source / "vocab.json").write_text(json.dumps(model["vocab"]), "utf-8")
     (source / "merges.txt").write_text(merges, "utf-8")
     (source / "tokenizer.json").unlink()
-    other_class(source)
     convert.main(convert.Config(source, tmp_path / "out"))
     printed = capsys.readouterr().out
     assert f"{source} has no tokenizer.json: compared with what transformers makes" in printed
