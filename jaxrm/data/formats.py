@@ -35,26 +35,20 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from jaxrm.data import columns
 from jaxrm.data import common_formats as common
 from jaxrm.data import public_formats as public
 from jaxrm.data.columns import Row
-from jaxrm.data.comparison import Comparison, Message, fault
+from jaxrm.data.common_formats import Text
+from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.fields import Known, graded, items
 from jaxrm.errors import DataError
 
 log = logging.getLogger(__name__)
 
-Text = Literal["", "chat", "raw"]
-"""How text is meant: as turns of a conversation, or as it stands; "" where nobody has said."""
-
 COMMON = ("id", "subset", "margin", "attributes")
 """What every form may say."""
-
-QUESTION_WORDS = 4
-"""A question of so many words that all answers begin with is no coincidence."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +65,7 @@ class Form:
         labels: by name, the columns of several judgements, the first the default; the chosen one is
             given to `parse` as `judgement`.
         one_by_one: rows hold one response each, and those of one prompt follow each other.
+        may_be_raw: texts may be meant in more than one way: `parse` is told which, as `how`.
     """
 
     name: str
@@ -81,6 +76,7 @@ class Form:
     aside: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     one_by_one: bool = False
+    may_be_raw: bool = False
 
 
 def comparisons(
@@ -112,7 +108,7 @@ def comparisons(
     if first is None:
         return
     form = _form(first, text)
-    parse, mentioned = _parser(form, label, first[0]), set()
+    parse, mentioned = _parser(form, label, text, first[0]), set()
     if form.parse is common.texts and not text:
         message = "%s: no column says what was asked, so these are whole texts, read as RAW TEXT, "
         message += "whose prompt is what both begin with; ?text=raw says the same"
@@ -124,7 +120,8 @@ def comparisons(
             known = parse(row, where)
         except DataError as error:
             if unread := [name for name, verdict in left.items() if verdict == "context"]:
-                raise DataError(f"{error} (not read: {', '.join(unread)})") from error
+                hint = f"?ignore={','.join(unread)} leaves out"
+                raise DataError(f"{error} (not read: {', '.join(unread)}, which {hint})") from error
             raise
         _account(left, form, row, known, where)
         if new := {name for name, verdict in left.items() if verdict == "mentioned"} - mentioned:
@@ -136,13 +133,14 @@ def comparisons(
     parsed = ((n, where, read(where, row)) for n, (where, row) in numbered)
     for n, where, known in _joined(parsed) if form.one_by_one else parsed:
         known["id"] = known.get("id") or f"{stem}/{n}"
-        yield _settled(Comparison(**known, where=where), form, text)
+        yield Comparison(**known, where=where)
 
 
 def to_row(comparison: Comparison) -> Row:
     """A comparison as a row that `comparisons` reads back; `where` it was is left out."""
     row = {part.name: getattr(comparison, part.name) for part in dataclasses.fields(comparison)}
-    del row["where"], row["undecided"]
+    del row["where"]
+    row["raw"] = (isinstance(comparison.prompt, str) and not row.pop("undecided")) or None
     if not isinstance(comparison.prompt, str):
         row["prompt"] = [message.row() for message in comparison.prompt]
         row["responses"] = [[m.row() for m in response] for response in comparison.responses]
@@ -177,8 +175,13 @@ def _form(first: tuple[str, Row], text: Text) -> Form:
     raise DataError(f"{where}: unknown form: columns are {seen}; expected one of {known}")
 
 
-def _parser(form: Form, label: str, where: str) -> Callable[[Row, str], Known]:
+def _parser(form: Form, label: str, text: Text, where: str) -> Callable[[Row, str], Known]:
     """What parses rows of this form, with the judgement that `label` names."""
+    if text == "raw" and not form.may_be_raw:
+        problem = "holds conversations, not raw text: leave the source option text out"
+        raise DataError(f"{where}: {form.name} {problem}")
+    if form.may_be_raw:
+        return functools.partial(form.parse, how=text)
     if label and label not in form.labels:
         known = f"choose one of {', '.join(form.labels)}" if form.labels else "leave it out"
         raise DataError(f"{where}: {form.name} has no label {label!r}: {known}")
@@ -207,40 +210,6 @@ def _account(
         problem = f"may hold context, and {form.name} does not read it: rename it, or leave it out "
         problem += f"with the source option ?ignore={','.join(context)}"
         raise fault(where, context[0], problem)
-
-
-def _settled(comparison: Comparison, form: Form, text: Text) -> Comparison:
-    """Text as raw text or as a conversation, where that is said or plain to see."""
-    prompt, where = comparison.prompt, comparison.where
-    if not isinstance(prompt, str):
-        if text == "raw":
-            problem = "is a conversation here, not raw text: leave the source option text out"
-            raise fault(where, "prompt", problem)
-        return comparison
-    if text == "raw":
-        return comparison
-    whole = "the source option ?text=raw reads whole texts as they stand"
-    if form.parse is common.texts:
-        if text == "chat" or not prompt:
-            problem = "shares no first word with 'rejected'" if not prompt else "is a whole text"
-            problem += ", and no column says what was asked: name that one prompt"
-            raise fault(where, "chosen", f"{problem}; {whole}")
-        return comparison
-    if common.is_transcript(prompt) and len(turns := common.told(prompt)) > 1:
-        turns = turns[:-1] if turns[-1] == Message("assistant", "") else turns
-        # White space parts the answers from the prompt; where steps end in them is counted with it.
-        answers = (said if comparison.steps else said.strip() for said in comparison.responses)
-        responses = tuple((Message("assistant", said),) for said in answers)
-        return dataclasses.replace(comparison, prompt=turns, responses=responses)
-    if text == "chat":
-        return comparison.as_conversation()
-    if len(prompt.split()) >= QUESTION_WORDS and all(
-        answer.lstrip().startswith(prompt.strip()) for answer in comparison.responses
-    ):
-        problem = "all responses begin with it, so they may be whole texts: "
-        problem += "leave it out with ?ignore=prompt, or say ?text=chat or ?text=raw if it is asked"
-        raise fault(where, "prompt", problem)
-    return dataclasses.replace(comparison, undecided=True)
 
 
 Parsed = tuple[int, str, Known]
@@ -382,29 +351,19 @@ FORMS = (
     ),
     Form("HHH-Alignment", ("input", "targets"), public.hhh_alignment, fits=_are(dict, "targets")),
     Form(
-        "responses",
-        ("responses",),
-        common.responses,
-        reads=_beside("ranks", "scores", "steps"),
-    ),
-    Form(
-        "ranked completions",
-        ("completions", "ranks"),
-        functools.partial(common.responses, column="completions"),
-        reads=_beside("scores", "steps"),
-    ),
-    Form("stepwise supervision", ("completions", "labels"), common.stepwise, reads=_beside()),
-    Form(
         "RewardBench 2, RM-Bench",
         ("prompt", "chosen", "rejected"),
-        public.good_and_bad,
+        common.rm_bench,
         fits=_are_texts,
-        reads=lambda row: ["domain"],
+        reads=_beside("domain"),
+        aside=("additional_metadata",),
+        may_be_raw=True,
     ),
     Form(
         "OpenAI's preferences",
         ("input", "preferred_output", "non_preferred_output"),
         common.preferences,
+        may_be_raw=True,
     ),
     Form(
         "HH-RLHF",
@@ -415,7 +374,35 @@ FORMS = (
         ),
         reads=lambda row: GRADES,
     ),
-    Form("whole texts", common.SIDES, common.texts, fits=_stand_alone, reads=lambda row: GRADES),
-    Form("pairs", common.SIDES, common.pairs, reads=_beside(*GRADES)),
+    Form(
+        "whole texts",
+        common.SIDES,
+        common.texts,
+        fits=_stand_alone,
+        reads=lambda row: GRADES,
+        may_be_raw=True,
+    ),
+    Form("pairs", common.SIDES, common.pairs, reads=_beside(*GRADES), may_be_raw=True),
+    Form(
+        "responses",
+        ("responses",),
+        common.responses,
+        reads=_beside("ranks", "scores", "steps", "raw"),
+        may_be_raw=True,
+    ),
+    Form(
+        "ranked completions",
+        ("completions", "ranks"),
+        functools.partial(common.responses, column="completions"),
+        reads=_beside("scores", "steps"),
+        may_be_raw=True,
+    ),
+    Form(
+        "stepwise supervision",
+        ("completions", "labels"),
+        common.stepwise,
+        reads=_beside(),
+        may_be_raw=True,
+    ),
 )
 """Every form, special before general."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrm.data import formats, rows
+from jaxrm.data.common_formats import Text
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError
 
@@ -59,7 +60,7 @@ class Source:
     every: int = 1
     weight: float = 1.0
     name: str = ""
-    text: formats.Text = ""
+    text: Text = ""
     ignore: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -67,7 +68,7 @@ class Source:
             raise DataError("a source needs a location: a file, a directory or a name")
         if not self.split:
             raise DataError(f"{self.location}: split may not be empty")
-        if self.text not in typing.get_args(formats.Text):
+        if self.text not in typing.get_args(Text):
             raise DataError(f"{self.location}: text must be chat or raw, not {self.text!r}")
         if self.every < 1:
             raise DataError(f"{self.location}: every must be at least 1, not {self.every}")

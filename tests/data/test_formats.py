@@ -544,7 +544,7 @@ def test_a_column_that_is_not_read_is_named_beside_what_is_missing_too():
     row = {"context": "2 + 2?", "chosen": [says("4")], "rejected": [says("5")]}
     error = refused(row)
     assert "shares no first message with 'rejected'" in error or "no question" in error
-    assert error.endswith("(not read: context)")
+    assert error.endswith("(not read: context, which ?ignore=context leaves out)")
 
 
 def test_unknown_columns_are_listed_beside_the_known_forms():

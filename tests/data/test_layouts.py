@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import re
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_cases_of_public_reports(place, tmp_path):
         with pytest.raises(DataError) as caught:
             sources.read(path)
         assert all(word in str(caught.value) for word in (path.name, *case["names"]))
-        hint = str(caught.value).partition("?ignore=")[2]
+        (hint,) = re.findall(r"\?ignore=([\w,]+)", str(caught.value))
         with pytest.raises(DataError, match=r"\?text=raw"):  # nothing else is left to ask with
             sources.read(f"{path}?ignore={hint}")
         assert len(sources.read(f"{path}?ignore={hint}&text=raw")) == len(case["rows"])
@@ -91,8 +92,8 @@ def test_a_column_of_text_more_is_never_ignored_without_a_word(form):
         rows[place][name] = value
         with pytest.raises(DataError) as caught:
             parse(rows)
-        assert f"'{name}'" in str(caught.value)
-        hint = str(caught.value).partition("?ignore=")[2]
+        assert name in str(caught.value)
+        (hint,) = re.findall(r"\?ignore=([\w, ]+)", str(caught.value))
         assert spoken(parse(rows, ignore=hint.split(","))) == whole
 
 
