@@ -81,7 +81,7 @@ def _one(model, tokenizer, torch, messages):
 
 @pytest.mark.parametrize("name", SETS)
 def test_scores_and_accuracy_are_torch_s(name, scorer, torch_scorer):
-    comparisons = sources.read(f"{shared('eval', f'{name}.jsonl.gz')}?ignore=reference")
+    comparisons = sources.read(f"{shared('eval', f'{name}.jsonl.gz')}?ignore=reference,policy")
     ours, theirs = scorer(comparisons), torch_scorer(comparisons)
     spread = np.concatenate(theirs).std()
     largest = max(np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True))

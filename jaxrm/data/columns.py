@@ -13,18 +13,16 @@ column that is not read is
 
 from __future__ import annotations
 
-import ast
 import datetime
 import decimal
 import functools
-import json
 import numbers
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxrm.data.comparison import fault, plain_text
+from jaxrm.data.comparison import plain_text
 
 Row = dict[str, object]
 
@@ -52,33 +50,32 @@ CONTEXT = _names(
 )
 """Names of what belongs to a conversation, whatever a column of that name holds."""
 
-HARMLESS = _names(
-    """
-    annotator annotators author batch by count counts created dataset datasets date day file
-    filename generator grade grades guid hash hashes id ids idx index judge judges lang language
-    languages len length lengths licence license link links locale logp logprob logprobs logps
-    margin md5 meta metadata metrics model models moderation month number origin path platform
-    policy probability provider rank ranks rater rating ratings reward rewards row score scores
-    seed sha source sources split stage stats subset temperature time timestamp tokens toxicity
-    tstamp turns uid updated uri url urls uuid version votes weight weights winner worker workers
-    year
-    """
-)
-"""Last words of names that say nothing of what was said."""
+HARMLESS = _names("by hash hashes licence license link links md5 sha uri url urls uuid")
+"""Last words of names that say nothing of what was said, whatever they hold."""
 
 LABELS = _names(
     """
-    age agreement area categories category code confidence corpus country difficulty domain
-    domains engine field flag flags fold format gender group info key keys kind label labels level
-    levels method name names quality region safety size status strategy subcategory subject tag
-    tags task tasks topic topics type types
+    age agreement annotator annotators area author batch by categories category code confidence
+    corpus count country counts created dataset datasets date day difficulty domain domains engine
+    field file filename flag flags fold format gender generator grade grades group guid id ids idx
+    index info judge judges key keys kind label labels lang language languages len length lengths
+    level levels locale logp logprob logprobs logps margin meta metadata method metrics model
+    models moderation month name names number origin path platform policy probability provider
+    quality rank ranks rater rating ratings region reward rewards row safety score scores seed
+    size source sources split stage stats status strategy subcategory subject subset tag tags task
+    tasks temperature time timestamp tokens topic topics toxicity tstamp turns type types uid
+    updated version votes weight weights winner worker workers year
     """
 )
 """Last words of names that say nothing of what was said, if what they hold is as short as a
 label."""
 
-LABEL = re.compile(r"\s*\S{1,40}([ \t]+\S{1,40}){0,3}\s*")
-"""A line of four words at most."""
+
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|\w+")
+"""An ideograph is a word by itself."""
+
+LONGEST = 6
+"""Words of a label, which is one line."""
 
 CODE = re.compile(r"\s*([!-~]{1,2}|[!-~]*[-\d_./:@#][!-~]*)\s*")
 """A grade, an id, a path, the name of a model: one word that no sentence has."""
@@ -100,6 +97,9 @@ SAY_NOTHING = (
 )
 """What is no text; truths are numbers."""
 
+ESCAPED = {ord(character): f"%{ord(character):02X}" for character in ",&%"}
+"""What parts names and options, as it is written within a name."""
+
 Verdict = Literal["harmless", "mentioned", "context"]
 
 
@@ -107,17 +107,21 @@ def judge(name: str, value: object) -> Verdict:
     """What a column that is not read may be, by its name and what it holds."""
     if is_empty(value):
         return "harmless"
-    if _normal(name) in CONTEXT or _holds_messages(value):
+    if _normal(name) in CONTEXT or holds_messages(value):
         return "context"
     # One letter tells twins apart: model_a and model_b.
     word = next((word for word in reversed(_words(name)) if len(word) > 1), "")
-    is_label = word in LABELS and all(map(LABEL.fullmatch, _texts(value)))
-    if word in HARMLESS or is_label:
-        inside = (key for key, inner in _inside(value) if not is_empty(inner))
-        return "context" if any(_normal(key) in CONTEXT for key in inside) else "harmless"
+    if word in HARMLESS or (word in LABELS and all(map(_is_label, _texts(value)))):
+        return "harmless"
     if word in REMARKS:
         return "mentioned"
     return "context" if _holds_text(value) else "mentioned"
+
+
+def _is_label(text: str) -> bool:
+    """Whether text is as short as a label, or a code."""
+    line = text.strip()
+    return bool(CODE.fullmatch(line)) or ("\n" not in line and len(WORD.findall(line)) <= LONGEST)
 
 
 def is_empty(value: object) -> bool:
@@ -125,6 +129,11 @@ def is_empty(value: object) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, list | dict) and not value)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as the source option `ignore` takes them."""
+    return ",".join(name.translate(ESCAPED) for name in names)
 
 
 def repeats(value: object, said: Collection[str]) -> bool:
@@ -143,80 +152,19 @@ def contents(prompt, responses) -> set[str]:
     return {text.strip() for text in (*(m.content for m in turns), *whole)}
 
 
-def without(row: Row, ignored: Collection[str]) -> Row:
-    """A row without the columns of these names, and its messages without such fields."""
-    if not ignored:
-        return row
-    return {name: _without(value, ignored) for name, value in row.items() if name not in ignored}
+def is_message(value: object) -> bool:
+    """Whether a value is an object that says who speaks, and what is said or called."""
+    if not isinstance(value, dict):
+        return False
+    speaks = "role" in value and not {"content", "tool_calls"}.isdisjoint(value)
+    return speaks or {"from", "value"} <= value.keys()
 
 
-def unserialised(row: Row, where: str) -> Row:
-    """A row whose messages are no texts: those that a data frame has left as JSON, or as Python
-    writes them, are read.
-
-    Raises DataError, naming the column, for text that looks like messages and is neither.
-    """
-    told = {name: _unserialised(name, value, where) for name, value in row.items()}
-    # An answer may be JSON of messages, if the other is not.
-    sides = [name for name in ("chosen", "rejected") if isinstance(row.get(name), str)]
-    if len({isinstance(told[name], str) for name in sides}) > 1:
-        told |= {name: row[name] for name in sides}
-    return told
-
-
-SERIALISED = re.compile(r"""\s*\[?\s*\{\s*['"](role|from|content|value)['"]\s*:""")
-
-
-def _unserialised(name: str, value: object, where: str) -> object:
-    if not (isinstance(value, str) and SERIALISED.match(value)):
-        return value
-    for parse, problems in (
-        (json.loads, (ValueError, RecursionError)),
-        (ast.literal_eval, (ValueError, SyntaxError, MemoryError, RecursionError)),
-    ):
-        try:
-            read = parse(value.strip())
-        except problems:
-            continue
-        return read if _holds_messages(read) else value
-    problem = "looks like messages written as text, but is neither JSON nor a Python list of them"
-    raise fault(where, name, problem)
-
-
-def _without(value: object, ignored: Collection[str]) -> object:
+def holds_messages(value: object) -> bool:
+    """Whether there is a message in a value that may be a list, of lists too."""
     if isinstance(value, list):
-        return [_without(item, ignored) for item in value]
-    if isinstance(value, dict):
-        kept = {"role", "content", "from", "value"} if _is_message(value) else value.keys()
-        return {
-            name: _without(part, ignored)
-            for name, part in value.items()
-            if name in kept or name not in ignored
-        }
-    return value
-
-
-def _is_message(value: object) -> bool:
-    return isinstance(value, dict) and (
-        {"role", "content"} <= value.keys() or {"from", "value"} <= value.keys()
-    )
-
-
-def _holds_messages(value: object) -> bool:
-    if isinstance(value, list):
-        return any(map(_holds_messages, value))
-    return _is_message(value)
-
-
-def _inside(value: object) -> Iterator[tuple[str, object]]:
-    """Every field of the objects in a value, at any depth."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _inside(item)
-    elif isinstance(value, dict):
-        for name, part in value.items():
-            yield name, part
-            yield from _inside(part)
+        return any(map(holds_messages, value))
+    return is_message(value)
 
 
 def _holds_text(value: object) -> bool:
@@ -234,7 +182,7 @@ def _holds_text(value: object) -> bool:
 
 def _texts(value: object) -> Iterator[str]:
     """The texts of a value, at any depth; of messages what they say."""
-    if _is_message(value):
+    if is_message(value):
         yield from _texts(value.get("content", value.get("value")))
     elif isinstance(value, list | dict):
         for part in value.values() if isinstance(value, dict) else value:

@@ -43,6 +43,7 @@ from jaxrm.data.columns import Row
 from jaxrm.data.common_formats import Text
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.fields import Known, graded, items
+from jaxrm.data.prepared import prepared
 from jaxrm.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -101,9 +102,7 @@ def comparisons(
         DataError: a form or a label that is not known, a column that may hold context and is not
             read, or a bad field, naming file and row.
     """
-    plain = (
-        (where, columns.unserialised(columns.without(row, ignore), where)) for where, row in rows
-    )
+    plain = ((where, prepared(row, ignore, where)) for where, row in rows)
     first = next(plain, None)
     if first is None:
         return
@@ -120,7 +119,7 @@ def comparisons(
             known = parse(row, where)
         except DataError as error:
             if unread := [name for name, verdict in left.items() if verdict == "context"]:
-                hint = f"?ignore={','.join(unread)} leaves out"
+                hint = f"?ignore={columns.listed(unread)} leaves out"
                 raise DataError(f"{error} (not read: {', '.join(unread)}, which {hint})") from error
             raise
         _account(left, form, row, known, where)
@@ -208,7 +207,7 @@ def _account(
     said = columns.contents(known["prompt"], known["responses"])
     if context := [name for name in context if not columns.repeats(row[name], said)]:
         problem = f"may hold context, and {form.name} does not read it: rename it, or leave it out "
-        problem += f"with the source option ?ignore={','.join(context)}"
+        problem += f"with the source option ?ignore={columns.listed(context)}"
         raise fault(where, context[0], problem)
 
 

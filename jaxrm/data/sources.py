@@ -18,6 +18,7 @@ import logging
 import math
 import os
 import typing
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class Source:
         Raises DataError, listing the keys, for one that is not known or a value that is no number.
         """
         location, mark, options = str(text).partition("?")
-        if not mark or Path(text).exists():  # a "?" may be part of a file's name
+        if not mark or os.path.exists(text):  # a "?" may be part of a file's name
             return cls(str(text))
         values = {}
         for option in options.split("&"):
@@ -117,7 +118,7 @@ class Source:
 
 
 def _listed(names: str) -> tuple[str, ...]:
-    return tuple(name for name in names.split(",") if name)
+    return tuple(urllib.parse.unquote(name.strip()) for name in names.split(",") if name.strip())
 
 
 OPTIONS = {

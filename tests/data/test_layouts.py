@@ -11,10 +11,23 @@ import re
 import pytest
 
 from jaxrm.data import chat, columns, common_formats, sources
+from jaxrm.data.comparison import Message
 from jaxrm.data.formats import comparisons, to_row
 from jaxrm.errors import DataError
 from tests.data.byte_level import byte_level
-from tests.data.layouts import LAYOUTS, conversations, every_form
+from tests.data.layouts import (
+    ANSWERS,
+    ASK,
+    BAD,
+    CALL,
+    GOOD,
+    LAYOUTS,
+    QUESTION,
+    WHOLE,
+    conversations,
+    every_form,
+    says,
+)
 from tests.shared_data import shared
 
 FORMS = every_form()
@@ -207,3 +220,199 @@ def test_a_conversation_is_written_back_as_it_was_read():
         assert [(c.id, c.ranks, c.scores, c.margin) for c in again] == [
             (c.id, c.ranks, c.scores, c.margin) for c in read
         ]
+
+
+HH = "\n\nHuman: {}\n\nAssistant: {}"
+TWO = {"chosen": HH.format(QUESTION, GOOD), "rejected": HH.format(QUESTION, BAD)}
+TEXTS = {"chosen": GOOD, "rejected": BAD}
+THOUGHTS = {
+    side: json.dumps([ASK, says(text) | {"thinking": "I shall look."}])
+    for side, text in TEXTS.items()
+}
+HI, HELLO = {"role": "user", "content": "Hi"}, says("Hello.")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": HH.format(QUESTION, "").rstrip(), **TWO},
+        {"question": QUESTION, **TWO},
+        {"messages": [ASK], **TWO},
+        {"system": "", "prompt": HH.format(QUESTION, "").rstrip(), **TEXTS},
+        {"question": HH.format(QUESTION, "").rstrip(), **TEXTS},
+        {"prompt": HH.format(QUESTION, "").rstrip(), "chosen": [GOOD], "rejected": [BAD]},
+        {"instruction": "", "input": QUESTION, **TEXTS},
+        {"prompt": QUESTION, "responses": [BAD, GOOD], "ratings": [1, 5], **ANSWERS},
+        {"history": [["Hi", "Hello."]], "messages": [HI, HELLO, ASK], **TEXTS},
+        {"history": [HI, HELLO, ASK], "question": QUESTION, **TEXTS},
+        {
+            "prompt": '[{"id": "m1", "role": "user", "content": "How many moons has Mars?"}]',
+            **TEXTS,
+        },
+        {"prompt": [ASK], "responses": [json.dumps([says(GOOD)]), json.dumps([says(BAD)])]},
+    ],
+)
+def test_what_a_question_and_its_answers_share_is_said_once(row):
+    (comparison,) = parse([row])
+    hello = (Message("user", "Hi"), Message("assistant", "Hello.")) if "history" in row else ()
+    assert comparison.prompt == (*hello, Message("user", QUESTION))
+    assert comparison.responses == tuple((Message("assistant", text),) for text in (GOOD, BAD))
+
+
+def test_a_system_message_is_kept_wherever_it_stands():
+    rule = {"role": "system", "content": "Be brief."}
+    spoken = {"preferred_output": [ASK, says(GOOD)], "non_preferred_output": [ASK, says(BAD)]}
+    for row in (
+        {"prompt": [rule, ASK], **WHOLE},
+        {"input": {"messages": [rule, ASK]}, **spoken},
+        {"history": [HI, HELLO], "messages": [rule, ASK], **TEXTS},
+        {"system": "Be brief.", **TWO},
+    ):
+        (comparison,) = parse([row])
+        assert comparison.prompt[0] == Message("system", "Be brief.")
+        assert comparison.prompt[-1] == Message("user", QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("row", "problem", "hint"),
+    [
+        (
+            {"prompt": "Who is Ada?", "chosen": "Who is Ada? A", "rejected": "Who is Ada? B"},
+            "begin",
+            {"ignore": ["prompt"], "text": "raw"},
+        ),
+        (
+            {
+                "question": "火星有几颗卫星",
+                "chosen": "火星有几颗卫星两",
+                "rejected": "火星有几颗卫星一",
+            },
+            "begin",
+            {"text": "chat"},
+        ),
+        (
+            {"prompt": "Who is Ada?", "responses": ["Who is Ada? A", "Who is Ada? B"]},
+            "begin",
+            {"ignore": ["prompt"], "text": "raw"},
+        ),
+        (
+            {"question": "<|im_start|>user\nHi<|im_end|>\n", **TEXTS},
+            "written by a chat template",
+            None,
+        ),
+        (
+            {"system": "Be kind.", "prompt": "<s>[INST] Hi [/INST]", **TEXTS},
+            "written by a chat template",
+            None,
+        ),
+        (
+            {"prompt": "Hi", "chosen": "<|im_start|>user\nHi", "rejected": "<|im_start|>user\nHi"},
+            "written as text",
+            {"ignore": ["prompt"], "text": "raw"},
+        ),
+        (
+            {"prompt": [ASK], "chosen": says(GOOD), "rejected": [says(BAD), says("5")]},
+            "several messages",
+            None,
+        ),
+        (
+            {"prompt": QUESTION, "responses": [BAD, GOOD], "winner": 1},
+            "which response is better",
+            {"ignore": ["winner"]},
+        ),
+        (
+            {"prompt": [ASK], "chosen": '[{"role": "assistant", "content": "4"}]', "rejected": "5"},
+            "one of chosen and rejected is messages",
+            None,
+        ),
+        (
+            {"history": [["Hi", "Hello."]], **WHOLE, "prompt": [ASK]},
+            "field 'history'",
+            {"ignore": ["history"]},
+        ),
+        (
+            {
+                "prompt": "Translate.",
+                "source": "Das Haus ist klein, aber sehr sehr schön.",
+                **TEXTS,
+            },
+            "'source'",
+            {"ignore": ["source"]},
+        ),
+        (
+            {"question": QUESTION, "sources": ["Mars has two moons, Phobos and Deimos."], **TEXTS},
+            "'sources'",
+            None,
+        ),
+        ({"question": QUESTION, "topic": "火星有两颗卫星", **TEXTS}, "'topic'", None),
+        (
+            {
+                "question": QUESTION,
+                "metadata": {"persona": "You are a pirate of few words, matey."},
+                **TEXTS,
+            },
+            "'metadata'",
+            None,
+        ),
+        (
+            {"prompt": [ASK | {"source": "Mars has two moons, it says there."}], **TEXTS},
+            "prompt[0].source",
+            {"ignore": ["source"]},
+        ),
+        (
+            {
+                "prompt": [ASK],
+                "chosen": [
+                    {"role": "assistant", "tool_calls": [CALL], "thinking": "I shall look."}
+                ],
+                "rejected": BAD,
+            },
+            "chosen[0].thinking",
+            {"ignore": ["thinking"]},
+        ),
+        (THOUGHTS, "chosen[1].thinking", {"ignore": ["thinking"]}),
+    ],
+)
+def test_what_cannot_be_told_is_refused_with_a_way_out(row, problem, hint):
+    with pytest.raises(DataError) as caught:
+        parse([row])
+    assert problem in str(caught.value)
+    if hint is not None:
+        assert all(f"ignore={name}" in str(caught.value) for name in hint.get("ignore", ()))
+        assert parse([row], **hint)
+
+
+def test_names_of_columns_that_options_part(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": [ASK], "Q&A notes, all": SENTENCE, **TEXTS}))
+    with pytest.raises(DataError) as caught:
+        sources.read(path)
+    hint = str(caught.value).rpartition("?")[2]
+    assert hint == "ignore=Q%26A notes%2C all"
+    assert len(sources.read(f"{path}?{hint}")) == 1
+    assert sources.Source.parse("a?ignore=b, c").ignore == ("b", "c")
+    long = f"{path}?ignore=" + ",".join(f"column_{i}" * 5 for i in range(20))
+    with pytest.raises(DataError, match="Q&A"):
+        sources.read(long)
+
+
+def test_raw_text_comes_back_as_raw_text():
+    for row in ({"prompt": QUESTION, **TEXTS}, TWO, {"chosen": "bluer", "rejected": "red"}):
+        read = parse([row], text="raw")
+        (again,) = parse([json.loads(json.dumps(to_row(c))) for c in read])
+        assert (again.prompt, again.responses, again.undecided) == (
+            read[0].prompt,
+            read[0].responses,
+            False,
+        )
+    (undecided,) = parse([{"prompt": QUESTION, **TEXTS}])
+    assert parse([to_row(undecided)])[0].undecided
+
+
+def test_a_pair_that_parts_at_a_turn_like_the_first_comes_back():
+    sides = {"chosen": [HI, HELLO, HI, says("Hi again.")], "rejected": [HI, HELLO, HI, says("So?")]}
+    again = {"role": "user", "content": "Bye"}
+    parted = {"chosen": sides["chosen"], "rejected": [HI, HELLO, again, says("Bye.")]}
+    for row in (sides, parted):
+        read = parse([row])
+        assert spoken(parse([to_row(read[0])])) == spoken(read)

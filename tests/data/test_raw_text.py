@@ -109,9 +109,7 @@ def test_a_choice_that_cannot_be_is_refused(tmp_path, row, options, problem):
 def test_texts_that_repeat_their_question_are_read_as_the_refusal_says(tmp_path):
     row = ROW | {"chosen": "Is 7 a prime? Yes", "rejected": "Is 7 a prime? No"}
     path = write(tmp_path, row)
-    with pytest.raises(
-        DataError, match=r"\?text=chat .* \?ignore=prompt&text=raw reads"
-    ):
+    with pytest.raises(DataError, match=r"\?text=chat .* \?ignore=prompt&text=raw reads"):
         sources.read(path)
     (whole,) = sources.read(f"{path}?ignore=prompt&text=raw")
     assert (whole.prompt, whole.responses) == ("Is 7 a prime?", (" Yes", " No"))

@@ -220,7 +220,7 @@ def test_real_files():
     pairs = sources.read(shared("sample", "pairs_64.jsonl"))
     assert len(pairs) == 64
     assert {pair.ranks for pair in pairs} == {(0, 1)}
-    many = sources.read(f"{shared('eval', 'bon_tulu2_13b.jsonl.gz')}?ignore=reference")
+    many = sources.read(f"{shared('eval', 'bon_tulu2_13b.jsonl.gz')}?ignore=reference,policy")
     assert {len(comparison.responses) for comparison in many} == {11}
     assert {comparison.ranks for comparison in many} == {None}
 
