@@ -139,7 +139,7 @@ def _render_comparison(comparison: Comparison, tokenizer: ChatTokenizer) -> _Lay
                 turns.append((start, _common_characters(closed, text)))
         branches.append(text)
         spans.append(turns)
-    template.check_written(comparison, tokenizer)
+    template.check_written(comparison, branches, tokenizer)
     return _Layout(prompt, branches, spans)
 
 

@@ -264,12 +264,16 @@ def check_messages(value: object, field: str, where: str) -> None:
 
 
 def check_objects(value: object, field: str, where: str) -> None:
-    """Raises DataError unless `value` is a non-empty list of JSON objects."""
+    """Raises DataError unless `value` is a non-empty list of objects that JSON can hold."""
     if not isinstance(value, list) or not value:
         raise fault(where, field, "expected a non-empty list of objects")
     for i, item in enumerate(value):
         if not isinstance(item, dict):
             raise fault(where, f"{field}[{i}]", f"expected an object, found {kind(item)}")
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise fault(where, field, f"holds what JSON cannot: {error}") from error
 
 
 def check_answer(value: object, field: str, where: str) -> None:

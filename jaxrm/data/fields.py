@@ -115,6 +115,7 @@ def _message(value: object, field: str, where: str) -> Message:
     if role is None:
         raise fault(where, f"{field}.role", "missing")
     calls = tool_list(parts.pop("tool_calls", None), f"{field}.tool_calls", where)
+    calls = calls and [_with_objects(call) for call in calls]
     if said is None and calls is None:
         raise fault(where, f"{field}.content", "missing")
     names = ("reasoning_content", "name", "tool_call_id")
@@ -153,6 +154,20 @@ def tool_list(value: object, field: str, where: str) -> list[Row] | None:
     if columns.is_empty(value):
         return None
     return [item for _, item in objects(value, field, where)]
+
+
+def _with_objects(call: Row) -> Row:
+    """A call whose arguments are an object, as chat templates take them: OpenAI writes JSON."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"])
+    except (ValueError, RecursionError):
+        return call
+    if not isinstance(arguments, dict):
+        return call
+    return call | {"function": function | {"arguments": arguments}}
 
 
 def is_sharegpt(message: Row) -> bool:

@@ -114,7 +114,10 @@ def comparisons(
         log.warning(message, first[0])
 
     def read(where: str, row: Row) -> Known:
-        left = _left(form, row)
+        try:
+            left = _left(form, row)
+        except RecursionError as error:
+            raise DataError(f"{where}: an object is nested too deeply to be read") from error
         try:
             known = parse(row, where)
         except DataError as error:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 
+from jaxrm.data import columns
 from jaxrm.data.comparison import Conversation, Message, fault, kind
 from jaxrm.data.fields import (
     HUMAN_ASSISTANT,
@@ -193,7 +195,10 @@ def ultrafeedback(row: Row, where: str, *, judgement: str) -> Known:
     The system prompts that shaped single completions are no part of the conversation.
     """
     prompt = user(row, "instruction", where)
-    responses, grades = _several(row, where, prompt, "completions", "response", judgement)
+    about_one = ("custom_system_prompt", "principle", "annotations", "critique")
+    responses, grades = _several(
+        row, where, prompt, "completions", "response", judgement, aside=about_one
+    )
     known = {"prompt": prompt, "responses": responses}
     return known | _subset(row, "source", where) | graded(grades)
 
@@ -215,10 +220,23 @@ def nemo_rl(row: Row, where: str) -> Known:
 
 
 def _several(
-    row: Row, where: str, prompt: Conversation, field: str, content: str, grade: str
+    row: Row,
+    where: str,
+    prompt: Conversation,
+    field: str,
+    content: str,
+    grade: str,
+    aside: Collection[str] = (),
 ) -> tuple[tuple, list[float]]:
-    """The responses in a list of objects, and the number that each object gives its own."""
+    """The responses in a list of objects, and the number that each object gives its own.
+
+    Raises DataError for what else an object has and may be context, but for what is `aside`.
+    """
     found = objects(get(row, field, where), field, where)
+    for path, item in found:
+        for name in item.keys() - {content, grade, *aside}:
+            if columns.judge(name, item[name]) == "context":
+                raise fault(where, path + name, "may hold context, and is not read")
     responses = tuple(
         response(prompt, get(item, content, where, path), path + content, where)
         for path, item in found

@@ -177,6 +177,8 @@ def _data_set_rows(location: str, config: str, split: str) -> Iterator[tuple[str
         builder = datasets.load_dataset_builder(location, config or None)
     except Exception as error:
         raise _not_found(location, config, split, error) from error
+    if hasattr(builder.config, "keep_default_na"):  # CSV, where pandas takes "None" for nothing
+        builder.config.keep_default_na, builder.config.na_values = False, [""]
     files = builder.config.data_files or {}
     if Path(location).is_dir() and len(builder.builder_configs) == 1:
         _tell_unread(Path(location), files)
@@ -189,13 +191,20 @@ def _data_set_rows(location: str, config: str, split: str) -> Iterator[tuple[str
         yield from _streamed_rows(builder, split, files, location)
 
 
+def is_table(name: str) -> bool:
+    """Whether `datasets` would read a file of this name, and this module does not."""
+    return name.removesuffix(".gz").endswith((".csv", ".tsv", ".arrow"))
+
+
 def _tell_unread(path: Path, splits: Mapping[str, Collection[str]]) -> None:
     """Says which files of a directory are in no split: `datasets` takes those of one format, and
     where names say a split, those alone."""
     from datasets.data_files import FILES_TO_IGNORE
 
     read = {Path(file).resolve() for files in splits.values() for file in files}
-    found = (file for file in sorted(path.rglob("*")) if suffix_of(file.name))
+    found = (
+        file for file in sorted(path.rglob("*")) if suffix_of(file.name) or is_table(file.name)
+    )
     found = (file for file in found if file.name not in FILES_TO_IGNORE)
     if unread := [str(file.relative_to(path)) for file in found if file.resolve() not in read]:
         log.warning("%s: in no split, and not read: %s", path, ", ".join(unread))

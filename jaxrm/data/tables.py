@@ -4,7 +4,7 @@ Three things of such tables are no part of the data. A struct has all its keys i
 that is null in an object within a row is absent there. `datasets` keeps columns of mixed types as
 texts of JSON, which become values again. And a column may hold what Python has no value for, a time
 before the year 1 or in an unknown zone: an `Unreadable` is in its place, which matters to whoever
-asks for that column and to nobody else.
+asks for that column and to nobody else. Maps are objects.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class _Column:
     def values(self, array: pyarrow.Array, before: int) -> list:
         """The column in a batch that comes after so many rows."""
         try:
-            return [self._plain(value) for value in array.to_pylist()]
+            return [self._plain(value) for value in array.to_pylist(maps_as_pydicts="strict")]
         except Exception:  # each type, and the library of its zone, has errors of its own
             return [self._value(scalar, before + i) for i, scalar in enumerate(array, start=1)]
 
@@ -107,7 +107,7 @@ class _Column:
     def _value(self, scalar: pyarrow.Scalar, number: int) -> object:
         where = f"{self.file}, row {number}"
         try:
-            return self._plain(scalar.as_py())
+            return self._plain(scalar.as_py(maps_as_pydicts="strict"))
         except UnicodeDecodeError as error:
             raise fault(where, self.name, f"not UTF-8 at byte {error.start}") from error
         except Exception as error:

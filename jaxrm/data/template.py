@@ -3,67 +3,119 @@
 A template may leave out what it was not made for: tool calls, thoughts, names, descriptions of
 tools, the turns of a tool. A model would then read another conversation than the one that was
 judged, and two answers that differ in such a part alone would get one reward. So each kind of part
-is tried once, where it first occurs: written differently, does the text differ?
+is tried where it first occurs, and wherever its words are not to be seen in the text: written
+differently, does the text differ?
 
-A part is tried as the conversation's last, since templates leave the thoughts of earlier turns out
-on purpose. What is written elsewhere is not tried: the id of the call that a tool answers, which is
-no more than a link, and the name of a tool that was called by it.
+A part is tried in the last message of a conversation that ends with it, since templates leave the
+thoughts of earlier turns out on purpose; what is said, in the whole as well. What is written
+elsewhere is not tried: the id of the call that a tool answers, which is no more than a link, and
+the name of a tool that was called by it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from jaxrm.data.comparison import Comparison, Conversation, Message, fault
 from jaxrm.data.tokenizer import ChatTokenizer
 
-PARTS = ("tool_calls", "reasoning_content", "name")
 
-
-def check_written(comparison: Comparison, tokenizer: ChatTokenizer) -> None:
+def check_written(comparison: Comparison, texts: Sequence[str], tokenizer: ChatTokenizer) -> None:
     """Raises DataError, naming the field, for a part that the template does not write.
 
-    The comparison's conversations must be such that the template takes them whole.
+    Args:
+        texts: what the template makes of the prompt with each response, whole.
     """
-    written, tools = tokenizer.written, comparison.tools
-    if tools is not None and "tools" not in written:
+    tools, length = comparison.tools, len(comparison.prompt)
+    if tools is not None:
         whole = ((comparison.prompt, given) for given in (tools, None))
-        _remember("tools", _differ(*whole, 0, tokenizer), comparison, "tools", tokenizer)
-    length = len(comparison.prompt)
+        names = [name for tool in tools for name in _names(tool.get("function", tool))]
+        if not ("tools" in tokenizer.written and _shows(texts[0], names)):
+            _remember("tools", _differ(*whole, 0, tokenizer), comparison, "tools", tokenizer)
     for k, response in enumerate(comparison.responses):
         messages = comparison.prompt + response
         for i in range(length if k else 0, len(messages)):
             field = f"prompt[{i}]" if i < length else f"responses[{k}][{i - length}]"
-            for part, kind, changed in _changes(messages, i):
-                if kind not in written and not (kind == SYSTEM and tokenizer.folds_system):
-                    other = (*messages[:i], changed, *messages[i + 1 :])
-                    differ = _differ((messages, tools), (other, tools), i, tokenizer)
-                    _remember(kind, differ, comparison, f"{field}.{part}", tokenizer)
+            for change in _changes(messages, i):
+                if change.kind in tokenizer.written and _shows(texts[k], change.words):
+                    continue
+                if tokenizer.folds_system and i == 0 and messages[i].role == "system":
+                    continue
+                other = (*messages[:i], change.message, *messages[i + 1 :])
+                until = len(messages) - 1 if change.in_whole else i
+                differ = _differ((messages, tools), (other, tools), until, tokenizer)
+                _remember(change.kind, differ, comparison, f"{field}.{change.part}", tokenizer)
 
 
-SYSTEM = "content of the first message, system"
+class _Change(NamedTuple):
+    """A part of a message: its name, its kind, words that show it, the message with that part
+    otherwise, and whether it must show in the whole conversation rather than as its last."""
+
+    part: str
+    kind: str
+    words: list[str]
+    message: Message
+    in_whole: bool
 
 
-def _changes(messages: Conversation, i: int) -> Iterator[tuple[str, str, Message]]:
-    """Each part of message i, its kind, and the message with that part otherwise."""
+def _changes(messages: Conversation, i: int) -> Iterator[_Change]:
+    """Each part of message i."""
     message = messages[i]
-    if message.content.strip():
-        place = " of the first message" if i == 0 else " beside calls" * bool(message.tool_calls)
-        kind = f"content{place}, {message.role}"
-        # At the beginning: what templates cut off or look for stands at ends.
-        yield "content", kind, dataclasses.replace(message, content=f"so {message.content}")
-    for part in PARTS:
-        value = getattr(message, part)
-        if value is not None and not (part == "name" and value in _called(messages[:i])):
-            yield part, f"{part}, {message.role}", dataclasses.replace(message, **{part: None})
+
+    def change(
+        part: str, words: list[str], value: object, detail: str = "", in_whole: bool = False
+    ) -> _Change:
+        kind = f"{part}{detail}{' in whole' * in_whole}, {message.role}"
+        other = dataclasses.replace(message, **{part: value})
+        return _Change(part, kind, words, other, in_whole)
+
+    if said := message.content.strip():
+        detail = " of the first message" if i == 0 else " beside calls" * bool(message.tool_calls)
+        # Thoughts stand at the beginning.
+        yield change("content", [said], f"so {message.content}", detail)
+        yield change("content", [said], f"so {message.content} so", detail, in_whole=True)
+    if thought := message.reasoning_content:
+        yield change("reasoning_content", [thought.strip()], None)
+    if message.name is not None and message.name not in _called(messages[:i]):
+        yield change("name", [message.name], None)
+    for j, call in enumerate(message.tool_calls or ()):
+        before, after = message.tool_calls[:j], message.tool_calls[j + 1 :]
+        function = call.get("function", call)
+        yield change("tool_calls", _names(function), [*before, *after] or None)
+        if isinstance(function, dict) and function.get("arguments"):
+            bare = function | {"arguments": {}}
+            silent = call | {"function": bare} if "function" in call else bare
+            words = list(_leaves(function["arguments"]))
+            yield change("tool_calls", words, [*before, silent, *after], " with arguments")
 
 
-def _called(messages: Conversation) -> list[object]:
+def _called(messages: Conversation) -> list[str]:
     """The names of functions that were called: a tool that answers need not say its own again."""
-    calls = (call.get("function") for message in messages for call in message.tool_calls or ())
-    return [function.get("name") for function in calls if isinstance(function, dict)]
+    calls = (call for message in messages for call in message.tool_calls or ())
+    return [name for call in calls for name in _names(call.get("function", call))]
+
+
+def _names(function: object) -> list[str]:
+    """The name of a function, if it has one."""
+    name = function.get("name") if isinstance(function, dict) else None
+    return [name] if isinstance(name, str) else []
+
+
+def _leaves(value: object) -> Iterator[str]:
+    """Texts and numbers in arguments, as JSON has them."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(part)
+    else:
+        yield json.dumps(value, ensure_ascii=False).strip('"')
+
+
+def _shows(text: str, words: Iterable[str]) -> bool:
+    return all(word in text for word in words)
 
 
 Given = tuple[Conversation, list[dict] | None]

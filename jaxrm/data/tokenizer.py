@@ -179,10 +179,21 @@ class ChatTokenizer:
         path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
     def _render(self, messages: Conversation, opened: bool, tools: list[dict] | None = None) -> str:
-        turns = [message.row() for message in messages]
         template = _on_day(self.hf.get_chat_template(tools=tools), self.day)
-        options = {"tokenize": False, "add_generation_prompt": opened}
-        return self.hf.apply_chat_template(turns, tools=tools, chat_template=template, **options)
+        options = {"tokenize": False, "add_generation_prompt": opened, "tools": tools}
+        turns = [message.row() for message in messages]
+        try:
+            return self.hf.apply_chat_template(turns, chat_template=template, **options)
+        except Exception:
+            # Some templates join the arguments of a call to other text, so that they must be text.
+            if not any(message.tool_calls for message in messages):
+                raise
+            try:
+                turns = [_with_text(turn) for turn in turns]
+                return self.hf.apply_chat_template(turns, chat_template=template, **options)
+            except Exception:  # it refuses something else: the first error says what
+                pass
+            raise
 
 
 def load_tokenizer(
@@ -333,6 +344,16 @@ def _on_day(template: str, day: date) -> str:
     return (
         f"{{% macro strftime_now(format) %}}{{{{ format{written} }}}}{{% endmacro %}}\n{template}"
     )
+
+
+def _with_text(turn: dict[str, Any]) -> dict[str, Any]:
+    """A message whose calls have their arguments as text of JSON."""
+    calls = []
+    for call in turn.get("tool_calls", ()):
+        function = call.get("function", {})
+        arguments = json.dumps(function.get("arguments"), ensure_ascii=False)
+        calls.append(call | {"function": function | {"arguments": arguments}})
+    return turn | ({"tool_calls": calls} if calls else {})
 
 
 def _fold(messages: Conversation) -> Conversation:

@@ -228,3 +228,25 @@ def test_real_files():
 def test_a_source_may_be_given_another_name():
     assert Source.parse("some/data?split=validation&name=val").name == "val"
     assert Source.parse("some/data?split=validation").name == "data-validation"
+
+
+def test_a_table_means_what_it_says(tmp_path, caplog):
+    (tmp_path / "rows").mkdir()
+    text = (
+        "instruction,input,chosen,rejected\nWhat is this in R?,NA,None,nan\nAnd this?,,4,5 or 6\n"
+    )
+    (tmp_path / "rows" / "a.csv").write_text(text)
+    first, second = sources.read(tmp_path / "rows")
+    assert first.prompt[0].content == "What is this in R?\nNA"
+    assert [response[0].content for response in first.responses] == ["None", "nan"]
+    assert second.prompt[0].content == "And this?"
+    (tmp_path / "rows" / "b.jsonl").write_text(json.dumps(GOOD))
+    sources.read(tmp_path / "rows")
+    assert "in no split, and not read: " in caplog.text
+
+
+def test_rows_that_are_too_deep_are_refused(tmp_path):
+    deep = "[" * 3000 + "]" * 3000
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "Is it?", "chosen": "a", "rejected": "b", "more": ' + deep + "}")
+    assert "a.jsonl, row 1: " in refused(path)

@@ -117,3 +117,10 @@ def test_text_that_is_not_utf8_names_its_row_and_column(tmp_path, write, read):
     write(pyarrow.table({"chosen": broken}), tmp_path / "a")
     with pytest.raises(DataError, match="/a, row 2: field 'chosen': not UTF-8 at byte 0"):
         read(tmp_path / "a")
+
+
+@BOTH
+def test_a_map_is_an_object(tmp_path, write, read):
+    kept_as = pyarrow.map_(pyarrow.string(), pyarrow.string())
+    write(pyarrow.table({"a": pyarrow.array([[("city", "Lima")]], kept_as)}), tmp_path / "a")
+    assert read(tmp_path / "a") == [{"a": {"city": "Lima"}}]

@@ -11,6 +11,7 @@ from jaxrm.data.comparison import Comparison, Message
 from jaxrm.errors import DataError
 from tests.data.byte_level import TOOLS, byte_level
 from tests.data.layouts import CALL, TOOL
+from tests.shared_data import shared
 
 PLAIN = (
     "{% for m in messages %}<turn>{{ m.role }}\n{{ m.content }}<end>\n{% endfor %}"
@@ -131,3 +132,82 @@ def test_whatever_a_template_raises_names_the_row():
             tokenizer = byte_level(quiet)
             tokenizer.__dict__["folds_system"] = False
             chat.tokenize([given], tokenizer)
+
+
+def called(*planets, role="assistant"):
+    calls = [{"function": {"name": "moons", "arguments": {"planet": name}}} for name in planets]
+    return Message(role, "", tool_calls=calls)
+
+
+def texts_of(template, given):
+    tokenizer = byte_level(template)
+    (tree,) = chat.tokenize([given], tokenizer)
+    return [tokenizer.hf.decode([*tree.prompt, *branch.tokens]) for branch in tree.branches]
+
+
+FIRST_CALL = TOOLS.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]")
+NAMES = TOOLS.replace("{{ call.function | tojson }}", "{{ call.function.name }}")
+NO_THOUGHT = PLAIN.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
+
+
+def test_every_call_and_its_arguments_are_to_be_written():
+    given = comparison(ASK, response=(called("Mars", "Venus"),))
+    assert "Venus" in texts_of(TOOLS, given)[0]
+    for template in (FIRST_CALL, NAMES):
+        with pytest.raises(DataError, match=r"'responses\[0\]\[0\].tool_calls'"):
+            texts_of(template, given)
+    alike = comparison(ASK, response=(called("Mars", "Mars"),))
+    with pytest.raises(DataError, match=r"'responses\[0\]\[0\].tool_calls'"):
+        texts_of(FIRST_CALL, alike)
+
+
+def test_what_is_left_out_of_a_later_row_is_refused_too():
+    plain = comparison(ASK)
+    thoughtful = comparison(ASK, response=(Message("assistant", "<think>Hm.</think>Two."),))
+    tokenizer = byte_level(NO_THOUGHT)
+    assert chat.tokenize([plain], tokenizer)
+    with pytest.raises(DataError, match=r"'responses\[0\]\[0\].content'"):
+        chat.tokenize([plain, thoughtful], tokenizer)
+    twice = comparison(Message("system", "Be kind."), Message("system", "Be brief."), ASK)
+    last = "{% set n = namespace(s='') %}{% for m in messages if m.role == 'system' %}"
+    last += "{% set n.s = m.content %}{% endfor %}{{ n.s }}"
+    last += PLAIN.replace("in messages", "in messages if m.role != 'system'")
+    tokenizer = byte_level(last)
+    assert chat.tokenize([comparison(Message("system", "Be kind."), ASK)], tokenizer)
+    with pytest.raises(DataError, match=r"'prompt\[0\].content'"):
+        chat.tokenize([twice], tokenizer)
+
+
+def test_arguments_are_an_object_however_they_were_written(tmp_path):
+    call = {"type": "function", "function": {"name": "moons", "arguments": '{"planet": "Mars"}'}}
+    answer = {"role": "assistant", "content": None, "tool_calls": [call]}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": [ASK.row()], "chosen": [answer], "rejected": "No."}))
+    (read,) = sources.read(path)
+    assert read.responses[0][0].tool_calls == [CALL]
+    assert '"arguments": {"planet": "Mars"}' in texts_of(TOOLS, read)[0]
+    joining = TOOLS.replace("call.function | tojson", "'=' + call.function.arguments")
+    assert '={"planet": "Mars"}' in texts_of(joining, read)[0]
+
+
+@pytest.mark.parametrize("broken", ["\ud83d", float("nan")])
+def test_tools_hold_what_json_can(broken):
+    with pytest.raises(DataError, match="field 'tools': holds what JSON cannot"):
+        comparison(ASK, tools=[{"name": broken}])
+
+
+def test_no_real_template_is_refused_a_plain_conversation():
+    templates = sorted(shared("tokenizers", "chat_templates").rglob("*.jinja"))
+    assert len(templates) > 20
+    system, answer = Message("system", "Be brief."), Message("assistant", "Three, I think.")
+    for path in templates:
+        for prompt in ((ASK,), (ASK, answer, ASK), (system, ASK), (system, ASK, answer, ASK)):
+            given = comparison(*prompt, response=(answer,))
+            assert chat.tokenize([given], byte_level(path.read_text().strip())), path
+
+
+@pytest.mark.parametrize("name", ["Qwen-Qwen3-0.6B", "meta-llama-Llama-3.1-8B-Instruct"])
+def test_real_templates_write_tools_and_calls(name):
+    (path,) = shared("tokenizers", "chat_templates").rglob(f"{name}.jinja")
+    given = comparison(Message("system", "Count."), ASK, CALLS, RESULT, tools=[TOOL])
+    assert chat.tokenize([given], byte_level(path.read_text().strip()))
