@@ -48,7 +48,9 @@ def check_written(comparison: Comparison, texts: Sequence[str], tokenizer: ChatT
                 other = (*messages[:i], change.message, *messages[i + 1 :])
                 until = len(messages) - 1 if change.in_whole else i
                 differ = _differ((messages, tools), (other, tools), until, tokenizer)
-                _remember(change.kind, differ, comparison, f"{field}.{change.part}", tokenizer)
+                field_of_part = f"{field}.{change.part}"
+                is_all = not messages[i].content.strip()
+                _remember(change.kind, differ, comparison, field_of_part, tokenizer, is_all=is_all)
 
 
 class _Change(NamedTuple):
@@ -137,12 +139,19 @@ def _text(given: Given, end: int, tokenizer: ChatTokenizer) -> str | None:
 
 
 def _remember(
-    kind: str, differ: bool, comparison: Comparison, field: str, tokenizer: ChatTokenizer
+    kind: str,
+    differ: bool,
+    comparison: Comparison,
+    field: str,
+    tokenizer: ChatTokenizer,
+    *,
+    is_all: bool = False,
 ) -> None:
-    """Keeps in mind that a kind of part is written, or raises DataError where it is not."""
+    """Keeps in mind that a kind of part is written, or raises DataError where it is not, which it
+    may be without unless `is_all` that was said."""
     if not differ:
         problem = f"the chat template of {tokenizer.source} does not write it: take another one"
-        if (part := field.rpartition(".")[2]) != "content":
+        if (part := field.rpartition(".")[2]) != "content" and not is_all:
             problem += f", or leave it out with the source option ?ignore={part}"
         raise fault(comparison.where, field, problem)
     tokenizer.written.add(kind)
