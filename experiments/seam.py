@@ -44,6 +44,7 @@ from jaxrm.data.toy.samples import answers, question
 from jaxrm.data.toy.world import LEAST_GAP
 from jaxrm.errors import require
 from jaxrm.evaluate import estimates, seam
+from jaxrm.evaluate.clusters import SHARE
 from jaxrm.evaluate.estimates import Estimate
 from jaxrm.evaluate.probe import final_states, fit_head
 from jaxrm.evaluate.scorers import Scorer
@@ -438,7 +439,7 @@ def auc(cases: Sequence[Case], kind: str, order: Order, decoys: bool = False) ->
 def found(cases: Sequence[Case], kind: str, decoys: bool = False) -> dict[str, Estimate]:
     """The AUC of every order, and what SEAM in mode prob has over the errors alone.
 
-    The intervals draw together what was spoilt together.
+    The intervals leave out together what was spoilt together.
     """
     sizes = np.cumsum([0, *(1 + case.model.clusters.max() for case in cases)])
     clusters = np.concatenate(
@@ -446,8 +447,13 @@ def found(cases: Sequence[Case], kind: str, decoys: bool = False) -> dict[str, E
     )
     each = {name: auc(cases, kind, order, decoys) for name, order in ORDERS.items()}
     with_policy, without = each["SEAM, prob"], each["errors alone"]
-    each["prob over errors alone"] = lambda weights: with_policy(weights) - without(weights)
-    return {name: estimates.estimate(statistic, clusters) for name, statistic in each.items()}
+    areas = {
+        name: estimates.estimate(statistic, clusters, SHARE) for name, statistic in each.items()
+    }
+    areas["prob over errors alone"] = estimates.estimate(
+        lambda weights: with_policy(weights) - without(weights), clusters
+    )
+    return areas
 
 
 def plants(cases: Sequence[Case]) -> dict[str, Estimate]:
@@ -526,7 +532,7 @@ def mismatch(cases: Sequence[Case]) -> dict[str, Estimate]:
     spoilt = np.concatenate([case.model.spoilt for case in cases])
     prompts = np.arange(len(shares))
     parts = {"all": np.ones_like(spoilt), "spoilt": spoilt, "others": ~spoilt}
-    return {name: estimates.mean(shares[here], prompts[here]) for name, here in parts.items()}
+    return {name: estimates.share(shares[here], prompts[here]) for name, here in parts.items()}
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 
 from jaxrm import figures, terminal, webpage
 
-INTERVAL = "below a figure is its 95 % bootstrap interval over prompts."
+INTERVAL = "below a figure is its 95 % interval over prompts."
 
 LEGEND = (
     "<i>planted</i> is gold with noise and planted mistakes, <i>trained</i> is fitted to labels "
-    "turned round in some families. Below a figure is its 95 % bootstrap interval, over prompts "
+    "turned round in some families. Below a figure is its 95 % interval, over prompts "
     "(<i>planted</i>) or families (<i>trained</i>)."
 )
 
@@ -128,10 +128,12 @@ def mismatch_table(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def cell(estimate: Mapping[str, Any]) -> str:
-    """A figure with its interval."""
+    """A figure with its interval, where it has one."""
     if estimate["value"] is None:
         return ""
-    interval = f"{estimate['low']:z.2f} to {estimate['high']:z.2f}"
+    interval = "—"
+    if estimate["low"] is not None:
+        interval = f"{estimate['low']:z.2f} to {estimate['high']:z.2f}"
     return f"{estimate['value']:z.2f}<br><small>{interval}</small>"
 
 
@@ -143,7 +145,8 @@ def chart(title: str, of: Mapping[str, Any], colors: Mapping[str, str]) -> str:
             for place, kind in enumerate(of):
                 at = of[kind][order]
                 y = place + (i - (len(colors) - 1) / 2) * 0.17
-                axes.plot([at["low"], at["high"]], [y, y], color=colors[order], linewidth=1.4)
+                if at["low"] is not None:
+                    axes.plot([at["low"], at["high"]], [y, y], color=colors[order], linewidth=1.4)
                 axes.plot(at["value"], y, "o", color=colors[order], markersize=4.5)
         axes.axvline(0.5, color=figures.NEUTRAL, linewidth=1, linestyle="--")
         axes.set_yticks(range(len(of)), list(of))

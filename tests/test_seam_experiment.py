@@ -94,7 +94,9 @@ def test_a_small_run_leaves_every_number_and_a_page(tmp_path, monkeypatch, capsy
         for kind in experiment.KINDS:
             for order in experiment.ORDERS:
                 found = results["auc"][reward][kind][order]
-                assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
+                # Without the one family that it was trained wrong on there is no such figure.
+                if reward == "planted":
+                    assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
                 assert f"{found['value']:.2f}" in page
                 assert results["regret"][reward][kind][order]["n"] == 16
         assert results["answers"][reward]["given"]["n"] == 60

@@ -10,10 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from jaxrm.data.comparison import Comparison, has_blank
-from jaxrm.evaluate import estimates, statistics
+from jaxrm.evaluate import clusters, estimates
 from jaxrm.evaluate.benchmark import Benchmark, Credit, Means, Rule, short_of
+from jaxrm.evaluate.clusters import SHARE, UNBOUNDED, Bounds, Clustering
 from jaxrm.evaluate.estimates import Estimate
 from jaxrm.evaluate.statistics import Paired
+
+STEP = 1e-5
+"""How far a group's mean is moved, either way, to see how a figure follows it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,24 +108,44 @@ def difference(
       a, b: what each of them earned for the same comparisons, in the same order.
       missing: subsets that are short of rows; figures that rest on them are left out.
 
+    Returns:
+      By name; an interval of (-inf, inf) and a p of 1 where a figure rests on a subset of fewer
+      than `clusters.LEAST` prompts.
+
     Raises:
-      ValueError: credits of other comparisons, or of a single prompt.
+      ValueError: credits of other comparisons.
     """
     if [(c.group, c.cluster) for c in a] != [(c.group, c.cluster) for c in b]:
         raise ValueError("two scorers are compared on the same comparisons")
-    first, second = _Pool.of(a, missing), _Pool.of(b, missing)
-
-    def gains(weights: np.ndarray) -> dict[str, float]:
-        ours, theirs = (rule.figures(pool.means(weights)) for pool in (first, second))
-        return {name: value - theirs[name] for name, value in ours.items()}
-
-    drawn = [gains(weights) for weights in statistics.resamples(first.clusters)]
-    n = len(np.unique(first.clusters))
+    ours, theirs = _Pool.of(a, missing), _Pool.of(b, missing)
+    first, second = ours.figures(rule), theirs.figures(rule)
     return {
-        name: statistics.of_draws(gain, [draw[name] for draw in drawn], n=n)
-        for name, gain in gains(np.ones(len(a))).items()
-        if not math.isnan(gain)
+        name: _gain(figure, second[name])
+        for name, figure in first.items()
+        if not math.isnan(figure.value - second[name].value)
     }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Figure:
+    """A figure as a sum over groups of the mean of what their credits add to it.
+
+    Attributes:
+      value: the figure.
+      clustering: which prompt and which group each credit is of.
+      adds: float64 [n], a credit times the figure's derivative by its group's mean.
+      low, high: float64 [groups], what those of a group lie between.
+      weight: float64 [groups], the size of the derivative.
+      bounds: what the figure lies between.
+    """
+
+    value: float
+    clustering: Clustering
+    adds: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    weight: np.ndarray
+    bounds: Bounds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,62 +154,101 @@ class _Pool:
 
     Attributes:
       names: the groups.
-      groups: int [n], of each credit; clusters: str [n]; values: float64 [n].
+      clustering: which prompt and which group each credit is of.
+      values: float64 [n].
+      low, high: float64 [groups]: 0 and 1 where all credits of a group are from 0 to 1, else
+        infinite.
       short: the groups of subsets that are short of rows.
     """
 
     names: Sequence[str]
-    groups: np.ndarray
-    clusters: np.ndarray
+    clustering: Clustering
     values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
     short: Collection[str]
 
     @classmethod
     def of(cls, credits: Sequence[Credit], missing: Collection[str]) -> _Pool:
         place = {name: i for i, name in enumerate(dict.fromkeys(c.group for c in credits))}
+        groups = np.array([place[credit.group] for credit in credits], int)
+        values = np.array([credit.value for credit in credits], np.float64)
+        outside = np.bincount(groups, (values < 0) | (values > 1), len(place)) > 0
         return cls(
             names=list(place),
-            groups=np.array([place[credit.group] for credit in credits], int),
-            clusters=np.array([credit.cluster for credit in credits]),
-            values=np.array([credit.value for credit in credits], np.float64),
+            clustering=Clustering.of([credit.cluster for credit in credits], groups),
+            values=values,
+            low=np.where(outside, -np.inf, 0.0),
+            high=np.where(outside, np.inf, 1.0),
             short={name for name in place if name.partition("/")[0] in missing},
         )
 
-    def means(self, weights: np.ndarray) -> Means:
-        """The groups' means with float [n] weights, as `Rule.figures` takes them."""
-        counts = np.bincount(self.groups, weights, len(self.names))
-        sums = np.bincount(self.groups, weights * self.values, len(self.names))
-        with np.errstate(invalid="ignore"):
-            means = zip(self.names, (sums / counts).tolist(), strict=True)
-        known = {name: mean for name, mean in means if name not in self.short}
+    def figures(self, rule: Rule) -> dict[str, _Figure]:
+        """The rule's figures, NaN where they rest on a group that is short or not there."""
+        means = self.clustering.means(self.values)
+        steps = STEP * np.eye(len(means))
+        above, below = (
+            [rule.figures(self._named(moved)) for moved in ends]
+            for ends in (means + steps, means - steps)
+        )
+        figures = {}
+        for name, value in rule.figures(self._named(means)).items():
+            ends = zip(above, below, strict=True)
+            slope = np.array([(up[name] - down[name]) / (2 * STEP) for up, down in ends])
+            # A difference of rounding is no slope, nor is that of figures that are not there.
+            is_slope = np.abs(slope) > clusters.ROUNDING
+            figures[name] = self._figure(value, np.where(is_slope, slope, 0))
+        return figures
+
+    def _named(self, means: np.ndarray) -> Means:
+        """The groups' means as `Rule.figures` takes them."""
+        named = zip(self.names, means.tolist(), strict=True)
+        known = {name: mean for name, mean in named if name not in self.short}
         return collections.defaultdict(lambda: math.nan, known)
+
+    def _figure(self, value: float, slope: np.ndarray) -> _Figure:
+        ends = slope * np.where(slope == 0, 0, [self.low, self.high])
+        are_shares = np.isfinite(ends).all()
+        return _Figure(
+            value=value,
+            clustering=self.clustering,
+            adds=slope[self.clustering.group] * self.values,
+            low=ends.min(axis=0),
+            high=ends.max(axis=0),
+            weight=np.abs(slope),
+            bounds=SHARE if are_shares else UNBOUNDED,
+        )
 
 
 def _verdict(rule: Rule, credits: Sequence[Credit], missing: Collection[str]) -> Verdict:
     pool = _Pool.of(credits, missing)
-    values = rule.figures(pool.means(np.ones(len(credits))))
-    drawn: dict[str, list[float]] = {name: [] for name in values}
-    if len(np.unique(pool.clusters)) > 1:
-        for weights in statistics.resamples(pool.clusters):
-            for name, value in rule.figures(pool.means(weights)).items():
-                drawn[name].append(value)
-    figures = {
-        name: Estimate(
-            value,
-            *statistics.percentiles(drawn[name] if value == value else []),
-            n=len(credits),
-            prompts=len(np.unique(pool.clusters)),
-        )
-        for name, value in values.items()
-    }
+    figures = {name: _estimate(figure) for name, figure in pool.figures(rule).items()}
     groups = {name: _group(pool, i) for i, name in enumerate(pool.names)}
     return Verdict(rule.says, figures, groups)
 
 
+def _estimate(figure: _Figure) -> Estimate:
+    clustering = figure.clustering
+    spread = clustering.spread(figure.adds, figure.low, figure.high, figure.weight)
+    return estimates.of_spread(figure.value, spread, clustering.cluster, figure.bounds)
+
+
+def _gain(ours: _Figure, theirs: _Figure) -> Paired:
+    spread = ours.clustering.spread(
+        ours.adds - theirs.adds,
+        ours.low - theirs.high,
+        ours.high - theirs.low,
+        ours.weight + theirs.weight,
+    )
+    both = ours.bounds[0] - theirs.bounds[1], ours.bounds[1] - theirs.bounds[0]
+    value = ours.value - theirs.value
+    return clusters.of_spread(value, spread, both, ours.clustering.count)
+
+
 def _group(pool: _Pool, place: int) -> Estimate:
-    values, clusters = (part[pool.groups == place] for part in (pool.values, pool.clusters))
-    is_share = values.min() >= 0 and values.max() <= 1
-    return (estimates.share if is_share else estimates.mean)(values, clusters)
+    here = pool.clustering.group == place
+    bounds = float(pool.low[place]), float(pool.high[place])
+    return estimates.mean(pool.values[here], pool.clustering.cluster[here], bounds)
 
 
 def _has_tie(comparison: Comparison, scores: np.ndarray) -> bool:

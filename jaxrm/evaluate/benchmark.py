@@ -2,8 +2,9 @@
 
 Every published rule comes down to the same two steps. Each item earns credit in one or more groups
 (a subset, a cell of a matrix, a part of a formula), and the figures are a function of the groups'
-means. Kept apart like this, one bootstrap over prompts gives an interval to every figure, whatever
-the formula; a group that is short of rows takes the figures that rest on it away, and no others.
+means. Kept apart like this, what each prompt does to the means gives every figure its interval,
+whatever the formula; a group that is short of rows takes the figures that rest on it away, and no
+others.
 """
 
 from __future__ import annotations

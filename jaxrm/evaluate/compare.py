@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.special
 import tyro
 
 from jaxrm import cli, terminal
 from jaxrm.errors import RunDirError
-from jaxrm.evaluate import record, statistics
+from jaxrm.evaluate import estimates, record, statistics
 from jaxrm.evaluate.assess import difference
 from jaxrm.evaluate.benchmarks import named
 from jaxrm.evaluate.statistics import Paired
@@ -46,15 +48,16 @@ def main(config: Config) -> None:
             name,
             figure,
             f"{100 * gain.mean:+.1f}",
-            f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}",
+            _shown(gain, f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}"),
             f"{gain.p:.3f}",
             f"{p:.3f}",
-            # Scorers that never differ say nothing of how far such differences scatter.
-            f"{100 * detectable(gain):.1f}" if gain.high > gain.low else "—",
+            _shown(gain, f"{100 * detectable(gain):.1f}"),
         )
         for (name, (figure, gain)), p in zip(gains.items(), adjusted, strict=True)
     ]
     print(terminal.table(HEAD, rows))
+    if any(math.isinf(gain.low) for _, gain in gains.values()):
+        print(f"\n{estimates.WITHHELD}")
 
 
 def headlines(a: Path, b: Path) -> dict[str, tuple[str, Paired]]:
@@ -81,8 +84,14 @@ def headlines(a: Path, b: Path) -> dict[str, tuple[str, Paired]]:
 
 def detectable(gain: Paired) -> float:
     """The least difference that prompts like these find four times of five."""
-    error = (gain.high - gain.low) / 3.92
+    quantile = scipy.special.stdtrit(gain.n - 1, 0.975)
+    error = (gain.high - gain.low) / (2 * quantile)
     return statistics.minimum_detectable_effect(error * np.sqrt(gain.n), gain.n)
+
+
+def _shown(gain: Paired, text: str) -> str:
+    """The text, or a dash where the prompts are too few for any."""
+    return "—" if math.isinf(gain.low) else text
 
 
 def _benchmarks(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures with their 95 % intervals, which draw whole prompts: answers to one prompt are alike."""
+"""Figures with their 95 % intervals, which are over prompts: answers to one prompt are alike."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxrm.evaluate import statistics
+from jaxrm.evaluate import clusters
+from jaxrm.evaluate.clusters import SHARE, UNBOUNDED, Bounds, Spread
 
-DRAWS = 1000
-"""How often the prompts are drawn anew for a figure that is no mean."""
-
-LEVEL = 0.95
+WITHHELD = (
+    f"Intervals take {clusters.LEAST} prompts or more in each subset that a figure rests on: with "
+    "fewer there is none."
+)
+"""What a page says of a figure without an interval."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Estimate:
 
     Attributes:
       value: NaN where nothing could be measured.
-      low, high: NaN where fewer than two prompts are left.
+      low, high: NaN where the prompts are too few for an interval (`clusters.LEAST`), or where the
+        figure has none without some of them.
       n: what was averaged or fitted: pairs, responses or comparisons, as the figure says.
       prompts: how many prompts they are of.
     """
@@ -37,54 +40,60 @@ NOTHING = Estimate(np.nan, np.nan, np.nan, 0, 0)
 """Of no items at all."""
 
 
-def mean(values: Sequence[float] | np.ndarray, prompts: np.ndarray) -> Estimate:
-    """The mean of the values that are not NaN, with a bootstrap's interval.
+def mean(
+    values: Sequence[float] | np.ndarray, prompts: np.ndarray, bounds: Bounds = UNBOUNDED
+) -> Estimate:
+    """The mean of the values that are not NaN.
 
     Args:
       values: [n].
       prompts: int [n], which prompt each value is of.
+      bounds: what values are known to lie between.
     """
-    return _of(values, prompts, statistics.bootstrap_interval)
-
-
-def share(holds: Sequence[float] | np.ndarray, prompts: np.ndarray) -> Estimate:
-    """The mean of values from 0 to 1, as `mean`, with Wilson's interval, which knows doubt even
-    where all of them are alike."""
-    return _of(holds, prompts, statistics.share_interval)
-
-
-def estimate(statistic: Callable[[np.ndarray], float], prompts: np.ndarray) -> Estimate:
-    """Any figure of weighted items, with a bootstrap's interval.
-
-    Args:
-      statistic: float [n] weights of the items -> the figure. In a draw an item's weight is how
-        often its prompt was drawn. It may be infinite; NaN is a draw that shows nothing.
-      prompts: int [n], which prompt each item is of.
-    """
-    count = len(np.unique(prompts))
-    if not count:
-        return NOTHING
-    low = high = np.nan
-    if count > 1:
-        draws = [statistic(weight) for weight in statistics.resamples(prompts, DRAWS)]
-        drawn = np.array(draws)[~np.isnan(draws)]
-        if drawn.size:
-            # No interpolation: between a number and infinity there is nothing to interpolate.
-            tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-            low, high = np.quantile(drawn, tails, method="inverted_cdf").tolist()
-    return Estimate(float(statistic(np.ones(len(prompts)))), low, high, len(prompts), count)
-
-
-def _of(
-    values: Sequence[float] | np.ndarray,
-    prompts: np.ndarray,
-    interval: Callable[[np.ndarray, np.ndarray, float], tuple[float, float]],
-) -> Estimate:
     given = np.asarray(values, np.float64)
     kept = ~np.isnan(given)
     given, prompts = given[kept], np.asarray(prompts)[kept]
-    count = len(np.unique(prompts))
-    if not count:
+    if not given.size:
         return NOTHING
-    low, high = interval(given, prompts, LEVEL) if count > 1 else (np.nan, np.nan)
-    return Estimate(float(given.mean()), low, high, given.size, count)
+    low, high = clusters.mean_interval(given, prompts, bounds=bounds)
+    return _of(given.mean(), low, high, prompts)
+
+
+def share(holds: Sequence[float] | np.ndarray, prompts: np.ndarray) -> Estimate:
+    """The mean of values from 0 to 1, as `mean`."""
+    return mean(holds, prompts, SHARE)
+
+
+def estimate(
+    statistic: Callable[[np.ndarray], float],
+    prompts: np.ndarray,
+    bounds: Bounds = UNBOUNDED,
+    parts: int = clusters.PARTS,
+) -> Estimate:
+    """Any figure of weighted items, with a jackknife's interval.
+
+    Args:
+      statistic: float [n] weights of the items -> the figure. An item's weight is 0 where its
+        prompt is left out, else 1.
+      prompts: int [n], which prompt each item is of.
+      bounds: what the figure lies between.
+      parts: as for `clusters.jackknife`.
+    """
+    if not len(prompts):
+        return NOTHING
+    value = float(statistic(np.ones(len(prompts))))
+    spread = clusters.jackknife(statistic, prompts, bounds, parts)
+    return of_spread(value, spread, prompts, bounds)
+
+
+def of_spread(
+    value: float, spread: Spread, prompts: np.ndarray, bounds: Bounds = UNBOUNDED
+) -> Estimate:
+    """A figure of items with these prompts."""
+    return _of(value, *clusters.interval(value, spread, bounds), prompts)
+
+
+def _of(value: float, low: float, high: float, prompts: np.ndarray) -> Estimate:
+    if np.isinf(low):
+        low = high = np.nan
+    return Estimate(float(value), low, high, len(prompts), len(np.unique(prompts)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 
 from jaxrm import figures, terminal, webpage
+from jaxrm.evaluate.estimates import WITHHELD
 
 Results = Mapping[str, Any]
 """{"scorer": {what it is}, "benchmarks": {name: an `assess.Assessment` as JSON}}."""
@@ -32,8 +34,8 @@ def page(results: Results) -> str:
     scorer = str(next(iter(results["scorer"].values())))
     summary = webpage.section(
         "Headlines",
-        "Each benchmark's own figure by its first rule. Intervals hold 95 % of 2,000 draws of "
-        "prompts: another set of prompts like these would move the figure about so far.",
+        "Each benchmark's own figure by its first rule. Intervals are of 95 % and over prompts: "
+        "another set of prompts like these would move the figure about so far.",
         webpage.table(HEAD, [map(html.escape, _headline(*item)) for item in benchmarks.items()]),
     )
     sections = [_section(name, found) for name, found in benchmarks.items()]
@@ -54,6 +56,10 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
             for subset, of in missing.items()
         )
         notes.append(f"rows differ from the published ones, so what rests on them is — ({subsets})")
+    of_rules = (rule["figures"].values() for rule in found["rules"].values())
+    all_figures = itertools.chain.from_iterable(of_rules)
+    if any(figure["low"] is None and figure["value"] is not None for figure in all_figures):
+        notes.append(WITHHELD)
     counts = {
         "not_a_number": "with a score that is no finite number, never a win",
         "empty": "with an empty answer, scored like any other",

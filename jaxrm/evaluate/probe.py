@@ -12,8 +12,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.special import expit
 
-from jaxrm.data.comparison import Comparison
+from jaxrm.data.comparison import Comparison, fault
+from jaxrm.data.ordering import OrderedPairs, ordered_pairs
 from jaxrm.data.packing import PackedBatch
 from jaxrm.evaluate.accuracy import Accuracy, accuracy
 from jaxrm.evaluate.splits import Split
@@ -21,7 +23,7 @@ from jaxrm.models.transformer import RewardModel
 from jaxrm.reading import read
 
 RIDGE = 1e-2
-"""L2 penalty on the probe's weights, for states of unit deviation."""
+"""L2 penalty on the probe's weights, for differences whose root mean square is 1."""
 
 
 def probe(model: RewardModel, train: Split, test: Split, **options: Any) -> Accuracy:
@@ -33,7 +35,12 @@ def probe(model: RewardModel, train: Split, test: Split, **options: Any) -> Accu
     Args:
       train, test: comparisons with ranks that share no prompt.
       options: as for `reading.read`.
+
+    Raises:
+      DataError: as `fit_head`, of either split.
     """
+    for split in (train, test):
+        _ordered(split.comparisons)
     both = [*train.trees, *test.trees]
     states = read(model, both, {"states": final_states}, **options)["states"]
     weights = fit_head(states[: len(train.trees)], train.comparisons)
@@ -47,8 +54,12 @@ def fit_head(states: Sequence[np.ndarray], comparisons: Sequence[Comparison]) ->
     Args:
       states: float [K, d] for each comparison, in the order of its responses: `final_states`.
       comparisons: the same comparisons, with ranks.
+
+    Raises:
+      DataError: a comparison has no ranks, or none of them orders anything.
     """
-    return _fit(_differences(states, comparisons))
+    pairs, rows = _ordered(comparisons), np.concatenate(states).astype(np.float64)
+    return _fit(rows[pairs.better] - rows[pairs.worse])
 
 
 def final_states(
@@ -58,23 +69,31 @@ def final_states(
     return jnp.take_along_axis(hidden, batch.response_end[..., None], axis=1).astype(jnp.float32)
 
 
-def _differences(states: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> np.ndarray:
-    """Float64 [pairs, d]: better minus worse, of every ordered pair."""
-    rows = []
-    for state, comparison in zip(states, comparisons, strict=True):
-        ranks = np.asarray(comparison.ranks)
-        better, worse = np.nonzero(ranks[:, None] < ranks[None, :])
-        rows.append(state[better] - state[worse])
-    return np.concatenate(rows).astype(np.float64)
+def _ordered(comparisons: Sequence[Comparison]) -> OrderedPairs:
+    """The ordered pairs, of which there is one at least, or a DataError."""
+    for comparison in comparisons:
+        if comparison.ranks is None:
+            raise fault(comparison.where, "ranks", "missing, and a probe needs an order")
+    pairs = ordered_pairs(comparisons)
+    if not pairs.owner.size:
+        where = comparisons[0].where if comparisons else ""
+        raise fault(where, "ranks", "neither this nor a later row prefers any response")
+    return pairs
 
 
 def _fit(differences: np.ndarray) -> np.ndarray:
-    """Float64 [d]: the weights of the most likely linear reward under the penalty."""
-    scale = differences.std(axis=0) + 1e-6
+    """Float64 [d]: the weights of the most likely linear reward under the penalty.
+
+    Args:
+      differences: float64 [pairs >= 1, d], better minus worse.
+    """
+    scale = np.sqrt((differences**2).mean(axis=0))
+    # A direction in which no pair differs says nothing, and its weight stays 0.
+    scale[scale == 0] = 1
     x = differences / scale
     weights = np.zeros(x.shape[1])
     for _ in range(20):
-        wrong = 1 / (1 + np.exp(x @ weights))
+        wrong = expit(-x @ weights)
         gradient = RIDGE * weights - x.T @ wrong / len(x)
         curvature = (x.T * (wrong * (1 - wrong))) @ x / len(x) + RIDGE * np.eye(len(weights))
         weights -= np.linalg.solve(curvature, gradient)

@@ -1,19 +1,17 @@
-"""How sure a figure, or a difference between two methods, is: intervals, tests, a claim's verdict.
+"""How sure a difference between two methods is: intervals, tests, a claim's verdict.
 
-Of one model on many items the unit is the prompt. What was measured of one prompt is alike, so the
-bootstrap draws prompts, and a difference of two models is taken on the same draws.
-
-Of a method the unit is the seed. Both methods run on the same seeds, and n differences, one for
-each seed, say which is better. Under the null hypothesis that neither is, every difference could
-as well have had the other sign, so the signs alone give a test (Fisher 1935, The Design of
-Experiments, section 21) that is exact for a handful of seeds and assumes no normal distribution.
-Its interval is every gain that the test does not reject.
+Of a method the unit is the seed (of one model on many items it is the prompt: `clusters`). Both
+methods run on the same seeds, and n differences, one for each seed, say which is better. Under the
+null hypothesis that neither is, every difference could as well have had the other sign, so the
+signs alone give a test (Fisher 1935, The Design of Experiments, section 21) that is exact for a
+handful of seeds and assumes no normal distribution. Its interval is every gain that the test does
+not reject.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -100,141 +98,6 @@ def sign_flip_interval(
     if place == 0:
         return -np.inf, np.inf
     return float(np.sort(smaller)[place - 1]), float(np.sort(larger)[-place])
-
-
-def resamples(
-    clusters: Sequence[str] | Sequence[int] | np.ndarray, draws: int = 2000, seed: int = 0
-) -> Iterator[np.ndarray]:
-    """Draw by draw, how often each of n values is drawn: float64 [n] (the bootstrap, Efron 1979).
-
-    Values of one prompt are alike, and drawing them apart makes an interval too narrow, so whole
-    clusters are drawn, as many as there are, with all their values.
-
-    Args:
-      clusters: [n] which prompt each value is of.
-      draws: how many there are.
-      seed: the same seed gives the same draws.
-
-    Raises:
-      ValueError: fewer than two clusters.
-    """
-    _, member = np.unique(np.asarray(clusters), return_inverse=True)
-    count = int(member.max(initial=-1)) + 1
-    if count < 2:
-        raise ValueError("a bootstrap needs at least two clusters")
-    generator = np.random.default_rng(seed)
-    for _ in range(draws):
-        drawn = generator.integers(count, size=count)
-        yield np.bincount(drawn, minlength=count).astype(np.float64)[member]
-
-
-def percentiles(drawn: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The interval that holds the middle `level` of a statistic's draws, leaving out draws in which
-    it is NaN; (NaN, NaN) where all are."""
-    tail = 50 * (1 - _share(level, "level"))
-    drawn = np.asarray(drawn, np.float64)
-    drawn = drawn[~np.isnan(drawn)]
-    low, high = np.percentile(drawn, [tail, 100 - tail]) if drawn.size else (np.nan, np.nan)
-    return float(low), float(high)
-
-
-def bootstrap_interval(
-    values: Sequence[float] | np.ndarray,
-    clusters: Sequence[str] | Sequence[int] | np.ndarray | None = None,
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean of `values`, over whole clusters of them.
-
-    Args:
-      values: [n], finite.
-      clusters: [n] which prompt each value is of; without them each value is drawn by itself.
-      level: of the interval, between 0 and 1.
-      draws, seed: as for `resamples`.
-
-    Raises:
-      ValueError: fewer than two values or clusters, lengths that differ, a value that is not
-        finite, or a level not between 0 and 1.
-    """
-    given = _finite(values)
-    names = _names(clusters, given)
-    drawn = [weights @ given / weights.sum() for weights in resamples(names, draws, seed)]
-    return percentiles(drawn, level)
-
-
-def share_interval(
-    values: Sequence[float] | np.ndarray,
-    clusters: Sequence[str] | Sequence[int] | np.ndarray | None = None,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Wilson's interval of the mean of values from 0 to 1, over whole clusters of them.
-
-    For a share near 0 or 1, or of few values, where a bootstrap of values that are all alike knows
-    no doubt (Wilson 1927, Probable Inference). The number of values is the one that independent
-    values would need for the same variance: sums over clusters vary as much as they do (Kish 1965).
-    It is never more than n, and the number of clusters where all values are alike.
-
-    Args:
-      values: [n >= 1], from 0 to 1.
-      clusters: [n] as for `bootstrap_interval`; a single one says nothing and gives (0, 1).
-      level: of the interval, between 0 and 1.
-
-    Raises:
-      ValueError: no values, one out of range, or lengths that differ.
-    """
-    given = np.asarray(values, np.float64)
-    if given.ndim != 1 or not given.size or not ((given >= 0) & (given <= 1)).all():
-        raise ValueError(f"one row of numbers from 0 to 1 is needed, not {values}")
-    names = _names(clusters, given)
-    _, member = np.unique(names, return_inverse=True)
-    count, mean = int(member.max()) + 1, given.mean()
-    if count < 2:
-        return 0.0, 1.0
-    sums = np.bincount(member, given - mean)
-    variance = sums @ sums / given.size**2
-    alike = variance <= ROUNDING * mean * (1 - mean)
-    n = min(float(count if alike else mean * (1 - mean) / variance), float(given.size))
-    z = scipy.special.ndtri((1 + _share(level, "level")) / 2)
-    middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
-    reach = z / (1 + z**2 / n) * np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
-    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
-
-
-def paired_items(
-    differences: Sequence[float] | np.ndarray,
-    clusters: Sequence[str] | Sequence[int] | np.ndarray | None = None,
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> Paired:
-    """The mean difference of two scorers over the same items, with a bootstrap's interval and p.
-
-    Args:
-      differences: [n >= 2] one scorer's credit minus the other's, item by item.
-      clusters, level, draws, seed: as for `bootstrap_interval`.
-
-    Raises:
-      ValueError: as `bootstrap_interval`.
-    """
-    given = _finite(differences)
-    names = _names(clusters, given)
-    drawn = [weights @ given / weights.sum() for weights in resamples(names, draws, seed)]
-    return of_draws(float(given.mean()), drawn, n=len(np.unique(names)), level=level)
-
-
-def of_draws(difference: float, drawn: Sequence[float], *, n: int, level: float = 0.95) -> Paired:
-    """A difference whose bootstrap has `drawn` these, over n clusters.
-
-    p is twice the share of draws on the other side of 0 or at it, the observed difference counted
-    as a draw, so that it is never 0.
-    """
-    low, high = percentiles(drawn, level)
-    drawn = np.asarray(drawn, np.float64)
-    drawn = drawn[~np.isnan(drawn)]
-    tails = np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0)
-    p = min(1.0, 2 * (1 + min(tails)) / (1 + drawn.size))
-    return Paired(difference, low, high, p, n)
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -337,14 +200,6 @@ def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
     if given.ndim != 1 or given.size < 2 or not np.isfinite(given).all():
         raise ValueError(f"one row of two or more finite numbers is needed, not {values}")
     return given
-
-
-def _names(clusters: Sequence | np.ndarray | None, given: np.ndarray) -> np.ndarray:
-    """[n]: the cluster of each value, or a ValueError."""
-    names = np.arange(given.size) if clusters is None else np.asarray(clusters)
-    if names.shape != given.shape:
-        raise ValueError(f"clusters of shape {names.shape} for values of shape {given.shape}")
-    return names
 
 
 def _share(value: float, name: str) -> float:

@@ -70,11 +70,14 @@ def test_what_an_evaluation_leaves(tmp_path, mine, capsys):
         "scores": [4.0, 4.0],
     }
     shown = capsys.readouterr().out
-    assert re.search(r"mine +overall +50\.0 +[\d.]+ to [\d.]+ +4", shown)
+    # Of four prompts there is no interval, and the page says so.
+    assert re.search(r"mine +overall +50\.0 +— +4", shown)
+    assert "Intervals take 5 prompts or more" in shown
     assert "1 with an empty answer" in shown
     html = (tmp_path / "out" / "report.html").read_text()
     for text in ("Headlines", "the longer answer", "half for ties", "1 with equal scores", "<svg"):
         assert text in html
+    assert "Intervals take 5 prompts or more" in html
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path, mine, monkeypatch):
@@ -239,7 +242,7 @@ def test_two_evaluations_are_compared_prompt_by_prompt(tmp_path, capsys):
     capsys.readouterr()
     compare.main(compare.Config(tmp_path / "a", tmp_path / "b"))
     shown = capsys.readouterr().out
-    assert re.search(r"mine +overall +\+75\.0 +\+\d\d\.\d to \+\d\d\.\d +0\.001 +0\.001", shown)
+    assert re.search(r"mine +overall +\+75\.0 +\+\d\d\.\d to \+\d\d\.\d +0\.000 +0\.000", shown)
     (figure, gain) = compare.headlines(tmp_path / "b", tmp_path / "a")["mine"]
     assert (figure, gain.mean) == ("overall", -0.75)
     # A quarter won: sqrt(.75 * .25 / 80) is the error, and 2.8 of them are found.
@@ -248,7 +251,18 @@ def test_two_evaluations_are_compared_prompt_by_prompt(tmp_path, capsys):
         compare.headlines(tmp_path / "a", tmp_path)
     compare.main(compare.Config(tmp_path / "a", tmp_path / "a"))
     shown = capsys.readouterr().out
-    assert re.search(r"mine +overall +\+0\.0 +\+0\.0 to \+0\.0 +1\.000 +1\.000 +—", shown)
+    # 80 prompts that show no difference may hide some that do: 1.99 times 2 of 84.
+    assert re.search(r"mine +overall +\+0\.0 +-4\.7 to \+4\.7 +1\.000 +1\.000 +6\.8", shown)
+
+
+def test_of_few_prompts_no_difference_is_told(tmp_path, mine, capsys):
+    for name in "ab":
+        command.main(Config(out=tmp_path / name, sets=(str(mine),), longer=True))
+    capsys.readouterr()
+    compare.main(compare.Config(tmp_path / "a", tmp_path / "b"))
+    shown = capsys.readouterr().out
+    assert re.search(r"mine +overall +\+0\.0 +— +1\.000 +1\.000 +—", shown)
+    assert "Intervals take 5 prompts or more" in shown
 
 
 def test_evaluations_of_other_rows_are_not_compared(tmp_path):

@@ -127,33 +127,6 @@ def test_paired_says_one_thing(tenths):
     assert (found.low > 0 or found.high < 0) == (found.p <= 1 - 0.8)
 
 
-def test_bootstrap_by_hand():
-    # Two values drawn twice: a mean of 0, 1/2 or 1 with chances 1/4, 1/2 and 1/4.
-    assert statistics.bootstrap_interval([0, 1]) == (0, 1)
-    assert statistics.bootstrap_interval([0, 1], level=0.4) == (0.5, 0.5)
-    # The same of two prompts, of which one has three values.
-    prompts = ["b", "a", "b", "b"]
-    assert statistics.bootstrap_interval([1, 0, 1, 1], prompts) == (0, 1)
-    assert statistics.bootstrap_interval([1, 0, 1, 1], prompts, level=0.4) == (0.75, 0.75)
-
-
-def test_bootstrap_is_as_wide_as_its_clusters_make_it():
-    values = np.random.default_rng(1).normal(2.0, 3.0, size=400)
-    error = values.std() / math.sqrt(400)
-    low, high = statistics.bootstrap_interval(values)
-    assert (low, high) == pytest.approx(
-        (values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.2 * error
-    )
-    assert statistics.bootstrap_interval(values, seed=1) != (low, high)
-    # Each value four times says no more than once; without its cluster it would halve the width.
-    again = np.repeat(values, 4)
-    assert statistics.bootstrap_interval(again, np.repeat(np.arange(400), 4)) == pytest.approx(
-        (low, high)
-    )
-    narrow = statistics.bootstrap_interval(again)
-    assert (narrow[1] - narrow[0]) / (high - low) == pytest.approx(0.5, abs=0.05)
-
-
 def test_holm_by_hand():
     # .005 x 4, .01 x 3, .03 x 2, and .04 x 1, which may not fall below the one before.
     found = statistics.holm([0.01, 0.04, 0.03, 0.005])
@@ -212,9 +185,7 @@ def test_what_is_worthwhile_is_the_callers_to_say():
 
 
 @pytest.mark.parametrize("values", [[1.0], [], [1.0, math.nan], [1.0, math.inf], [[1.0, 2.0]]])
-@pytest.mark.parametrize(
-    "function", [sign_flip, sign_flip_interval, paired, statistics.bootstrap_interval]
-)
+@pytest.mark.parametrize("function", [sign_flip, sign_flip_interval, paired])
 def test_too_few_or_broken_values_are_refused(function, values):
     with pytest.raises(ValueError, match="two or more finite numbers"):
         function(values)
@@ -224,9 +195,6 @@ def test_too_few_or_broken_values_are_refused(function, values):
     "call",
     [
         lambda: sign_flip_interval([1, 2], level=95),
-        lambda: statistics.bootstrap_interval([1, 2], level=1.0),
-        lambda: statistics.bootstrap_interval([1, 2], ["a", "a"]),
-        lambda: statistics.bootstrap_interval([1, 2], ["a"]),
         lambda: statistics.holm([0.5, 1.1]),
         lambda: statistics.holm([0.5, math.nan]),
         lambda: statistics.minimum_detectable_effect(1.0, 1),
@@ -235,60 +203,5 @@ def test_too_few_or_broken_values_are_refused(function, values):
     ],
 )
 def test_arguments_out_of_range_are_refused(call):
-    with pytest.raises(ValueError, match=r"must be between|clusters|p-values|deviation|chance"):
+    with pytest.raises(ValueError, match=r"must be between|p-values|deviation|chance"):
         call()
-
-
-def test_resamples_draw_whole_clusters():
-    weights = list(statistics.resamples(["a", "b", "a", "c"], draws=50))
-    assert len(weights) == 50
-    for drawn in weights:
-        assert drawn[0] == drawn[2]
-        assert drawn[0] + drawn[1] + drawn[3] == 3
-    again = list(statistics.resamples(["a", "b", "a", "c"], draws=50))
-    np.testing.assert_array_equal(weights, again)
-
-
-def test_percentiles_leave_out_what_is_not_a_number():
-    assert statistics.percentiles([0, np.nan, 1, 0.5], level=0.5) == (0.25, 0.75)
-    assert np.isnan(statistics.percentiles([np.nan])).all()
-
-
-def test_a_share_s_interval_is_wilson_s():
-    # 8 of 10: (.8 + 3.8415 / 20) / 1.38415 -+ 1.96 / 1.38415 * sqrt(.016 + 3.8415 / 400).
-    low, high = statistics.share_interval([1] * 8 + [0] * 2)
-    assert (low, high) == pytest.approx((0.49016, 0.94332), abs=1e-5)
-
-
-def test_a_share_of_1_has_its_doubt():
-    # Wilson's lower end at p = 1 is n / (n + z^2).
-    low, high = statistics.share_interval([1] * 28)
-    assert (low, high) == pytest.approx((28 / (28 + 1.959964**2), 1))
-    # Four copies of each of 28 prompts say no more.
-    assert statistics.share_interval([1] * 112, np.repeat(np.arange(28), 4)) == (low, high)
-    assert statistics.share_interval([1, 1], ["a", "a"]) == (0, 1)
-
-
-def test_copies_of_a_prompt_do_not_narrow_a_share():
-    values = np.array([0, 1, 1, 0, 1, 1, 1, 0, 1, 1] * 5)
-    alone = statistics.share_interval(values)
-    copied = statistics.share_interval(np.repeat(values, 3), np.repeat(np.arange(50), 3))
-    assert copied == pytest.approx(alone)
-    assert statistics.share_interval(np.repeat(values, 3))[0] > alone[0]
-
-
-def test_paired_items_by_hand():
-    found = statistics.paired_items([1, 1, 1, 1])
-    assert (found.mean, found.low, found.high, found.n) == (1, 1, 1, 4)
-    assert found.p == pytest.approx(2 / 2001)
-    assert statistics.paired_items([0, 0, 0]).p == 1
-    assert statistics.paired_items([1, -1, 1, -1]).p > 0.5
-    assert statistics.paired_items([1, 1, -1], ["a", "a", "b"]).n == 2
-
-
-def test_paired_items_find_a_difference_as_often_as_they_say():
-    generator = np.random.default_rng(0)
-    draws = generator.normal(0, 1, (200, 60))
-    wrong = np.mean([statistics.paired_items(values, draws=400).p <= 0.05 for values in draws])
-    assert 0.02 <= wrong <= 0.09
-    assert statistics.paired_items(draws[0] + 1).p < 0.01

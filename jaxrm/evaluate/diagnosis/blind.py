@@ -103,7 +103,7 @@ def blind(
     return Blind(
         own=share(first, own.prompts),
         swapped=share(second, own.prompts),
-        lost=mean(first - second, own.prompts),
+        lost=mean(first - second, own.prompts, (-1.0, 1.0)),
         same_order=share(same[both], own.pair_prompts[both]),
         left_out=len(comparisons) - len(places),
         missing=int((~both).sum()),

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.optimize
-from scipy.special import expit
+from scipy.special import expit, ndtr
 
 from jaxrm.data.comparison import Comparison
+from jaxrm.evaluate.clusters import SHARE, Clustering
 from jaxrm.evaluate.diagnosis.margins import margins
 from jaxrm.evaluate.estimates import Estimate, estimate, mean, share
 
@@ -47,8 +48,8 @@ class Calibration:
       confidence: mean confidence.
       right: share of pairs that are right.
       error: expected calibration error, the mean over bins, by their mass, of |share right -
-        confidence|. Its interval is the basic bootstrap's, because resampling adds noise, which the
-        absolute value turns into bias.
+        confidence|. Noise makes it larger, and its interval is lower by as much as it is expected
+        to.
       error_if_calibrated: the mean error that a calibrated scorer with the same confidences would
         show on as many pairs, by chance alone.
       brier: mean squared difference between sigmoid(margin), better over worse, and 1 (Brier 1950);
@@ -88,7 +89,6 @@ def calibration(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison])
     weight = found.weight[known]
     confidence, right = expit(np.abs(values)), values > 0
     bins = equal_mass(confidence)
-    # Bins stay as they are: resampled ones would move with the noise that is to be measured.
     members = [np.flatnonzero(bins == b) for b in range(bins.max() + 1 if bins.size else 0)]
     scaled = temperature(values, weight)
     return Calibration(
@@ -96,14 +96,14 @@ def calibration(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison])
             ReliabilityBin(float(confidence[here].mean()), share(right[here], prompts[here]))
             for here in members
         ),
-        confidence=mean(confidence, prompts),
+        confidence=mean(confidence, prompts, (0.5, 1.0)),
         right=share(right, prompts),
         error=_error(confidence, right, bins, prompts),
         error_if_calibrated=_by_chance(confidence, bins),
-        brier=mean(expit(-values) ** 2, prompts),
+        brier=mean(expit(-values) ** 2, prompts, SHARE),
         loss=mean(np.logaddexp(0, -values), prompts),
         loss_scaled=_scaled_loss(values, weight, scaled),
-        temperature=estimate(lambda drawn: temperature(values, drawn * weight), prompts),
+        temperature=_temperature(values, weight, prompts),
         missing=int((~known).sum()),
     )
 
@@ -162,15 +162,44 @@ def _scaled_loss(values: np.ndarray, weight: np.ndarray, scale: float) -> float:
     return float(weight @ np.logaddexp(0, -scaled) / weight.sum())
 
 
+def _temperature(values: np.ndarray, weight: np.ndarray, prompts: np.ndarray) -> Estimate:
+    """The best temperature T, with the interval of 1 / T, which is 0 where no T beats a coin."""
+
+    def sharpness(kept: np.ndarray) -> float:
+        best = temperature(values, kept * weight)
+        return 1 / best if best else np.inf
+
+    found = estimate(sharpness, prompts)
+    with np.errstate(divide="ignore"):
+        low, high = 1 / np.maximum([found.high, found.low], 0)
+    return dataclasses.replace(
+        found, value=temperature(values, weight), low=float(low), high=float(high)
+    )
+
+
 def _error(
     confidence: np.ndarray, right: np.ndarray, bins: np.ndarray, prompts: np.ndarray
 ) -> Estimate:
-    def of(weight: np.ndarray) -> float:
-        return calibration_error(confidence, right, bins, weight)
+    gaps = right - confidence
+    # Each bin's gap is counted the way in which it lies.
+    found = mean(np.sign(np.bincount(bins, gaps))[bins] * gaps, prompts)
+    excess = sum(
+        (bins == b).mean() * _excess(gaps[bins == b], prompts[bins == b]) for b in np.unique(bins)
+    )
+    low, high = np.maximum([found.low - excess, found.high - excess], 0).tolist()
+    return dataclasses.replace(found, low=low, high=high)
 
-    found = estimate(of, prompts)
-    low, high = 2 * found.value - found.high, 2 * found.value - found.low
-    return dataclasses.replace(found, low=max(low, 0.0), high=max(high, 0.0))
+
+def _excess(gaps: np.ndarray, prompts: np.ndarray) -> float:
+    """By how much noise alone makes the size of a mean gap exceed its true one: the mean of a
+    folded normal distribution, less its centre. The square of what was seen is too large by the
+    variance."""
+    variance = Clustering.of(prompts).spread(gaps).variance
+    deviation, size = np.sqrt(variance), np.sqrt(max(gaps.mean() ** 2 - variance, 0.0))
+    if deviation == 0:
+        return 0.0
+    folded = deviation * np.sqrt(2 / np.pi) * np.exp(-((size / deviation) ** 2) / 2)
+    return float(folded - 2 * size * ndtr(-size / deviation))
 
 
 def _by_chance(confidence: np.ndarray, bins: np.ndarray, seed: int = 0) -> float:

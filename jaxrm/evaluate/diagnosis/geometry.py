@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
 
 from jaxrm.data.comparison import Comparison
 from jaxrm.evaluate.diagnosis.margins import response_prompts
@@ -61,8 +60,8 @@ def geometry(states: Sequence[np.ndarray], comparisons: Sequence[Comparison]) ->
 
     return Geometry(
         size=rows.shape[1],
-        rank=_jackknife(rows, prompts, centre=False),
-        centred_rank=_jackknife(rows, prompts, centre=True),
+        rank=_rank(rows, prompts, centre=False),
+        centred_rank=_rank(rows, prompts, centre=True),
         norm=estimate(norm, prompts),
         dispersion=estimate(dispersion, prompts),
     )
@@ -89,18 +88,7 @@ def rank_of(rows: np.ndarray, centre: bool) -> float:
     return effective_rank(np.sqrt(squares))
 
 
-def _jackknife(rows: np.ndarray, prompts: np.ndarray, centre: bool) -> Estimate:
-    """The effective rank with the interval of a delete-a-group jackknife over prompts (Kott 2001).
-
-    A bootstrap would not do: a state that is drawn twice adds no direction.
-    """
-    names, member = np.unique(prompts, return_inverse=True)
-    groups = min(GROUPS, len(names))
-    value = rank_of(rows, centre)
-    if groups < 2:
-        return Estimate(value, np.nan, np.nan, len(rows), len(names))
-    part = np.random.default_rng(0).permutation(np.arange(len(names)) % groups)[member]
-    without = np.array([rank_of(rows[part != group], centre) for group in range(groups)])
-    error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
-    reach = float(scipy.stats.t.ppf(0.975, groups - 1) * error)
-    return Estimate(value, value - reach, value + reach, len(rows), len(names))
+def _rank(rows: np.ndarray, prompts: np.ndarray, centre: bool) -> Estimate:
+    """The effective rank. Its interval is of prompts left out by `GROUPS`, because each takes a
+    decomposition."""
+    return estimate(lambda kept: rank_of(rows[kept > 0], centre), prompts, parts=GROUPS)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrm import webpage
 from jaxrm.evaluate.diagnosis import charts
-from jaxrm.evaluate.estimates import Estimate
+from jaxrm.evaluate.estimates import WITHHELD, Estimate
 
 if TYPE_CHECKING:
     from jaxrm.evaluate.diagnose import Diagnosis
@@ -28,7 +28,7 @@ def page(name: str, found: Found, settings: Mapping[str, Any]) -> str:
     """
     subtitle = (
         f"A reward model on {', '.join(found)}. In brackets and as bars: 95 % intervals, over "
-        "prompts."
+        f"prompts. {WITHHELD}"
     )
     sections = [
         _glance(found), _length(found), _prompts(found), _cues(found), _calibration(found),

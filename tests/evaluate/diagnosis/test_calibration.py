@@ -39,6 +39,8 @@ def test_a_calibrated_scorer_shows_no_more_than_chance(at_one):
     assert found.error.value < 0.04
     assert found.error.value < 2 * found.error_if_calibrated
     assert 0.015 < found.error_if_calibrated < 0.035
+    # What noise adds to the error is taken off its interval, which reaches down to 0.
+    assert found.error.low < 0.002 < found.error.high < 0.04
     assert found.confidence.value == pytest.approx(found.right.value, abs=0.02)
     assert found.temperature.low < 1 < found.temperature.high
     assert found.temperature.value == pytest.approx(1, abs=0.1)
@@ -72,6 +74,17 @@ def test_temperatures_at_the_ends():
     assert np.isnan(temperature(np.zeros(0), np.zeros(0)))
     assert temperature(np.array([1.0, -3.0]), np.array([1.0, 0.0])) == 0.0
     assert temperature(np.array([1e-6, 1e-6, -1e-6]), np.ones(3)) == pytest.approx(1e-6 / np.log(2))
+
+
+def test_a_temperature_has_no_upper_end_where_no_order_may_be_seen():
+    margins = np.array([1.0, -1, 2, -1, 1, -2, 1, 1, -1, 2, 1, -1])
+    found = calibration(*scored(margins)).temperature
+    assert found.value == temperature(margins, np.ones(12))
+    assert 0 < found.low < found.value < found.high == np.inf
+    # Where all pairs are right none is best, with or without any of them.
+    perfect = calibration(*scored(np.arange(1.0, 9))).temperature
+    assert perfect.value == 0
+    assert np.isnan([perfect.low, perfect.high]).all()
 
 
 def test_figures_by_hand():

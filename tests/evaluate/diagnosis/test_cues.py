@@ -104,7 +104,8 @@ def of_planted(cue, reward):
 
 def test_a_scorer_that_adds_one_for_sure_shows_exactly_that():
     found = of_planted(SURE, lambda text: text.count("a") / 2 + text.startswith("Sure"))
-    assert (found.change.value, found.change.low, found.change.high) == pytest.approx((1, 1, 1))
+    assert found.change.value == 1
+    assert np.isnan([found.change.low, found.change.high]).all()  # of three prompts
     assert found.size == found.change
     assert (found.change.n, found.change.prompts, found.unchanged) == (7, 3, 1)
     assert found.raises.value == 1.0

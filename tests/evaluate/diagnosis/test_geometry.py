@@ -41,15 +41,15 @@ def test_states_in_one_direction_have_rank_one():
 
 
 def test_states_of_hand():
-    states = [np.array([[3.0, 0.0], [0.0, 5.0]]), np.array([[3.0, 0.0], [0.0, 5.0]])]
-    found = geometry(states, [pair("1?", "a", "b"), pair("2?", "a", "b")])
-    assert (found.size, found.rank.n, found.rank.prompts) == (2, 4, 2)
-    # Norms 3, 5, 3, 5; singular values 3 and 5 times the root of 2.
+    states = [np.array([[3.0, 0.0], [0.0, 5.0]])] * 6
+    found = geometry(states, [pair(f"{i}?", "a", "b") for i in range(6)])
+    assert (found.size, found.rank.n, found.rank.prompts) == (2, 12, 6)
+    # Norms 3 and 5 of each prompt; singular values 3 and 5 times the root of 6.
     assert (found.norm.value, found.dispersion.value) == (4.0, 0.25)
     assert (found.dispersion.low, found.dispersion.high) == (0.25, 0.25)
     shares = np.array([3, 5]) / 8
     assert found.rank.value == pytest.approx(np.exp(-(shares @ np.log(shares))))
-    # Without either prompt the states have the same rank.
+    # Without any prompt the states have the same rank.
     assert found.rank.low == pytest.approx(found.rank.high)
     assert found.centred_rank.value == pytest.approx(1.0)
 
