@@ -39,8 +39,8 @@ from dataclasses import dataclass, field
 from jaxrm.data import columns
 from jaxrm.data import common_formats as common
 from jaxrm.data import public_formats as public
+from jaxrm.data.asked import Text, is_transcript, question_columns
 from jaxrm.data.columns import Row
-from jaxrm.data.common_formats import Text
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.fields import Known, graded, items
 from jaxrm.data.prepared import prepared
@@ -263,7 +263,7 @@ def _are_texts(row: Row) -> bool:
 
 def _stand_alone(row: Row) -> bool:
     """Whether both sides are texts, and nothing says what was asked."""
-    return _are(str, *common.SIDES)(row) and not common.question_columns(row)
+    return _are(str, *common.SIDES)(row) and not question_columns(row)
 
 
 def _is_dated(row: Row) -> bool:
@@ -274,7 +274,7 @@ def _is_dated(row: Row) -> bool:
 
 def _beside(*names: str) -> Callable[[Row], list[str]]:
     """The columns of the question, and these."""
-    return lambda row: [*common.question_columns(row), *names]
+    return lambda row: [*question_columns(row), *names]
 
 
 GRADES = tuple(itertools.chain(*common.GRADES))
@@ -372,7 +372,7 @@ FORMS = (
         common.SIDES,
         common.transcripts,
         fits=lambda row: (
-            _stand_alone(row) and all(common.is_transcript(row[side]) for side in common.SIDES)
+            _stand_alone(row) and all(is_transcript(row[side]) for side in common.SIDES)
         ),
         reads=lambda row: GRADES,
     ),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrm.data import formats, rows
-from jaxrm.data.common_formats import Text
+from jaxrm.data.asked import Text
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError
 

@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from jaxrm.data import chat, columns, common_formats, sources
+from jaxrm.data import asked, chat, columns, sources
 from jaxrm.data.comparison import Message
 from jaxrm.data.formats import comparisons, to_row
 from jaxrm.errors import DataError
@@ -157,6 +157,9 @@ def test_a_column_inside_another_is_noticed(form):
         assert attempt(rows) in (None, whole), name
 
 
+QUESTIONS = (*asked.SYSTEM, *asked.ASKED, "history", "input", "tools")
+
+
 def leaves(value, path=()):
     """The path to every text in a value."""
     if isinstance(value, str):
@@ -205,7 +208,7 @@ def test_every_part_of_a_conversation_reaches_the_tokens(form):
             (other,) = parse([with_more(rows[0], path)])
         except DataError:
             continue
-        if columns.judge(str(path[0]), text) != "harmless" or path[0] in common_formats.QUESTION:
+        if columns.judge(str(path[0]), text) != "harmless" or path[0] in QUESTIONS:
             tried += 1
             assert ids(other) != before, path
     several_in_one = ("messages as", "transcripts", "hh_rlhf", "arena_55k")
@@ -307,7 +310,7 @@ def test_a_system_message_is_kept_wherever_it_stands():
         ),
         (
             {"prompt": "Hi", "chosen": "<|im_start|>user\nHi", "rejected": "<|im_start|>user\nHi"},
-            "written as text",
+            "written as a conversation",
             {"ignore": ["prompt"], "text": "raw"},
         ),
         (
