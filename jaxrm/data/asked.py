@@ -179,10 +179,11 @@ def conversation(
             problem = "is a conversation here, not raw text: leave the source option text out"
             raise fault(where, asked.column or "prompt", problem)
         return _raw(asked, read, where)
-    if is_text and all(map(is_told, (value for _, value in read))):
+    if is_text and all(_repeats(asked, value) for _, value in read):
         read = [(field, answered(told(value))) for field, value in read]
         is_text = False
-    if is_text and asked.column and not how:
+    # An answer to messages is one, whatever a model has written in it.
+    if is_text and asked.said is not None and not how:
         _check_turns(asked, read, where)
         if asked.alone and not is_transcript(asked.said):
             return _raw(asked, read, where) | {"undecided": True}
@@ -208,13 +209,21 @@ def _raw(asked: Question, read: Answers, where: str) -> Known:
     }
 
 
+def _repeats(asked: Question, value: str) -> bool:
+    """Whether text is a transcript of the question, or of anything where there is none."""
+    if not is_told(value):
+        return False
+    turns = told(value)
+    return all(any(_same(turn, other) for other in turns) for turn in asked.turns)
+
+
 def _check_turns(asked: Question, read: Answers, where: str) -> None:
     """Raises DataError for text that is more than the turn that it would be taken for."""
     hint = f"?text=chat takes it as it is, ?ignore={asked.column}&text=raw reads whole texts"
     for field, value in read:
         if RENDERED.match(value) or is_told(value):
             raise fault(where, field, f"is written as a conversation, beside a question: {hint}")
-    said = (asked.said or "").strip()
+    said = asked.said.strip()
     if RENDERED.match(said) and not asked.alone:
         problem = "is written by a chat template already: give it as messages"
         raise fault(where, asked.column, problem)
