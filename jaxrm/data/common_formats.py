@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from jaxrm.data import columns
 from jaxrm.data.asked import (
     HUMAN,
     Answers,
@@ -35,6 +34,7 @@ from jaxrm.data.fields import (
     items,
     messages,
     objects,
+    refuse_context,
     text,
     tool_list,
 )
@@ -117,10 +117,7 @@ def preferences(row: Row, where: str, *, how: Text) -> Known:
     """OpenAI's form: `input` with messages and tools, and an output that is preferred."""
     fields = ("preferred_output", "non_preferred_output")
     [(_, given)] = objects([get(row, "input", where)], "input", where)
-    for name, value in given.items():
-        unread = name not in ("messages", "tools", "parallel_tool_calls")
-        if unread and columns.judge(name, value) == "context":
-            raise fault(where, f"input.{name}", "may hold context, and is not read")
+    refuse_context(given, ("messages", "tools", "parallel_tool_calls"), "input.", where)
     turns = messages(get(given, "messages", where, "input."), "input.messages", where)
     tools = tool_list(given.get("tools"), "input.tools", where)
     sides = [_several(get(row, field, where), field, where) for field in fields]

@@ -10,7 +10,7 @@ import itertools
 import json
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from jaxrm.data import columns
 from jaxrm.data.columns import Row
@@ -87,6 +87,14 @@ def objects(value: object, field: str, where: str) -> list[tuple[str, Row]]:
     return [(path + ".", item) for path, item in found]
 
 
+def refuse_context(value: Row, read: Collection[str], path: str, where: str) -> None:
+    """Raises DataError for a field of an object within a row that is not read and may hold
+    context."""
+    for name in value.keys() - set(read):
+        if columns.judge(name, value[name]) == "context":
+            raise fault(where, path + name, "may hold context, and is not read")
+
+
 def user(row: Row, field: str, where: str) -> Conversation:
     """A prompt of one turn, given as text."""
     return (Message("user", text(get(row, field, where), field, where)),)
@@ -140,6 +148,7 @@ def _said(content: object, field: str, where: str) -> object:
     said = []
     for at, part in objects(content, field, where):
         choice(get(part, "type", where, at), at + "type", ("text",), where)
+        refuse_context(part, ("type", "text"), at, where)
         said.append(text(get(part, "text", where, at), at + "text", where))
     return "\n\n".join(said)
 

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Collection
 
-from jaxrm.data import columns
 from jaxrm.data.comparison import Conversation, Message, fault, kind
 from jaxrm.data.fields import (
     HUMAN_ASSISTANT,
@@ -26,6 +25,7 @@ from jaxrm.data.fields import (
     number,
     objects,
     ranked,
+    refuse_context,
     response,
     text,
     transcript,
@@ -234,9 +234,7 @@ def _several(
     """
     found = objects(get(row, field, where), field, where)
     for path, item in found:
-        for name in item.keys() - {content, grade, *aside}:
-            if columns.judge(name, item[name]) == "context":
-                raise fault(where, path + name, "may hold context, and is not read")
+        refuse_context(item, (content, grade, *aside), path, where)
     responses = tuple(
         response(prompt, get(item, content, where, path), path + content, where)
         for path, item in found
@@ -253,6 +251,7 @@ def hhh_alignment(row: Row, where: str) -> Known:
     targets = get(row, "targets", where)
     if not isinstance(targets, dict):
         raise fault(where, "targets", f"expected an object, found {kind(targets)}")
+    refuse_context(targets, ("choices", "labels"), "targets.", where)
     choices, labels = (
         items(get(targets, name, where, "targets."), f"targets.{name}", where)
         for name in ("choices", "labels")

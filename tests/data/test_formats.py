@@ -27,6 +27,7 @@ SYSTEM = {"role": "system", "content": "Be brief."}
 GOOD = {"prompt": [ASK], "chosen": "4", "rejected": "5"}
 PROMPT = (Message("user", "2 + 2?"),)
 
+SAID = {"asked_before": "Is it the same in winter?"}
 PLANETS = ("Name a planet.", "Mars.", "A bigger one?")
 
 
@@ -538,6 +539,25 @@ def test_messages_without_a_common_beginning():
     other = {"role": "user", "content": "3 + 3?"}
     row = {"chosen": [SYSTEM, ASK, says("4")], "rejected": [SYSTEM, other, says("6")]}
     assert "row 1: field 'chosen': shares no first message with 'rejected'" in refused(row)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "field"),
+    [
+        ("hhh_alignment", lambda row: row["targets"].update(SAID), "targets.asked_before"),
+        ("nectar", lambda row: row["answers"][1].update(SAID), "answers[1].asked_before"),
+        ("nemo_rl", lambda row: row["completions"][0].update(SAID), "completions[0].asked_before"),
+        (
+            "arena_140k",
+            lambda row: row["conversation_a"][0]["content"][0].update(SAID),
+            "conversation_a[0].content[0].asked_before",
+        ),
+    ],
+)
+def test_what_an_object_within_a_row_says_is_not_left_out(name, change, field):
+    row = copy.deepcopy(load(name)[0])
+    change(row)
+    assert f"field '{field}': may hold context" in refused(row, name=name)
 
 
 def test_a_column_that_is_not_read_is_named_beside_what_is_missing_too():
