@@ -350,9 +350,11 @@ def _with_text(turn: dict[str, Any]) -> dict[str, Any]:
     """A message whose calls have their arguments as text of JSON."""
     calls = []
     for call in turn.get("tool_calls", ()):
-        function = call.get("function", {})
-        arguments = json.dumps(function.get("arguments"), ensure_ascii=False)
-        calls.append(call | {"function": function | {"arguments": arguments}})
+        function = call.get("function")
+        if isinstance(function, dict) and isinstance(function.get("arguments"), dict):
+            said = json.dumps(function["arguments"], ensure_ascii=False)
+            call = call | {"function": function | {"arguments": said}}
+        calls.append(call)
     return turn | ({"tool_calls": calls} if calls else {})
 
 

@@ -212,3 +212,10 @@ def test_real_templates_write_tools_and_calls(name):
     (path,) = shared("tokenizers", "chat_templates").rglob(f"{name}.jinja")
     given = comparison(Message("system", "Count."), ASK, CALLS, RESULT, tools=[TOOL])
     assert chat.tokenize([given], byte_level(path.read_text().strip()))
+
+
+def test_arguments_that_are_text_already_are_not_written_as_text_again():
+    joining = TOOLS.replace("call.function | tojson", "'=' + call.function.arguments")
+    calls = [{"function": {"name": "moons", "arguments": said}} for said in ({"p": "M"}, "half")]
+    turn = Message("assistant", "", tool_calls=calls)
+    assert '={"p": "M"}=half<end>' in texts_of(joining, comparison(ASK, response=(turn,)))[0]
