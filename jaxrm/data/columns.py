@@ -18,11 +18,11 @@ import decimal
 import functools
 import numbers
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxrm.data.comparison import plain_text
+from jaxrm.data.comparison import Conversation, plain_text
 
 Row = dict[str, object]
 
@@ -143,7 +143,9 @@ def repeats(value: object, said: Collection[str]) -> bool:
     return bool(texts) and all(text.strip() in said for text in texts)
 
 
-def contents(prompt, responses) -> set[str]:
+def contents(
+    prompt: Conversation | str, responses: Sequence[Conversation] | Sequence[str]
+) -> set[str]:
     """What a comparison's messages say, one by one and together; raw text as it is."""
     if isinstance(prompt, str):
         return {text.strip() for text in (prompt, *responses, *(prompt + r for r in responses))}

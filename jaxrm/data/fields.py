@@ -153,13 +153,19 @@ def _said(content: object, field: str, where: str) -> object:
     return "\n\n".join(said)
 
 
+def json_list(said: str, field: str, where: str) -> list:
+    """The list that text holds in JSON."""
+    try:
+        value = json.loads(said)
+    except (ValueError, RecursionError) as error:
+        raise fault(where, field, f"not a list in JSON: {error}") from error
+    return items(value, field, where)
+
+
 def tool_list(value: object, field: str, where: str) -> list[Row] | None:
     """Tools, or calls of them: a list of objects, or JSON of one; None where there are none."""
     if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise fault(where, field, f"not a list in JSON: {error}") from error
+        value = json_list(value, field, where)
     if columns.is_empty(value):
         return None
     return [item for _, item in objects(value, field, where)]

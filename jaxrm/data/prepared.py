@@ -9,14 +9,13 @@ import re
 from collections.abc import Collection
 
 from jaxrm.data.columns import Row, holds_messages, is_message
+from jaxrm.data.common_formats import SIDES
 from jaxrm.data.comparison import fault
 
 SERIALISED = re.compile(r"""\s*(array\()?\[?\s*\{\s*['"]\w+['"]\s*:""")
 SPEAKER = re.compile(r"""['"](role|from)['"]\s*:""")
 """How messages look that are written as JSON, or as Python writes them: the beginning, and a
 part."""
-
-SIDES = ("chosen", "rejected")
 
 
 def prepared(row: Row, ignored: Collection[str], where: str) -> Row:

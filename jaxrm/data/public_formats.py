@@ -7,7 +7,6 @@ of annotators) are ignored.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 
@@ -21,6 +20,7 @@ from jaxrm.data.fields import (
     get,
     graded,
     items,
+    json_list,
     messages,
     number,
     objects,
@@ -104,7 +104,7 @@ def _battle(both: list[Conversation], row: Row, where: str) -> Known:
 def arena_55k(row: Row, where: str) -> Known:
     """lmsys-arena-human-preference-55k: turns as lists in JSON, null where a model said nothing."""
     fields = ("response_a", "response_b")
-    asked, *answered = (_json_list(row, field, where) for field in ("prompt", *fields))
+    asked, *answered = (_said(row, field, where) for field in ("prompt", *fields))
     both = []
     for field, answers in zip(fields, answered, strict=True):
         if len(answers) != len(asked):
@@ -122,13 +122,9 @@ def arena_55k(row: Row, where: str) -> Known:
     return {"prompt": prompt, "responses": tuple(responses), "ranks": ranks}
 
 
-def _json_list(row: Row, field: str, where: str) -> list[str]:
-    given = text(get(row, field, where), field, where)
-    try:
-        value = json.loads(given)
-    except (ValueError, RecursionError) as error:
-        raise fault(where, field, f"not a list in JSON: {error}") from error
-    turns = ["" if turn is None else turn for turn in items(value, field, where)]
+def _said(row: Row, field: str, where: str) -> list[str]:
+    given = json_list(text(get(row, field, where), field, where), field, where)
+    turns = ["" if turn is None else turn for turn in given]
     return [text(turn, f"{field}[{i}]", where) for i, turn in enumerate(turns)]
 
 
@@ -263,17 +259,3 @@ def hhh_alignment(row: Row, where: str) -> Known:
         choice(label, f"targets.labels[{k}]", (0, 1), where) for k, label in enumerate(labels)
     ]
     return {"prompt": prompt, "responses": tuple(responses), "ranks": ranked(better)}
-
-
-def good_and_bad(row: Row, where: str) -> Known:
-    """RewardBench 2 and RM-Bench: several good responses and several bad ones, equal among
-    themselves. A prompt of text is a user's question."""
-    is_text = isinstance(get(row, "prompt", where), str)
-    prompt = user(row, "prompt", where) if is_text else messages(row["prompt"], "prompt", where)
-    responses, ranks = [], []
-    for rank, column in enumerate(("chosen", "rejected")):
-        given = items(get(row, column, where), column, where)
-        responses += [response(prompt, at, f"{column}[{k}]", where) for k, at in enumerate(given)]
-        ranks += [rank] * len(given)
-    known = {"prompt": prompt, "responses": tuple(responses), "ranks": tuple(ranks)}
-    return known | ({"subset": row["domain"]} if row.get("domain") is not None else {})

@@ -41,6 +41,8 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 SAVED = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves beside the data of a DatasetDict, and of each Dataset."""
 
+TABLES_OF_TEXT = (".csv", ".tsv")
+
 TFDS = "tfds:"
 
 RECORD = "json"
@@ -79,8 +81,8 @@ def suffix_of(name: str) -> str:
 
 def _single_file_rows(location: str, config: str, split: str) -> Iterator[tuple[str, Row]]:
     if not suffix_of(location):
-        is_table = location.endswith((".csv", ".tsv"))
-        known = f"tables of text are read from directories: {AS_TABLE}" if is_table else ""
+        of_text = location.endswith(TABLES_OF_TEXT)
+        known = f"tables of text are read from directories: {AS_TABLE}" if of_text else ""
         known = known or f"use {', '.join(SUFFIXES)}"
         raise DataError(f"{location}: not a preference file: {known}")
     if not Path(location).is_file():
@@ -191,9 +193,9 @@ def _data_set_rows(location: str, config: str, split: str) -> Iterator[tuple[str
         yield from _streamed_rows(builder, split, files, location)
 
 
-def is_table(name: str) -> bool:
+def _is_table(name: str) -> bool:
     """Whether `datasets` would read a file of this name, and this module does not."""
-    return name.removesuffix(".gz").endswith((".csv", ".tsv", ".arrow"))
+    return name.removesuffix(".gz").endswith((*TABLES_OF_TEXT, ".arrow"))
 
 
 def _tell_unread(path: Path, splits: Mapping[str, Collection[str]]) -> None:
@@ -203,7 +205,7 @@ def _tell_unread(path: Path, splits: Mapping[str, Collection[str]]) -> None:
 
     read = {Path(file).resolve() for files in splits.values() for file in files}
     found = (
-        file for file in sorted(path.rglob("*")) if suffix_of(file.name) or is_table(file.name)
+        file for file in sorted(path.rglob("*")) if suffix_of(file.name) or _is_table(file.name)
     )
     found = (file for file in found if file.name not in FILES_TO_IGNORE)
     if unread := [str(file.relative_to(path)) for file in found if file.resolve() not in read]:

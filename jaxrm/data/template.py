@@ -20,7 +20,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from jaxrm.data.comparison import Comparison, Conversation, Message, fault
+from jaxrm.data.comparison import Comparison, Conversation, fault
 from jaxrm.data.tokenizer import ChatTokenizer
 
 
@@ -45,7 +45,8 @@ def check_written(comparison: Comparison, texts: Sequence[str], tokenizer: ChatT
                     continue
                 if tokenizer.folds_system and i == 0 and messages[i].role == "system":
                     continue
-                other = (*messages[:i], change.message, *messages[i + 1 :])
+                changed = dataclasses.replace(messages[i], **{change.part: change.value})
+                other = (*messages[:i], changed, *messages[i + 1 :])
                 until = len(messages) - 1 if change.in_whole else i
                 differ = _differ((messages, tools), (other, tools), until, tokenizer)
                 field_of_part = f"{field}.{change.part}"
@@ -54,13 +55,13 @@ def check_written(comparison: Comparison, texts: Sequence[str], tokenizer: ChatT
 
 
 class _Change(NamedTuple):
-    """A part of a message: its name, its kind, words that show it, the message with that part
-    otherwise, and whether it must show in the whole conversation rather than as its last."""
+    """A part of a message: its name, its kind, words that show it, another value for it, and
+    whether it must show in the whole conversation rather than as its last."""
 
     part: str
     kind: str
     words: list[str]
-    message: Message
+    value: object
     in_whole: bool
 
 
@@ -72,8 +73,7 @@ def _changes(messages: Conversation, i: int) -> Iterator[_Change]:
         part: str, words: list[str], value: object, detail: str = "", in_whole: bool = False
     ) -> _Change:
         kind = f"{part}{detail}{' in whole' * in_whole}, {message.role}"
-        other = dataclasses.replace(message, **{part: value})
-        return _Change(part, kind, words, other, in_whole)
+        return _Change(part, kind, words, value, in_whole)
 
     if said := message.content.strip():
         detail = " of the first message" if i == 0 else " beside calls" * bool(message.tool_calls)

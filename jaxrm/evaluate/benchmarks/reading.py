@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from jaxrm.data.comparison import Conversation
-from jaxrm.data.fields import Known, Row, choice, get, messages, response, text, user
+from jaxrm.data.fields import Known, Row, choice, get, items, messages, response, text, user
 
 
 def question(row: Row, where: str) -> Conversation:
@@ -22,6 +22,18 @@ def pair(row: Row, where: str) -> Known:
         response(prompt, get(row, side, where), side, where) for side in ("chosen", "rejected")
     )
     return {"prompt": prompt, "responses": (chosen, rejected), "ranks": (0, 1)}
+
+
+def good_and_bad(row: Row, where: str) -> Known:
+    """RewardBench 2 and RM-Bench: several good responses and several bad ones, equal among
+    themselves."""
+    prompt, responses, ranks = question(row, where), [], []
+    for rank, column in enumerate(("chosen", "rejected")):
+        given = items(get(row, column, where), column, where)
+        responses += [response(prompt, at, f"{column}[{k}]", where) for k, at in enumerate(given)]
+        ranks += [rank] * len(given)
+    known = {"prompt": prompt, "responses": tuple(responses), "ranks": tuple(ranks)}
+    return known | ({"subset": row["domain"]} if row.get("domain") is not None else {})
 
 
 def subset(row: Row, known: Iterable[str], where: str, part: str = "") -> str:

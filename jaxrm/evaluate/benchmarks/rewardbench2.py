@@ -18,9 +18,8 @@ import numpy as np
 
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.fields import Row
-from jaxrm.data.public_formats import good_and_bad
 from jaxrm.evaluate.benchmark import Benchmark, Credit, Means, Part, Rule
-from jaxrm.evaluate.benchmarks.reading import identity, subset
+from jaxrm.evaluate.benchmarks.reading import good_and_bad, identity, subset
 from jaxrm.evaluate.benchmarks.rules import OVERALL, mean, prompt_key
 
 TIES = "Ties"

@@ -12,9 +12,8 @@ import numpy as np
 
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.fields import Row, choice, get
-from jaxrm.data.public_formats import good_and_bad
 from jaxrm.evaluate.benchmark import Benchmark, Credit, Means, Part, Rule
-from jaxrm.evaluate.benchmarks.reading import identity
+from jaxrm.evaluate.benchmarks.reading import good_and_bad, identity
 from jaxrm.evaluate.benchmarks.rules import OVERALL, mean, prompt_key
 
 ROWS = {"chat": 129, "math": 529, "code": 228, "safety": 441}
