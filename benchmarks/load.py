@@ -47,10 +47,11 @@ from benchmarks.step import SHAPES
 from jaxrm import cli
 from jaxrm.errors import require
 from jaxrm.files import replacing
-from jaxrm.markdown import table
-from jaxrm.models import families, hub, transformer, weights
+from jaxrm.huggingface import families, hub, weights
+from jaxrm.huggingface.layout import read_json, stored_layout
+from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
-from jaxrm.models.layout import read_json, stored_layout
+from jaxrm.report.markdown import table
 
 GIB = 2**30
 PAGE = os.sysconf("SC_PAGE_SIZE")

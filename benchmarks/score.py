@@ -33,15 +33,16 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.step import SHAPES
-from jaxrm import cli, parallel
+from jaxrm import cli, parallel, toy
 from jaxrm import score as scoring
-from jaxrm.data import chat, packing, sources, toy
+from jaxrm.data import chat, packing, sources
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import OptionError, require
-from jaxrm.markdown import table
-from jaxrm.models import families, hub, transformer
+from jaxrm.huggingface import families, hub
+from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
+from jaxrm.report.markdown import table
 
 Way = Callable[[Sequence[Comparison]], np.ndarray]
 """Comparisons -> float32 [responses], in order."""

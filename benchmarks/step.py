@@ -31,7 +31,8 @@ from experiments.grm_gemma import PRESETS, RULES, Preset
 from jaxrm import cli, parallel
 from jaxrm.data import packing, planning
 from jaxrm.data.packing import Branch, PackedBatch, PackShape, TokenTree
-from jaxrm.models import families, transformer
+from jaxrm.huggingface import families
+from jaxrm.models import transformer
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.flops import forward_flops
 from jaxrm.models.transformer import Compute, RewardModel

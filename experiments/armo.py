@@ -98,23 +98,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrm import cli, terminal
-from jaxrm.data import floors, toy
+from jaxrm import cli, toy
+from jaxrm.data.audit import floors
 from jaxrm.data.packing import PackedBatch
-from jaxrm.data.toy.gold import WEIGHTS
 from jaxrm.errors import require
-from jaxrm.evaluate.accuracy import macro_accuracy
-from jaxrm.evaluate.packed import Packed
 from jaxrm.evaluate.probe import final_states, fit_head
-from jaxrm.evaluate.statistics import paired
+from jaxrm.huggingface import hub
 from jaxrm.losses import attributes, preference
-from jaxrm.models import armo, heads, hub
+from jaxrm.models import armo, heads
 from jaxrm.models.armo import Armo, ConstantGate, Gate, PromptGate
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel
+from jaxrm.read.accuracy import macro_accuracy
+from jaxrm.read.packed import Packed
+from jaxrm.report import terminal
+from jaxrm.statistics import paired
 from jaxrm.study.lab import Lab
 from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe, head_alone
+from jaxrm.toy.gold import WEIGHTS
 from jaxrm.train.rundir import open_run
 from jaxrm.train.state import Params
 from jaxrm.train.sweep import Record, sweep

@@ -30,11 +30,11 @@ from typing import Literal
 
 from experiments.compare_data import Files, Toy
 from experiments.compare_methods import METHODS, RANKINGS
-from jaxrm import cli, files
-from jaxrm.data import sources, toy
+from jaxrm import cli, files, toy
+from jaxrm.data import sources
 from jaxrm.errors import DataError, OptionError, require
-from jaxrm.evaluate.packed import Packed, order_of
-from jaxrm.models import hub
+from jaxrm.huggingface import hub
+from jaxrm.read.packed import Packed, order_of
 from jaxrm.study import contest
 from jaxrm.study.contest import Run
 from jaxrm.study.lab import Lab

@@ -8,7 +8,8 @@ import hashlib
 import random
 from collections.abc import Sequence
 
-from jaxrm.data import sources, toy
+from jaxrm import toy
+from jaxrm.data import sources
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.sources import Source
 from jaxrm.errors import DataError
@@ -19,7 +20,7 @@ VALIDATION = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Toy:
-    """Comparisons of the toy world (see `jaxrm.data.toy.World`); every seed is another world.
+    """Comparisons of the toy world (see `jaxrm.toy.World`); every seed is another world.
 
     Attributes:
       responses: to a prompt of training; all other splits are pairs.

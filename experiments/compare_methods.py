@@ -18,16 +18,16 @@ import numpy as np
 from experiments.haf import dpo, haf, implicit_rewards
 from experiments.rrm import rrm_loss
 from experiments.study_grm_methods import grm
-from jaxrm.curate import rrm
 from jaxrm.data.carried import Number
 from jaxrm.data.comparison import Comparison, plain_text
 from jaxrm.data.packing import PackedBatch
 from jaxrm.evaluate import similar
-from jaxrm.evaluate.packed import Packed
 from jaxrm.losses import preference, ranking, regularizers
+from jaxrm.methods import augmentation as rrm
 from jaxrm.models import average, heads, uncertainty
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel
+from jaxrm.read.packed import Packed
 from jaxrm.study.method import Method, Task, Trained, one
 from jaxrm.study.recipe import PairLoss, Recipe, Regularize, beside, pairwise
 from jaxrm.train.terms import BatchTerm, LossFn, Term, Terms, reward_monitors

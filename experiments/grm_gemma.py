@@ -23,8 +23,8 @@ from typing import Any, Literal
 import jax
 from jax.sharding import Mesh
 
-from jaxrm import card, cli, parallel, report
-from jaxrm.data import chat, planning, sources, toy
+from jaxrm import cli, parallel, toy
+from jaxrm.data import chat, planning, sources
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackedBatch
@@ -32,15 +32,17 @@ from jaxrm.data.sources import Source
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.data.training import training_set
 from jaxrm.errors import DataError, OptionError, require
-from jaxrm.evaluate import splits
 from jaxrm.evaluate.probe import probe
-from jaxrm.evaluate.splits import Split
+from jaxrm.huggingface import adapter, card, families, hub, vocabulary
 from jaxrm.losses import generation, preference
-from jaxrm.models import adapter, families, heads, hub, transformer, vocabulary
+from jaxrm.models import heads, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import Compute, RewardModel
-from jaxrm.reference import reference_logps
+from jaxrm.read import splits
+from jaxrm.read.reference import reference_logps
+from jaxrm.read.splits import Split
+from jaxrm.report import run as report
 from jaxrm.train import rundir
 from jaxrm.train.best import Best
 from jaxrm.train.loop import fit

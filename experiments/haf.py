@@ -70,18 +70,19 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrm import cli, parallel, terminal
-from jaxrm.data import toy
+from jaxrm import cli, parallel, toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import Ask, PackedBatch, TokenTree
 from jaxrm.errors import require
-from jaxrm.evaluate.accuracy import macro_accuracy
-from jaxrm.evaluate.packed import Packed, pack_alike, reading_shape
-from jaxrm.evaluate.statistics import holm, paired
+from jaxrm.huggingface import hub
 from jaxrm.losses import generation, preference
-from jaxrm.models import heads, hub
+from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
-from jaxrm.reading import Reading
+from jaxrm.read.accuracy import macro_accuracy
+from jaxrm.read.packed import Packed, pack_alike, reading_shape
+from jaxrm.read.reading import Reading
+from jaxrm.report import terminal
+from jaxrm.statistics import holm, paired
 from jaxrm.study.lab import Lab
 from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe

@@ -48,7 +48,7 @@ Not supported at this size: the judge is worse than a scalar reward from the sam
 open elsewhere, and contradicts itself on more than half of the pairs when they are exchanged, with
 no leaning to either place on average. The reward after a critique is no better than one without.
 What a critic's own words say is far better, but that is no gain of the method: the base's notes say
-as much before any label, because the readers of its text knew gold (`jaxrm.data.toy`), which is
+as much before any label, because the readers of its text knew gold (`jaxrm.toy`), which is
 knowledge that no reward here was read from. Training on 500 noisy labels did not improve them.
 The trials are few, chosen on one seed; Bradley-Terry's two best differed by .7 points there.
 """
@@ -68,25 +68,26 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from jaxrm import cli, files, terminal
-from jaxrm.curate.off_policy import first_tokens
-from jaxrm.data import toy
+from jaxrm import cli, files, toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import Branch, PackedBatch, TokenTree
-from jaxrm.data.toy.lexicons import LEXICONS
-from jaxrm.data.toy.samples import answers, question
 from jaxrm.errors import require
 from jaxrm.evaluate import scorers
-from jaxrm.evaluate.accuracy import macro_accuracy
-from jaxrm.evaluate.packed import pack_alike, reading_shape
 from jaxrm.evaluate.scorers import Judge
-from jaxrm.evaluate.statistics import paired
+from jaxrm.huggingface import hub
 from jaxrm.losses import generation, judge, preference
-from jaxrm.models import heads, hub
+from jaxrm.methods.off_policy import first_tokens
+from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
+from jaxrm.read.accuracy import macro_accuracy
+from jaxrm.read.packed import pack_alike, reading_shape
+from jaxrm.report import terminal
+from jaxrm.statistics import paired
 from jaxrm.study.lab import Lab
 from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe
+from jaxrm.toy.lexicons import LEXICONS
+from jaxrm.toy.samples import answers, question
 from jaxrm.train.rundir import open_run
 from jaxrm.train.state import Params
 from jaxrm.train.sweep import Record, sweep

@@ -1,6 +1,6 @@
 """What experiments.process_reward trains and measures on: sums worked out in steps, and labels.
 
-Everything is drawn by the toy world's author, who slips (`jaxrm.data.toy.steps`): solutions, and
+Everything is drawn by the toy world's author, who slips (`jaxrm.toy.steps`): solutions, and
 the completions that roll-outs need, because nothing is sampled from a model.
 """
 
@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxrm.curate import process_labels
 from jaxrm.data.comparison import Comparison, Message, join_steps
-from jaxrm.data.toy import steps
-from jaxrm.data.toy.lexicons import LEXICONS
-from jaxrm.data.toy.steps import Solution
 from jaxrm.errors import require
+from jaxrm.methods import process_labels
+from jaxrm.toy import steps
+from jaxrm.toy.lexicons import LEXICONS
+from jaxrm.toy.steps import Solution
 
 TOGETHER = 4
 """Solutions of a question that are packed together, and that a choice on `val` is among."""

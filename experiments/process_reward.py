@@ -86,18 +86,19 @@ from experiments.process_data import (
     of_roll_outs,
     of_shares,
 )
-from jaxrm import cli, terminal
-from jaxrm.curate import process_labels
-from jaxrm.data import toy
+from jaxrm import cli, toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import PackedBatch
 from jaxrm.errors import require
 from jaxrm.evaluate.benchmarks import processbench
-from jaxrm.evaluate.packed import Packed, pack_alike, reading_shape
-from jaxrm.evaluate.statistics import Paired, paired
+from jaxrm.huggingface import hub
 from jaxrm.losses import generation, process
-from jaxrm.models import heads, hub, transformer
+from jaxrm.methods import process_labels
+from jaxrm.models import heads, transformer
 from jaxrm.models.transformer import RewardModel
+from jaxrm.read.packed import Packed, pack_alike, reading_shape
+from jaxrm.report import terminal
+from jaxrm.statistics import Paired, paired
 from jaxrm.study.lab import Lab
 from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe

@@ -4,7 +4,7 @@
 
 In the toy world an answer ends its core in "." or "!", which gold ignores. In training the better
 of two answers has the "!" with a chance of .5, .7 or .9 (`agreements`); labels are noisy (16 %
-flipped). RRM (`jaxrm.curate.rrm`) meets Bradley-Terry, and two pair objectives that claim
+flipped). RRM (`jaxrm.methods.augmentation`) meets Bradley-Terry, and two pair objectives that claim
 robustness: PCRM (arXiv 2404.00978), which bounds margins by a prior on lengths, and BSR (arXiv
 2505.07271), which pulls the batch's mean reward to zero. Sensitivity is the mean change of the
 reward when an answer's mark, and nothing else, becomes a "!", in deviations of the reward over
@@ -66,22 +66,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrm import cli, files, terminal
-from jaxrm.curate import rrm
-from jaxrm.data import toy
+from jaxrm import cli, files, toy
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.packing import PackedBatch
-from jaxrm.data.toy.samples import answers, question
 from jaxrm.errors import require
-from jaxrm.evaluate.accuracy import macro_accuracy
-from jaxrm.evaluate.packed import Packed
-from jaxrm.evaluate.statistics import paired
+from jaxrm.huggingface import hub
 from jaxrm.losses import preference, regularizers
-from jaxrm.models import heads, hub
+from jaxrm.methods import augmentation as rrm
+from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
+from jaxrm.read.accuracy import macro_accuracy
+from jaxrm.read.packed import Packed
+from jaxrm.report import terminal
+from jaxrm.statistics import paired
 from jaxrm.study.lab import Lab
 from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe, beside, pairwise
+from jaxrm.toy.samples import answers, question
 from jaxrm.train.rundir import open_run
 from jaxrm.train.sweep import Record, sweep
 from jaxrm.train.terms import BatchTerm, LossFn, Term, Terms, reward_monitors

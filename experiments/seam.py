@@ -31,17 +31,10 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import seam_page
-from jaxrm import cli, files, parallel
-from jaxrm.data import chat, toy
+from jaxrm import cli, files, parallel, toy
+from jaxrm.data import chat
 from jaxrm.data.comparison import Comparison, Conversation, Message
 from jaxrm.data.tokenizer import load_tokenizer
-from jaxrm.data.toy import World
-from jaxrm.data.toy import gold as grading
-from jaxrm.data.toy.author import Answer
-from jaxrm.data.toy.lexicons import LEXICONS
-from jaxrm.data.toy.questions import Task
-from jaxrm.data.toy.samples import answers, question
-from jaxrm.data.toy.world import LEAST_GAP
 from jaxrm.errors import require
 from jaxrm.evaluate import estimates, seam
 from jaxrm.evaluate.clusters import SHARE
@@ -49,8 +42,15 @@ from jaxrm.evaluate.estimates import Estimate
 from jaxrm.evaluate.probe import final_states, fit_head
 from jaxrm.evaluate.scorers import Scorer
 from jaxrm.evaluate.seam import Likelihoods, Mode
-from jaxrm.models import hub
-from jaxrm.reading import read
+from jaxrm.huggingface import hub
+from jaxrm.read.reading import read
+from jaxrm.toy import World
+from jaxrm.toy import gold as grading
+from jaxrm.toy.author import Answer
+from jaxrm.toy.lexicons import LEXICONS
+from jaxrm.toy.questions import Task
+from jaxrm.toy.samples import answers, question
+from jaxrm.toy.world import LEAST_GAP
 from jaxrm.train.rundir import open_run
 
 REWARDS = ("planted", "trained")

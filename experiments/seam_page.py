@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from jaxrm import figures, terminal, webpage
+from jaxrm.report import figures, terminal, webpage
 
 INTERVAL = "below a figure is its 95 % interval over prompts."
 

@@ -4,7 +4,7 @@
 
 Of the training pairs 15 % keep their labels, the rest is a pool without any. `seed` is
 Bradley-Terry on the labelled ones; SSRM (arXiv 2409.06903) and SER (arXiv 2411.00418) go on from
-there: the last model labels what it is sure of (`jaxrm.curate.self_training`), and a fresh one is
+there: the last model labels what it is sure of (`jaxrm.methods.self_training`), and a fresh one is
 trained on all labels. `oracle` has the annotators' labels of all pairs. Every model, whatever it is
 trained on, takes the same number of optimizer steps, so that a self-trained one costs more only by
 the models before it. Labels of annotators are noisy (16 % flipped); accuracies, and the share of
@@ -54,8 +54,11 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from jaxrm import cli, files, terminal
-from jaxrm.curate.self_training import (
+from jaxrm import cli, files, toy
+from jaxrm.data.comparison import Comparison
+from jaxrm.errors import require
+from jaxrm.huggingface import hub
+from jaxrm.methods.self_training import (
     Scorer,
     Select,
     Selection,
@@ -64,12 +67,10 @@ from jaxrm.curate.self_training import (
     self_train,
     separated,
 )
-from jaxrm.data import toy
-from jaxrm.data.comparison import Comparison
-from jaxrm.errors import require
-from jaxrm.evaluate.accuracy import macro_accuracy
-from jaxrm.evaluate.statistics import paired
-from jaxrm.models import heads, hub
+from jaxrm.models import heads
+from jaxrm.read.accuracy import macro_accuracy
+from jaxrm.report import terminal
+from jaxrm.statistics import paired
 from jaxrm.study.lab import Lab
 from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe

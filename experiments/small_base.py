@@ -22,15 +22,16 @@ import numpy as np
 
 from jaxrm import cli, parallel
 from jaxrm.data import chat, planning, rows, sources
-from jaxrm.data.build_toy_tokenizer import train_tokenizer
 from jaxrm.data.comparison import Comparison, plain_text
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Branch, PackedBatch, TokenTree
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, OptionError, require
-from jaxrm.models import families, heads, hub, transformer
+from jaxrm.huggingface import families, hub
+from jaxrm.models import heads, transformer
 from jaxrm.models.transformer import RewardModel
 from jaxrm.parallel import ShardingRules
+from jaxrm.toy.tokenizer import train_tokenizer
 from jaxrm.train.loop import fit
 from jaxrm.train.optimizer import OptimizerConfig
 from jaxrm.train.rundir import open_run

@@ -40,15 +40,16 @@ from experiments.study_grm_methods import (
     STRENGTHS,
     trials,
 )
-from jaxrm import cli, files
-from jaxrm.data import packing, toy
+from jaxrm import cli, files, toy
+from jaxrm.data import packing
 from jaxrm.data.packing import Ask, TokenTree
 from jaxrm.errors import DataError, OptionError, require
-from jaxrm.evaluate.accuracy import macro_accuracy
-from jaxrm.evaluate.packed import Packed, cosine_distance, of_rewards
 from jaxrm.evaluate.probe import final_states, fit_head
-from jaxrm.models import heads, hub
+from jaxrm.huggingface import hub
+from jaxrm.models import heads
 from jaxrm.models.heads import HeadConfig
+from jaxrm.read.accuracy import macro_accuracy
+from jaxrm.read.packed import Packed, cosine_distance, of_rewards
 from jaxrm.study.lab import Lab, mesh
 from jaxrm.study.page import write
 from jaxrm.study.records import MAIN, Condition, Trial

@@ -22,23 +22,24 @@ from typing import Literal
 
 import numpy as np
 
-from jaxrm import cli, files, parallel
-from jaxrm.data import chat, toy
+from jaxrm import cli, files, parallel, toy
+from jaxrm.data import chat
+from jaxrm.data.audit.floors import bag_of_words, longer
 from jaxrm.data.comparison import Comparison
-from jaxrm.data.floors import bag_of_words, longer
 from jaxrm.data.tokenizer import load_tokenizer
-from jaxrm.data.toy import SPLITS, World, samples
-from jaxrm.data.toy import gold as grading
-from jaxrm.data.toy.author import FLATTERY
-from jaxrm.data.toy.lexicons import LEXICONS
-from jaxrm.data.toy.samples import answers, follows_mark, is_noisy, one_of_each, question
 from jaxrm.errors import OptionError, require
-from jaxrm.evaluate.accuracy import Accuracy, accuracy_by_subset, macro_accuracy
 from jaxrm.evaluate.probe import final_states, fit_head
-from jaxrm.markdown import table
-from jaxrm.models import heads, hub
+from jaxrm.huggingface import hub
+from jaxrm.models import heads
 from jaxrm.models.heads import HeadConfig
-from jaxrm.reading import read
+from jaxrm.read.accuracy import Accuracy, accuracy_by_subset, macro_accuracy
+from jaxrm.read.reading import read
+from jaxrm.report.markdown import table
+from jaxrm.toy import SPLITS, World, samples
+from jaxrm.toy import gold as grading
+from jaxrm.toy.author import FLATTERY
+from jaxrm.toy.lexicons import LEXICONS
+from jaxrm.toy.samples import answers, follows_mark, is_noisy, one_of_each, question
 
 LABELLED: tuple[toy.Split, ...] = ("train", "val")
 """The splits that annotators labelled; the labels of the others are clean."""

@@ -102,15 +102,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrm import cli, parallel, terminal
-from jaxrm.data import toy
+from jaxrm import cli, parallel, statistics, toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError, require
-from jaxrm.evaluate import statistics
-from jaxrm.evaluate.accuracy import macro_accuracy
-from jaxrm.evaluate.packed import Packed
 from jaxrm.evaluate.probe import final_states
-from jaxrm.models import average, heads, hub, uncertainty
+from jaxrm.huggingface import hub
+from jaxrm.models import average, heads, uncertainty
+from jaxrm.read.accuracy import macro_accuracy
+from jaxrm.read.packed import Packed
+from jaxrm.report import terminal
 from jaxrm.study.lab import Lab
 from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe

@@ -25,20 +25,15 @@ from typing import Literal
 import transformers
 import tyro
 
-from jaxrm import cli, verify
+from jaxrm import cli
 from jaxrm.data.packing import TokenTree
-from jaxrm.data.tokenizer import (
-    FILE,
-    VOCABULARY_FILES,
-    ChatTokenizer,
-    load_tokenizer,
-    telling,
-)
+from jaxrm.data.tokenizer import FILE, VOCABULARY_FILES, ChatTokenizer, load_tokenizer, telling
 from jaxrm.errors import ModelFileError, OptionError, require
-from jaxrm.models import hub, layout, orbax_directory, vocabulary, weights
-from jaxrm.models.layout import Tensors
+from jaxrm.huggingface import hub, layout, verify, vocabulary, weights
+from jaxrm.huggingface import orbax as orbax_directory
+from jaxrm.huggingface.layout import Tensors
+from jaxrm.huggingface.verify import Values
 from jaxrm.models.transformer import RewardModel, split
-from jaxrm.verify import Values
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,17 +30,19 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from jaxrm import cli, files, parallel, reading
+from jaxrm import cli, files, parallel
 from jaxrm.data import chat, formats, packing, sources
 from jaxrm.data.comparison import Comparison, has_blank
 from jaxrm.data.loader import prefetch
 from jaxrm.data.packing import PackShape, TokenTree
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, require
-from jaxrm.models import heads, hub, transformer, vocabulary
+from jaxrm.huggingface import hub, vocabulary
+from jaxrm.models import heads, transformer
 from jaxrm.models.transformer import RewardModel
 from jaxrm.partial import Partial, begun, digest, digests
-from jaxrm.reading import read
+from jaxrm.read import reading
+from jaxrm.read.reading import read
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ def score(model: RewardModel, trees: Sequence[TokenTree], **options: Any) -> lis
     Args:
       model: a model with a reward head; its parameters may be sharded over the mesh.
       trees: tokenised comparisons, any K, from `chat.tokenize`.
-      options: as for `jaxrm.reading.read`.
+      options: as for `jaxrm.read.reading.read`.
     """
     return read(model, trees, {"rewards": heads.rewards}, **options)["rewards"]
 
@@ -93,7 +95,7 @@ def stream(
     compiled once, however many chunks there are.
 
     Args:
-      model, mesh, rows, row_length, progress: as for `jaxrm.reading.read`; with a reward head.
+      model, mesh, rows, row_length, progress: as for `jaxrm.read.reading.read`; with a reward head.
       comparisons: of any K; they need not exist together.
       tokenizer: the model's.
       chunk: responses that a chunk holds at least, unless it is the last.

@@ -27,7 +27,7 @@ import numpy as np
 from tests.models.support import FAMILIES
 
 FOLDER = Path(__file__).parent / "fixtures" / "messages"
-TOKENIZER = Path(__file__).parents[1] / "jaxrm" / "data" / "toy_assets"
+TOKENIZER = Path(__file__).parents[1] / "jaxrm" / "toy" / "assets"
 ALPHA, BETA = 0.1, 0.1
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import armo as experiment
 from experiments.armo import NAMES, VERBOSITY, Config, Drawn
-from jaxrm.data import toy
+from jaxrm import toy
 from jaxrm.data.packing import pack
 from jaxrm.errors import OptionError
 from jaxrm.study.lab import Lab

@@ -11,11 +11,13 @@ import pytest
 
 from benchmarks import load, score, step
 from experiments.grm_gemma import PRESETS
-from jaxrm.data import packing, planning, toy
+from jaxrm import toy
+from jaxrm.data import packing, planning
 from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import OptionError
-from jaxrm.models import families, hub, transformer
+from jaxrm.huggingface import families, hub
+from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.parallel import MeshShape
 

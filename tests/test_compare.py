@@ -15,7 +15,8 @@ from experiments import compare, compare_methods
 from experiments.compare import Condition, Config, Job
 from experiments.compare_data import Files, Toy
 from experiments.compare_methods import MEMBERS, METHODS, RANKINGS
-from jaxrm.data import packing, toy
+from jaxrm import toy
+from jaxrm.data import packing
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError, OptionError
 from jaxrm.models import transformer

@@ -17,13 +17,15 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
 
-from jaxrm import convert, verify
+from jaxrm import convert
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import JaxrmError, ModelFileError, OptionError, TokenizerError
-from jaxrm.models import adapter, hub, orbax_directory, weights
+from jaxrm.huggingface import adapter, hub, verify, weights
+from jaxrm.huggingface import orbax as orbax_directory
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import RewardModel, split
+from jaxrm.models.uncertainty import RewardScale
 from tests.data import tokenizer_kinds
 from tests.data.tokenizer_kinds import KINDS
 from tests.messages_oracle import FOLDER
@@ -235,7 +237,7 @@ def test_the_way_to_orbax_and_back_loses_nothing(tmp_path, head):
 
 
 def test_the_scale_of_rewards_is_kept_with_the_rewards(tmp_path):
-    scale = hub.RewardScale(-0.5, 2.0, reference="val (clean)", responses=400)
+    scale = RewardScale(-0.5, 2.0, reference="val (clean)", responses=400)
     model = hub.load(BASE, None)
     hub.save(model, tmp_path / "in", scale=scale)
     write(tmp_path / "in", tmp_path / "orbax", to="orbax")

@@ -14,8 +14,9 @@ from jaxrm import parallel
 from jaxrm.data import sources
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.evaluate import scorers
-from jaxrm.evaluate.accuracy import accuracy
-from jaxrm.models import families, heads, hub, transformer
+from jaxrm.huggingface import families, hub
+from jaxrm.models import heads, transformer
+from jaxrm.read.accuracy import accuracy
 from tests.shared_data import PAIRS, shared
 
 pytestmark = [pytest.mark.slow, pytest.mark.torch]

@@ -14,13 +14,14 @@ import pytest
 
 from experiments import grm_gemma
 from experiments.grm_gemma import PRESETS, Config
-from jaxrm import cli
-from jaxrm.data import chat, packing, planning, sources, toy
+from jaxrm import cli, toy
+from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.formats import to_row
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import JaxrmError, RunDirError
+from jaxrm.huggingface import hub, tensorfile
 from jaxrm.losses import generation, preference
-from jaxrm.models import heads, hub, tensorfile, transformer
+from jaxrm.models import heads, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.parallel import MeshShape

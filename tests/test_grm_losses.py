@@ -29,7 +29,8 @@ import pytest
 from experiments.grm_gemma import Config, loss_fn
 from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.tokenizer import load_tokenizer
-from jaxrm.models import hub, transformer
+from jaxrm.huggingface import hub
+from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel
 from jaxrm.train.terms import Term, total_weight, weighted_sum

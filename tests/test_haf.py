@@ -12,9 +12,11 @@ import pytest
 
 from experiments import haf as experiment
 from experiments.haf import METHODS, MIXTURE, SIDES, THEMES, Config
-from jaxrm.data import packing, planning, toy
+from jaxrm import toy
+from jaxrm.data import packing, planning
 from jaxrm.errors import OptionError
-from jaxrm.models import families, heads, hub, transformer
+from jaxrm.huggingface import families, hub
+from jaxrm.models import heads, transformer
 from jaxrm.study import lab as laboratory
 from jaxrm.study.lab import Lab
 from jaxrm.study.recipe import Recipe

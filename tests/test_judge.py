@@ -14,14 +14,16 @@ import pytest
 
 from experiments import judge as experiment
 from experiments.judge import ARMS, METHODS, SPLITS, Config
-from jaxrm.data import packing, toy
+from jaxrm import toy
+from jaxrm.data import packing
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import OptionError
 from jaxrm.evaluate import scorers
-from jaxrm.evaluate.packed import pack_alike, reading_shape
+from jaxrm.huggingface import families, hub
 from jaxrm.losses import judge
-from jaxrm.models import families, heads, hub, transformer
+from jaxrm.models import heads, transformer
+from jaxrm.read.packed import pack_alike, reading_shape
 from jaxrm.study.lab import Lab, mesh
 
 VOCABULARY = json.loads((toy.TOKENIZER / "config.json").read_text())["vocab_size"]

@@ -11,8 +11,9 @@ from safetensors.numpy import load_file
 
 from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.tokenizer import load_tokenizer
+from jaxrm.huggingface import families, hub, tensorfile
 from jaxrm.losses import generation, preference
-from jaxrm.models import families, heads, hub, tensorfile, transformer
+from jaxrm.models import heads, transformer
 from tests import messages_oracle
 from tests.messages_oracle import ALPHA, BETA, CHATS, FOLDER
 from tests.models.support import named_gradients, quick_jit, small_model

@@ -9,7 +9,8 @@ import pytest
 
 from experiments import compare, grm_gemma, small_base, study_grm, toy_world
 from jaxrm import score
-from jaxrm.data import audit, tfds_builder
+from jaxrm.data import tfds_builder
+from jaxrm.data.audit import __main__ as audit
 from jaxrm.errors import OptionError
 from jaxrm.evaluate import __main__ as evaluate
 from jaxrm.evaluate import diagnose

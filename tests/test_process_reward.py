@@ -13,8 +13,8 @@ import pytest
 from experiments import process_data, process_reward
 from experiments.process_data import Sizes, Worked
 from experiments.process_reward import METHODS, RATES, Config, Job
-from jaxrm.data.toy import steps
 from jaxrm.errors import OptionError
+from jaxrm.toy import steps
 from tests.study.small_base import small_base
 
 SIZES = Sizes(questions=3, items=4, candidates=8, epochs=1)

@@ -12,7 +12,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from jaxrm.data.tokenizer import ChatTokenizer
-from jaxrm.models import families, hub, transformer
+from jaxrm.huggingface import families, hub
+from jaxrm.models import transformer
 from tests.shared_data import shared
 
 ROOT = Path(__file__).parents[1]

@@ -22,7 +22,8 @@ from jaxrm import parallel
 from jaxrm import score as scoring
 from jaxrm.data import chat, sources
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
-from jaxrm.models import families, heads, hub, tensorfile
+from jaxrm.huggingface import families, hub, tensorfile
+from jaxrm.models import heads
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel, split
 from tests.messages_oracle import CHATS, FOLDER, family_config, family_tokenizer

@@ -10,12 +10,13 @@ import pytest
 
 from experiments import rrm as experiment
 from experiments.rrm import Config, Job
-from jaxrm.curate import rrm
-from jaxrm.data import packing, toy
-from jaxrm.data.toy.samples import answers, question
+from jaxrm import toy
+from jaxrm.data import packing
 from jaxrm.errors import OptionError
-from jaxrm.evaluate.packed import pair_shape
+from jaxrm.methods import augmentation as rrm
 from jaxrm.models import heads
+from jaxrm.read.packed import pair_shape
+from jaxrm.toy.samples import answers, question
 from tests.study.small_base import small_base
 
 

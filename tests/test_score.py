@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from jaxrm import parallel, reading
+from jaxrm import parallel
 from jaxrm import score as scoring
 from jaxrm.data import chat, packing, sources
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, OptionError
-from jaxrm.models import families, heads, hub, transformer
+from jaxrm.huggingface import families, hub
+from jaxrm.models import heads, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.parallel import MeshShape
+from jaxrm.read import reading
 from jaxrm.score import score, stream
 from tests.messages_oracle import FOLDER
 from tests.models.support import small_model

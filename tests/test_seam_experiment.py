@@ -8,9 +8,9 @@ import pytest
 
 from experiments import seam as experiment
 from experiments.seam import Case, Config, Spoilt
-from jaxrm.data.toy import World
-from jaxrm.data.toy.samples import answers, question
 from jaxrm.errors import OptionError
+from jaxrm.toy import World
+from jaxrm.toy.samples import answers, question
 
 CFG = Config(
     worlds=1, instructions=20, pairs=40, size=3, flipped=2, rounds=1, proposals=2, candidates=2

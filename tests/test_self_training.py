@@ -10,7 +10,7 @@ import pytest
 
 from experiments import self_training as experiment
 from experiments.self_training import Config
-from jaxrm.data import toy
+from jaxrm import toy
 from jaxrm.errors import OptionError
 from tests.study.small_base import small_base
 

@@ -11,9 +11,10 @@ from jaxrm import parallel
 from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.loader import Loader
 from jaxrm.data.tokenizer import load_tokenizer
-from jaxrm.models import heads, hub, transformer
+from jaxrm.huggingface import hub
+from jaxrm.models import heads, transformer
 from jaxrm.parallel import MeshShape, ShardingRules
-from jaxrm.reading import read
+from jaxrm.read.reading import read
 from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrm.train.state import abstract_state, create_state, shardings_of
 from jaxrm.train.step import make_train_step

@@ -13,7 +13,7 @@ from jaxrm.data import chat, packing
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, OptionError
-from jaxrm.models import hub
+from jaxrm.huggingface import hub
 from jaxrm.models.heads import HeadConfig
 
 

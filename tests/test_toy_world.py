@@ -10,13 +10,14 @@ import pytest
 
 from experiments import toy_world
 from experiments.toy_world import Config, Drawn, Reading
-from jaxrm.data import toy
+from jaxrm import toy
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tokenizer import load_tokenizer
-from jaxrm.data.toy import SPLITS, World, samples
-from jaxrm.data.toy.gold import WEIGHTS
 from jaxrm.errors import DataError, OptionError
-from jaxrm.models import families, hub, transformer
+from jaxrm.huggingface import families, hub
+from jaxrm.models import transformer
+from jaxrm.toy import SPLITS, World, samples
+from jaxrm.toy.gold import WEIGHTS
 
 ITEMS = 60
 SMALL = {

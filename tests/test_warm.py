@@ -12,8 +12,8 @@ from experiments import warm
 from experiments.warm import BASELINE, METHODS, Config
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError, OptionError
-from jaxrm.evaluate.packed import Packed
 from jaxrm.models import uncertainty
+from jaxrm.read.packed import Packed
 from jaxrm.study.lab import Lab
 from jaxrm.train.short import Point
 from tests.study.small_base import small_base

@@ -17,13 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrm.data import template
-from jaxrm.data.comparison import (
-    Comparison,
-    Conversation,
-    common_length,
-    fault,
-    last_text,
-)
+from jaxrm.data.comparison import Comparison, Conversation, common_length, fault, last_text
 from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import TokenizerError

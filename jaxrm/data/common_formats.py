@@ -18,14 +18,7 @@ from jaxrm.data.asked import (
     question,
     told,
 )
-from jaxrm.data.comparison import (
-    Step,
-    check_label,
-    check_number,
-    common_length,
-    fault,
-    join_steps,
-)
+from jaxrm.data.comparison import Step, check_label, check_number, common_length, fault, join_steps
 from jaxrm.data.fields import (
     Known,
     Row,

@@ -26,7 +26,8 @@ from jaxrm.evaluate.assess import assess, finite
 from jaxrm.evaluate.benchmark import Benchmark
 from jaxrm.evaluate.benchmarks import BENCHMARKS, contrasts, pairs
 from jaxrm.evaluate.scorers import Scorer
-from jaxrm.models import hub, transformer, vocabulary
+from jaxrm.huggingface import hub, vocabulary
+from jaxrm.models import transformer
 from jaxrm.partial import digest
 
 

@@ -14,7 +14,7 @@ from jaxrm.evaluate import clusters, estimates
 from jaxrm.evaluate.benchmark import Benchmark, Credit, Means, Rule, short_of
 from jaxrm.evaluate.clusters import SHARE, UNBOUNDED, Bounds, Clustering
 from jaxrm.evaluate.estimates import Estimate
-from jaxrm.evaluate.statistics import Paired
+from jaxrm.statistics import Paired
 
 STEP = 1e-5
 """How far a group's mean is moved, either way, to see how a figure follows it."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy.special
 
-from jaxrm.evaluate.statistics import Paired
+from jaxrm.statistics import Paired
 
 Bounds = tuple[float, float]
 """What values are known to lie between."""

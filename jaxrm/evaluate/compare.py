@@ -19,12 +19,13 @@ import numpy as np
 import scipy.special
 import tyro
 
-from jaxrm import cli, terminal
+from jaxrm import cli, statistics
 from jaxrm.errors import RunDirError
-from jaxrm.evaluate import estimates, record, statistics
+from jaxrm.evaluate import estimates, record
 from jaxrm.evaluate.assess import difference
 from jaxrm.evaluate.benchmarks import named
-from jaxrm.evaluate.statistics import Paired
+from jaxrm.report import terminal
+from jaxrm.statistics import Paired
 
 HEAD = ("benchmark", "figure", "A - B", "95 % interval", "p", "Holm's p", "detectable")
 

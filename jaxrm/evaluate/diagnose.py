@@ -36,9 +36,10 @@ from jaxrm.evaluate.diagnosis.margins import margins, require_order
 from jaxrm.evaluate.diagnosis.spread import Spread, spread
 from jaxrm.evaluate.estimates import Estimate, share
 from jaxrm.evaluate.scorers import Scorer
-from jaxrm.models import heads, hub, transformer, vocabulary
+from jaxrm.huggingface import hub, vocabulary
+from jaxrm.models import heads, transformer
 from jaxrm.models.transformer import RewardModel
-from jaxrm.reading import read
+from jaxrm.read.reading import read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,7 @@ def diagnose_model(
     Args:
       model: with a reward head of one output.
       tokenizer: the model's own.
-      options: as for `jaxrm.reading.read`.
+      options: as for `jaxrm.read.reading.read`.
     """
     by_scores = diagnose(scorers.of_model(model, tokenizer, **options), comparisons, seed)
     trees = chat.tokenize(comparisons, tokenizer)

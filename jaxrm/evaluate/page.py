@@ -9,8 +9,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from jaxrm import figures, terminal, webpage
 from jaxrm.evaluate.estimates import WITHHELD
+from jaxrm.report import figures, terminal, webpage
 
 Results = Mapping[str, Any]
 """{"scorer": {what it is}, "benchmarks": {name: an `assess.Assessment` as JSON}}."""

@@ -17,10 +17,10 @@ from scipy.special import expit
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.ordering import OrderedPairs, ordered_pairs
 from jaxrm.data.packing import PackedBatch
-from jaxrm.evaluate.accuracy import Accuracy, accuracy
-from jaxrm.evaluate.splits import Split
 from jaxrm.models.transformer import RewardModel
-from jaxrm.reading import read
+from jaxrm.read.accuracy import Accuracy, accuracy
+from jaxrm.read.reading import read
+from jaxrm.read.splits import Split
 
 RIDGE = 1e-2
 """L2 penalty on the probe's weights, for differences whose root mean square is 1."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrm.data import chat, floors, rows
+from jaxrm.data import chat, rows
+from jaxrm.data.audit import floors
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.fields import get, items
 from jaxrm.data.tokenizer import ChatTokenizer
@@ -51,7 +52,7 @@ def longer(comparisons: Sequence[Comparison]) -> list[np.ndarray]:
 
 
 def bag_of_words(train: Sequence[Comparison]) -> Scorer:
-    """A linear Bradley-Terry model of a response's words (`jaxrm.data.floors.bag_of_words`).
+    """A linear Bradley-Terry model of a response's words (`jaxrm.data.audit.floors.bag_of_words`).
 
     Raises DataError where `train` orders nothing that it could learn from.
     """
@@ -84,7 +85,7 @@ def ensemble(
 
 
 def standardized(member: Scorer, offset: float, scale: float) -> Scorer:
-    """(score - offset) / scale, as an exported model's card has them (`hub.RewardScale`)."""
+    """(score - offset) / scale, as an exported model's card has them (`RewardScale`)."""
     return lambda comparisons: [(given - offset) / scale for given in member(comparisons)]
 
 

@@ -42,8 +42,9 @@ from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import require
 from jaxrm.evaluate import similar
 from jaxrm.evaluate.scorers import Scorer
-from jaxrm.models import heads, hub, vocabulary
-from jaxrm.reading import read
+from jaxrm.huggingface import hub, vocabulary
+from jaxrm.models import heads
+from jaxrm.read.reading import read
 
 Mode = Literal["prob", "paper_log"]
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import scipy.sparse
 
+from jaxrm.data.audit.overlap import words
 from jaxrm.data.comparison import Comparison, Conversation, fault, plain_text
-from jaxrm.data.overlap import words
 
 Vectors = np.ndarray | scipy.sparse.csr_array
 """Float [n, d], one row for each text, of any length."""
@@ -50,7 +50,7 @@ def tf_idf(texts: Sequence[str]) -> scipy.sparse.csr_array:
     """Float64 [texts, words]: how often a word is there, times log((1 + n) / (1 + n with it)) + 1.
 
     That is the smoothed weight of common use (scikit-learn's default). Words are those by which
-    `jaxrm.data.overlap` compares texts; a text without any is a row of zeros.
+    `jaxrm.data.audit.overlap` compares texts; a text without any is a row of zeros.
     """
     vocabulary: dict[str, int] = {}
     columns, counts, ends = [], [], [0]

@@ -7,7 +7,7 @@ Weights and means over solutions belong to the caller.
 
 Data sets label steps in more ways than one, -1 among them. A label that a loss does not take is a
 ValueError where values are at hand; a compiled step cannot raise, and there the loss is NaN. Data
-is checked, naming the row, by `jaxrm.curate.process_labels.check`.
+is checked, naming the row, by `jaxrm.methods.process_labels.check`.
 
 A process model is trained by `step_cross_entropy` on labels of steps, an outcome model by `outcome`
 on one label for a solution; a solution of several steps is scored by `product`, `least`, `last` or

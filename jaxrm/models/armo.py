@@ -367,7 +367,7 @@ def _fit_gate(gate, steps, batch, prompts, chosen, rejected, learning_rate, weig
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Armo:
-    """A finished ArmoRM: a reading of a frozen model (`jaxrm.reading.read`), and of its states.
+    """A finished ArmoRM: a reading of a frozen model (see `jaxrm.read`), and of its states.
 
     Attributes:
       heads: float [d, A], debiased or not.

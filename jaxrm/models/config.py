@@ -13,7 +13,7 @@ Activation = Literal["gelu_pytorch_tanh", "gelu", "silu"]
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A decoder's computation; `jaxrm.models.families` reads it from a `config.json`.
+    """A decoder's computation; `jaxrm.huggingface.families` reads it from a `config.json`.
 
     Attributes:
       model_type: Hugging Face's name of the family, which decides how the rest is written.

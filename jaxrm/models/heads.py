@@ -134,7 +134,7 @@ def steps_by_response(
     model: RewardModel, hidden: Float[Array, "rows length d"], batch: PackedBatch
 ) -> Float[Array, "rows slots steps"]:
     """The scores of each response's steps, first in its row and in order, 0 after them: what
-    `jaxrm.reading` takes.
+    `jaxrm.read.reading` takes.
 
     Raises:
       ModelFileError: the head has several outputs.

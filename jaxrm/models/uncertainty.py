@@ -13,6 +13,7 @@ negative, members vary alike on both, and `uwo` and `lcb` order it as the mean d
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,10 +24,31 @@ import scipy.special
 from jaxtyping import Float
 
 from jaxrm.errors import DataError, require
-from jaxrm.models.hub import RewardScale
 
 Scores = Float[Any, "members *scores"]
 """Numpy or JAX arrays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardScale:
+    """Where the rewards of a model lie: (reward - offset) / scale is standardised on `reference`.
+
+    Attributes:
+      offset, scale: mean and standard deviation of the rewards there.
+      reference: what set of responses that is.
+      responses: how many.
+
+    Raises OptionError for a value out of range.
+    """
+
+    offset: float
+    scale: float
+    reference: str
+    responses: int
+
+    def __post_init__(self):
+        require(math.isfinite(self.offset), "a reward offset", "finite", self.offset)
+        require(0 < self.scale < math.inf, "a reward scale", "a number above 0", self.scale)
 
 
 def scale_of(rewards: Iterable[Any], reference: str) -> RewardScale:

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxrm.evaluate.statistics import Paired
-from jaxrm.figures import NEUTRAL, PALETTE, STYLE
+from jaxrm.report.figures import NEUTRAL, PALETTE, STYLE
+from jaxrm.statistics import Paired
 from jaxrm.study.records import ENDPOINT, METHODS, VARIANTS, Arm, standard_error
 
 COLORS = {

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from jaxrm.evaluate import statistics
-from jaxrm.evaluate.statistics import Paired, holm, paired
+from jaxrm import statistics
+from jaxrm.statistics import Paired, holm, paired
 from jaxrm.study.records import (
     CONTROLS,
     ENDPOINT,

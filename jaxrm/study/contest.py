@@ -23,8 +23,8 @@ import numpy as np
 
 from jaxrm import files
 from jaxrm.errors import DataError
-from jaxrm.evaluate.statistics import Paired, holm, minimum_detectable_effect, paired
-from jaxrm.markdown import table
+from jaxrm.report.markdown import table
+from jaxrm.statistics import Paired, holm, minimum_detectable_effect, paired
 from jaxrm.study import charts
 from jaxrm.study.records import Choices, Record, Trial, standard_error
 from jaxrm.study.tables import PERCENT, cell, trials_table

@@ -30,12 +30,13 @@ from jaxrm.data.comparison import Comparison
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackShape, TokenTree
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
-from jaxrm.evaluate import packed
-from jaxrm.evaluate.packed import Packed, pack_alike, pair_shape, reading_shape
-from jaxrm.models import heads, hub, transformer
+from jaxrm.huggingface import hub
+from jaxrm.models import heads, transformer
 from jaxrm.models.flops import forward_flops_of
 from jaxrm.models.heads import HeadConfig
-from jaxrm.reading import Reading
+from jaxrm.read import packed
+from jaxrm.read.packed import Packed, pack_alike, pair_shape, reading_shape
+from jaxrm.read.reading import Reading
 from jaxrm.study.recipe import Recipe, WithText
 from jaxrm.train import short
 from jaxrm.train.optimizer import OptimizerConfig, make_schedule
@@ -176,7 +177,7 @@ class Lab:
     def read(
         self, params: Params, data: Packed, readings: Mapping[str, Reading]
     ) -> dict[str, Float[np.ndarray, "n K ..."]]:
-        """Float32 [n, K, ...] for each of the readings (see `jaxrm.reading`), in order."""
+        """Float32 [n, K, ...] for each of the readings (see `jaxrm.read.reading`), in order."""
         with jax.set_mesh(mesh()):
             return packed.read(self.start(0).structure, params, data, readings)
 

@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrm.data.comparison import Comparison
-from jaxrm.evaluate.packed import Packed
 from jaxrm.models import heads
 from jaxrm.models.heads import HeadConfig
-from jaxrm.reading import Reading
+from jaxrm.read.packed import Packed
+from jaxrm.read.reading import Reading
 from jaxrm.study.lab import Fitted, Lab
 from jaxrm.study.recipe import Recipe
 from jaxrm.train.state import Params

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxrm import files, webpage
-from jaxrm.evaluate.statistics import Paired
+from jaxrm import files
+from jaxrm.report import webpage
+from jaxrm.statistics import Paired
 
 
 def estimate(values: Sequence[float] | np.ndarray) -> dict[str, float | int | None]:

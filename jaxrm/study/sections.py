@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrm.errors import DataError
-from jaxrm.markdown import table
+from jaxrm.report.markdown import table
 from jaxrm.study import charts
 from jaxrm.study.charts import Chart
 from jaxrm.study.claims import WORTHWHILE, best_control, claims, gain, overall
@@ -31,15 +31,7 @@ from jaxrm.study.records import (
     scores,
     stopped,
 )
-from jaxrm.study.tables import (
-    PERCENT,
-    POINTS,
-    SHARE,
-    cell,
-    comparison,
-    trials_table,
-    verdict_table,
-)
+from jaxrm.study.tables import PERCENT, POINTS, SHARE, cell, comparison, trials_table, verdict_table
 
 NO_RECORDS = "Left out: there are no records of this part."
 

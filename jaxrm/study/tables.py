@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from jaxrm.evaluate.statistics import Paired
-from jaxrm.markdown import table
+from jaxrm.report.markdown import table
+from jaxrm.statistics import Paired
 from jaxrm.study.claims import Claim
 from jaxrm.study.records import (
     SPLITS,

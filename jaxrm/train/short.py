@@ -27,7 +27,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from jaxrm import parallel
-from jaxrm.models import hub, transformer
+from jaxrm.huggingface import hub
+from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.parallel import ShardingRules
 from jaxrm.train.state import (
@@ -62,7 +63,7 @@ def load(base: Path, head: HeadConfig | None, seed: int) -> Start:
     Args:
       head: drawn from `seed`; None takes the directory's own.
 
-    Raises: as `jaxrm.models.hub.load`.
+    Raises: as `jaxrm.huggingface.hub.load`.
     """
     model = hub.load(base, head, seed=seed)
     structure, params = transformer.split(model)

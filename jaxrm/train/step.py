@@ -22,15 +22,7 @@ from flax import nnx
 from jaxrm.errors import AccumulationError
 from jaxrm.models.transformer import merge
 from jaxrm.train.state import Params, TrainState, join
-from jaxrm.train.terms import (
-    BatchTerm,
-    LossFn,
-    Monitor,
-    Term,
-    Terms,
-    total_weight,
-    weighted_sum,
-)
+from jaxrm.train.terms import BatchTerm, LossFn, Monitor, Term, Terms, total_weight, weighted_sum
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, Metrics]]

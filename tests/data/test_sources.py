@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxrm.data import chat, packing, planning, sources, tfds_builder, toy
+from jaxrm import toy
+from jaxrm.data import chat, packing, planning, sources, tfds_builder
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.sources import Source
 from jaxrm.data.tokenizer import load_tokenizer

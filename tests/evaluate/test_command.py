@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from jaxrm import toy
 from jaxrm.data import tokenizer as tokenizers
-from jaxrm.data import toy
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, JaxrmError, ModelFileError, OptionError, RunDirError
 from jaxrm.evaluate import __main__ as command
 from jaxrm.evaluate import compare
 from jaxrm.evaluate.__main__ import Config
-from jaxrm.models import hub
+from jaxrm.huggingface import hub
 from jaxrm.models.heads import HeadConfig
 from tests.clock import set_today
 

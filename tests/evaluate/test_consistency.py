@@ -3,8 +3,8 @@
 import numpy as np
 
 from jaxrm.data.comparison import Comparison, Message
-from jaxrm.evaluate.accuracy import accuracy
 from jaxrm.evaluate.consistency import contrast_instructions
+from jaxrm.read.accuracy import accuracy
 
 BAND = {"low": 0.1, "high": 0.99}
 

@@ -7,13 +7,12 @@ import re
 import numpy as np
 import pytest
 
-from jaxrm import score
-from jaxrm.data import toy
+from jaxrm import score, toy
 from jaxrm.errors import DataError, ModelFileError, OptionError
 from jaxrm.evaluate import diagnose as module
 from jaxrm.evaluate.diagnose import Config, diagnose, write
 from jaxrm.evaluate.diagnosis.cues import CUES
-from jaxrm.models import hub
+from jaxrm.huggingface import hub
 from jaxrm.models.heads import HeadConfig
 from tests.evaluate.planted import by_text, pair
 from tests.messages_oracle import FOLDER

@@ -7,7 +7,7 @@ import scipy.special
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError
 from jaxrm.evaluate.probe import RIDGE, fit_head, probe
-from jaxrm.evaluate.splits import Split
+from jaxrm.read.splits import Split
 from tests.evaluate.planted import pair
 
 

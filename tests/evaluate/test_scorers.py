@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrm import parallel
-from jaxrm.data import chat, toy
+from jaxrm import parallel, toy
+from jaxrm.data import chat
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError
 from jaxrm.evaluate import scorers
-from jaxrm.models import hub
+from jaxrm.huggingface import hub
 from jaxrm.models.heads import HeadConfig
 from jaxrm.score import score
 

@@ -10,14 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrm.data import planning
-from jaxrm.data.packing import (
-    Branch,
-    PackShape,
-    TokenTree,
-    measure,
-    pack,
-)
-from jaxrm.models import families, heads, hub, tensorfile
+from jaxrm.data.packing import Branch, PackShape, TokenTree, measure, pack
+from jaxrm.huggingface import families, hub, tensorfile
+from jaxrm.models import heads
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.parameters import Tree
 from jaxrm.models.transformer import Compute, RewardModel, declare, merge

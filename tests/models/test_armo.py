@@ -11,9 +11,10 @@ from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, OptionError
 from jaxrm.evaluate.probe import final_states
-from jaxrm.models import armo, hub
+from jaxrm.huggingface import hub
+from jaxrm.models import armo
 from jaxrm.models.armo import Armo, ConstantGate, PromptGate
-from jaxrm.reading import read
+from jaxrm.read.reading import read
 from tests.messages_oracle import FOLDER
 
 NAMES = ("correct", "verbosity")

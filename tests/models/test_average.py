@@ -10,7 +10,9 @@ from jax.sharding import PartitionSpec
 from jaxrm import parallel
 from jaxrm.data.packing import PackShape
 from jaxrm.errors import ModelFileError, OptionError
-from jaxrm.models import average, hub, orbax_directory, transformer
+from jaxrm.huggingface import hub
+from jaxrm.huggingface import orbax as orbax_directory
+from jaxrm.models import average, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import RewardModel

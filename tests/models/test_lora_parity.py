@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrm.data.packing import PackShape
-from jaxrm.models import adapter, hub, tensorfile
+from jaxrm.huggingface import adapter, hub, tensorfile
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel, split
 from tests.models import make_adapter_fixtures

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxrm.data.packing import PackedBatch, PackShape, TokenTree
-from jaxrm.models import hub
+from jaxrm.huggingface import hub
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.parameters import Tree
 from jaxrm.models.rotary import Dynamic, Llama3, Rope

@@ -9,7 +9,7 @@ import pytest
 
 from jaxrm.errors import DataError, OptionError
 from jaxrm.models import uncertainty
-from jaxrm.models.hub import RewardScale
+from jaxrm.models.uncertainty import RewardScale
 
 SCORES = np.array([[1.0, 1.2], [2.0, 1.8], [3.0, 3.4]])
 """Three members on two responses: means 2 and 6.4 / 3."""

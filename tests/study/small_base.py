@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jaxrm.data import toy
+from jaxrm import toy
 from jaxrm.data.tokenizer import load_tokenizer
-from jaxrm.models import families, hub, transformer
+from jaxrm.huggingface import families, hub
+from jaxrm.models import transformer
 
 
 def small_base(directory: Path) -> Path:

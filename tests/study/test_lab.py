@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrm.data import packing, toy
+from jaxrm import toy
+from jaxrm.data import packing
 from jaxrm.errors import DataError
 from jaxrm.losses import preference
 from jaxrm.models import heads, transformer

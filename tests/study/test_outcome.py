@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxrm.evaluate.statistics import paired
+from jaxrm.statistics import paired
 from jaxrm.study import outcome
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxrm.markdown import table
+from jaxrm.report.markdown import table
 from jaxrm.study.claims import claims
 from jaxrm.study.tables import PERCENT, POINTS, SHARE, cell, comparison, verdict_table
 from tests.study.toy_records import SEEDS, STEPS, A, main_part, rows, study

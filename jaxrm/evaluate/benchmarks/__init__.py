@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from jaxrm.evaluate.benchmark import Benchmark
-from jaxrm.evaluate.benchmarks.contrast_instructions import (
-    CONTRAST_INSTRUCTIONS,
-    PREFIX,
-    contrasts,
-)
+from jaxrm.evaluate.benchmarks.contrast_instructions import CONTRAST_INSTRUCTIONS, PREFIX, contrasts
 from jaxrm.evaluate.benchmarks.grm import HHH, MT_BENCH, MT_BENCH_TURNS, UNIFIED_FEEDBACK
 from jaxrm.evaluate.benchmarks.llmbar import LLMBAR
 from jaxrm.evaluate.benchmarks.pair_sets import pairs

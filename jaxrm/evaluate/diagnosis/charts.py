@@ -14,7 +14,7 @@ from jaxrm.evaluate.diagnosis.cues import Sensitivity
 from jaxrm.evaluate.diagnosis.length import Length
 from jaxrm.evaluate.diagnosis.spread import Distribution
 from jaxrm.evaluate.estimates import Estimate
-from jaxrm.figures import NEUTRAL, PALETTE, svg
+from jaxrm.report.figures import NEUTRAL, PALETTE, svg
 
 MAIN, OTHER = PALETTE[:2]
 DARK = "#1b1f24"

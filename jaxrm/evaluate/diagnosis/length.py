@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxrm.data.audit.floors import longer, response_texts
 from jaxrm.data.comparison import Comparison
-from jaxrm.data.floors import longer, response_texts
 from jaxrm.evaluate.diagnosis.margins import flat, margins, response_prompts
 from jaxrm.evaluate.estimates import Estimate, estimate, share
 

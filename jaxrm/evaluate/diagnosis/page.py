@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from jaxrm import webpage
 from jaxrm.evaluate.diagnosis import charts
 from jaxrm.evaluate.estimates import WITHHELD, Estimate
+from jaxrm.report import webpage
 
 if TYPE_CHECKING:
     from jaxrm.evaluate.diagnose import Diagnosis

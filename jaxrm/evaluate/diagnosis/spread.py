@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike
 
+from jaxrm.data.audit.floors import UNNAMED, response_texts
 from jaxrm.data.comparison import Comparison
-from jaxrm.data.floors import UNNAMED, response_texts
 from jaxrm.evaluate.diagnosis.margins import Margins, flat, margins, response_prompts
 from jaxrm.evaluate.estimates import Estimate, share
 

@@ -1,0 +1,1 @@
+"""What is in a preference data set, before one trains on it."""

@@ -1,0 +1,1 @@
+"""Model directories in Hugging Face's layouts, read and written."""

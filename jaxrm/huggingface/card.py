@@ -1,0 +1,348 @@
+"""The model card of an exported reward model: README.md in the Hugging Face Hub's format.
+
+It says what the run measured and how to use the files; a number that was not measured is not there.
+What it says of other programs was read in their sources: transformers 4.57.6 and 5.23, vLLM 0.16,
+TRL 1.10, RewardBench 0.1.5 and OpenRLHF 0.11.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from jaxrm.data.tally import Tally
+from jaxrm.models.config import ModelConfig
+from jaxrm.models.heads import HeadConfig
+from jaxrm.models.uncertainty import RewardScale
+from jaxrm.report import markdown
+
+Z = 1.959964
+"""Standard errors on each side of a 95 % interval."""
+
+COLUMNS = ["split", "n", "accuracy, %", "95 % interval"]
+
+
+def write(
+    name: str,
+    results: Mapping[str, Any],
+    *,
+    method: str,
+    base: str,
+    config: ModelConfig,
+    head: HeadConfig,
+    scale: RewardScale | None = None,
+) -> str:
+    """README.md for one model of a run: YAML front matter, then Markdown.
+
+    Args:
+      name: the model's, among `results["models"]`.
+      results: what results.json holds (see jaxrm.report), as read from there or as given to
+        `report.write`.
+      method: one paragraph on how the model was trained, with its paper; Markdown.
+      base: the name of the model that training began from. One of the form "owner/name" is taken
+        for the Hub's and linked.
+      config, head: of the exported model.
+      scale: where its rewards lie, if that was measured.
+
+    Raises:
+      ValueError: `results` has no model of that name.
+    """
+    if name not in results["models"]:
+        raise ValueError(f"no model {name!r} among {', '.join(results['models'])}")
+    sections = {
+        "Training data": _data(results.get("data", {})),
+        "Metrics": _metrics(name, results, config, head),
+        "Reward scale": _scale(scale),
+        "Use": _use(config, head),
+        "Known limits": LIMITS,
+    }
+    parts = [
+        f"---\n{_front_matter(base, config, head).to_yaml()}\n---",
+        f"# {name}: a reward model on {base}",
+        _purpose(head),
+        method,
+        _facts(name, results, base, config, head),
+        *(f"## {title}\n\n{text.strip()}" for title, text in sections.items() if text),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(base: str, config: ModelConfig, head: HeadConfig) -> ModelCardData:
+    # No model-index: it names data sets of the Hub, and a split's name is not one.
+    return ModelCardData(
+        # The Hub shows how to load a model with its library, and transformers reads no MLP head.
+        library_name="transformers" if head.kind == "linear" else "jaxrm",
+        pipeline_tag="text-classification",
+        tags=["reward-model", "jaxrm", config.model_type],
+        base_model=base if _is_hub_name(base) else None,
+    )
+
+
+def _is_hub_name(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
+
+
+def _purpose(head: HeadConfig) -> str:
+    given = (
+        "A reward model: given a conversation that ends with the assistant's response, it returns"
+    )
+    if head.outputs == 1:
+        return f"{given} one number, higher for a better response."
+    return (
+        f"{given} {head.outputs} numbers (`num_labels` is {head.outputs}). The files do not say "
+        "what each of them stands for."
+    )
+
+
+def _facts(
+    name: str, results: Mapping[str, Any], base: str, config: ModelConfig, head: HeadConfig
+) -> str:
+    kinds = {
+        "linear": "linear, without bias",
+        "mlp": f"GRM's, with biases; hidden layers: {head.layers} of {head.hidden:,} units",
+    }
+    facts = {
+        "Base model": f"`{base}`, of the family `{config.model_type}`",
+        "Reward head": f"{kinds[head.kind]}; outputs: {head.outputs}",
+        "Seed": ", ".join(map(str, results.get("seeds", []))),
+    }
+    if chosen := results.get("selected", {}).get(name):
+        facts["Step"] = f"{chosen['step']}, chosen for its accuracy on the split `val`"
+    return "\n".join(f"- {title}: {fact}" for title, fact in facts.items() if fact)
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    if not data:
+        return ""
+    tallies = {
+        name: found if isinstance(found, Tally) else Tally(**found) for name, found in data.items()
+    }
+    lines = "\n".join(f"- `{name}`: {tally}" for name, tally in tallies.items())
+    return f"Counts are of comparisons, each one prompt with its ranked responses.\n\n{lines}"
+
+
+def _metrics(name: str, results: Mapping[str, Any], config: ModelConfig, head: HeadConfig) -> str:
+    splits = results["models"][name]
+    parts = []
+    if rewards := _measured(splits):
+        rows = [_row(split, found) for split, found in rewards.items()]
+        parts += [ACCURACY, markdown.table(COLUMNS, rows, left=1)]
+    if language := _measured(_languages(splits)):
+        before = _measured(_languages(results.get("base", {})))
+        bases = [
+            _percent(before[split]["accuracy"]) if split in before else "" for split in language
+        ]
+        rows = [_row(split, found) for split, found in language.items()]
+        rows = [[*row, base] for row, base in zip(rows, bases, strict=True)]
+        is_gone = head.kind == "linear" and not config.tie_embeddings
+        parts.append(f"{LANGUAGE} {GONE}" if is_gone else LANGUAGE)
+        parts.append(markdown.table([*COLUMNS, "base, %"], rows, left=1))
+    return "\n\n".join([*parts, INTERVAL]) if parts else ""
+
+
+def _languages(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {split: found["language"] for split, found in splits.items() if "language" in found}
+
+
+def _measured(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Those that have an accuracy, which a head of several outputs has not."""
+    return {name: found for name, found in splits.items() if found.get("accuracy") is not None}
+
+
+def _row(split: str, found: Mapping[str, Any]) -> list[str]:
+    low, high = _interval(found["accuracy"], found["n"])
+    interval = f"{_percent(low)} to {_percent(high)}"
+    # A bar would end the cell, even in code.
+    name = split.replace("|", r"\|")
+    return [f"`{name}`", f"{found['n']:,}", _percent(found["accuracy"]), interval]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _interval(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of n (1927, Probable Inference).
+
+    The share plus or minus 1.96 standard errors would have no width at 0 or 1 and leave [0, 1] near
+    them; this does neither. Comparisons of more than two responses are partly right, hence vary
+    less than the right or wrong that it assumes, so for them it is too wide if anything.
+    """
+    shrink = 1 + Z**2 / n
+    middle = (share + Z**2 / (2 * n)) / shrink
+    half = Z / shrink * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return max(0.0, middle - half), middle + half  # rounding would print -0.0
+
+
+def _scale(scale: RewardScale | None) -> str:
+    if scale is None:
+        return ""
+    return (
+        f"On {scale.reference} ({scale.responses:,} responses) the rewards have mean "
+        f"{scale.offset:.4g} and standard deviation {scale.scale:.4g}, so that (reward - offset) / "
+        "scale is standardised there. `config.json` records the two as `reward_offset` and "
+        "`reward_scale`. The files hold the raw reward, which the programs below return as it is."
+    )
+
+
+def _use(config: ModelConfig, head: HeadConfig) -> str:
+    """How to load it, for whoever can: what a program cannot read is not offered to it."""
+    one = head.outputs == 1
+    if head.kind == "mlp":
+        parts = [PLACE, MLP, JAXRM, GRM] if one else [PLACE, MLP]
+    else:
+        # vLLM turns <Family>ForSequenceClassification into <Family>ForCausalLM, which for the name
+        # of Gemma 3's text models finds nothing.
+        vllm = [] if config.model_type == "gemma3_text" else [VLLM]
+        others = [TRL, REWARDBENCH, OPENRLHF, JAXRM] if one else []
+        capped = [] if config.attention_softcap is None else [CAPPED]
+        parts = [PLACE, TRANSFORMERS, *capped, *vllm, *others]
+    return "\n\n".join(part.strip() for part in parts)
+
+
+ACCURACY = """\
+Accuracy is the share of comparisons whose better response gets the strictly higher reward; a tie is
+no win. A comparison of more than two responses counts by the share of its ordered pairs."""
+
+LANGUAGE = """\
+How often the better response is also the likelier one under the language-model head, here and in
+the base that training began from: what is left of its ability to write."""
+
+GONE = "Measured before the export: these files do not hold that head."
+
+INTERVAL = """\
+The intervals are Wilson's, for n independent comparisons: they cover which comparisons happened to
+be in the split, and not what another training run would give."""
+
+PLACE = "`DIR` is this directory, or its name on the Hub."
+
+TRANSFORMERS = """
+### transformers
+
+```python
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("DIR")
+model = AutoModelForSequenceClassification.from_pretrained("DIR", dtype=torch.float32)
+question = {"role": "user", "content": "What is the capital of France?"}
+conversations = [
+    [question, {"role": "assistant", "content": "Paris."}],
+    [question, {"role": "assistant", "content": "I think that it is Lyon."}],
+]
+inputs = tokenizer.apply_chat_template(
+    conversations, padding=True, return_tensors="pt", return_dict=True
+)
+with torch.inference_mode():
+    rewards = model(**inputs).logits  # [conversations, outputs]
+```
+
+Either padding side will do: transformers reads the last token that is not padding, and the padding
+token here is no end-of-sequence token. The head is kept in float32; loaded in bfloat16, it makes
+rewards of two or three significant digits.
+"""
+
+CAPPED = """
+With transformers 4 give `from_pretrained` also `attn_implementation="eager"`: its default there
+leaves out the soft-cap on attention, and the rewards are other ones.
+"""
+
+VLLM = """
+### vLLM
+
+```bash
+vllm serve DIR --runner pooling
+curl http://localhost:8000/classify -H 'Content-Type: application/json' -d '{
+  "model": "DIR",
+  "messages": [
+    {"role": "user", "content": "What is the capital of France?"},
+    {"role": "assistant", "content": "Paris."}
+  ],
+  "use_activation": false
+}'
+```
+
+`data[0].probs` holds the head's raw outputs: `use_activation` asks for them in a request, and
+`problem_type` in `config.json` in all. Text that the chat template has rendered goes in as
+`"input"` in the place of `"messages"`, with `"add_special_tokens": false`, or it may get a second
+BOS.
+"""
+
+TRL = """
+### TRL
+
+```python
+trainer = GRPOTrainer(model=policy, reward_funcs="DIR", args=args, train_dataset=prompts)
+```
+
+Prompts must be lists of messages, which TRL renders with the chat template of this directory. It
+does not render prompts that are strings.
+"""
+
+REWARDBENCH = """
+### RewardBench
+
+```bash
+rewardbench --model DIR --not_quantized --torch_dtype float32
+```
+
+Without `--not_quantized` the model is loaded in 8 bits.
+"""
+
+OPENRLHF = """
+### OpenRLHF
+
+```bash
+python -m openrlhf.cli.serve_rm --reward.model_name_or_path DIR --data.max_len 8192
+```
+
+`POST /get_reward {"query": [TEXT, ...]}` takes texts that the chat template has rendered; those
+longer than `--data.max_len` tokens lose their end, where the reward is read. As the
+`--reward.model_name_or_path` of PPO the model gets the policy's token ids, so the policy must have
+the same tokenizer.
+"""
+
+JAXRM = """
+### jaxrm
+
+```bash
+python -m jaxrm.score --model DIR in.jsonl out.jsonl
+```
+
+Scores pairs, or prompts with any number of responses, in input order.
+"""
+
+MLP = """
+The head is an MLP, in the layout of GRM's repository (`v_head.summary.*` beside the language
+model's weights). jaxrm reads it; servers of reward models do not. With transformers,
+`AutoModelForSequenceClassification` draws a random head in its place, and so does what is built on
+it.
+"""
+
+GRM = """
+### GRM
+
+```python
+model = GRewardModel.from_pretrained("DIR").eval()
+rewards = model(input_ids, attention_mask=attention_mask)
+```
+
+The class is in `rm_eval/grm_utils.py` of https://github.com/YangRui2015/Generalizable-Reward-Model
+and needs transformers 4. Pad on the right.
+"""
+
+LIMITS = """
+- Compare rewards of responses to the same prompt only: training never compares two prompts, so what
+  differs between them means nothing.
+- A reward is read at the last token of the whole conversation as the chat template renders it. A
+  cut end, another template, a second BOS or an opened next turn gives another number.
+- What this card gives no number for was not measured.
+"""

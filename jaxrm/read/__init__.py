@@ -1,0 +1,1 @@
+"""Whatever can be read off a model's states, for any responses."""
