@@ -58,7 +58,7 @@ def stepped(loss_fn, window, trainable):
     )
     model = RewardModel(CONFIG, HeadConfig(), lora, params=params)
     structure, params = split(model)
-    optimizer = optax.sgd(1.0)
+    optimizer = optax.sgd
     abstract = state.abstract_state(
         params,
         axes(model),
@@ -71,7 +71,7 @@ def stepped(loss_fn, window, trainable):
     created = state.create_state(params, optimizer, abstract, seed=0)
     before = jax.tree.map(np.asarray, created.trainable)
     with jax.set_mesh(MESH):
-        after, metrics = step(created, window)
+        after, metrics = step(created, window, 1.0)
     gradient = jax.tree.map(lambda old, new: old - np.asarray(new), before, after.trainable)
     return gradient, metrics
 

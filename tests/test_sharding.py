@@ -15,7 +15,7 @@ from jaxrm.huggingface import hub
 from jaxrm.models import heads, transformer
 from jaxrm.parallel import MeshShape, ShardingRules
 from jaxrm.read.reading import read
-from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrm.train.optimizer import OptimizerConfig, learning_rates, make_optimizer
 from jaxrm.train.state import abstract_state, create_state, shardings_of
 from jaxrm.train.step import make_train_step
 from tests.messages_oracle import FOLDER
@@ -41,7 +41,8 @@ def train(mesh, trees, steps):
     loader = Loader(trees, shape, mesh=mesh, seed=0)
     model = hub.load(FOLDER, None, mesh=mesh)
     structure, params = transformer.split(model)
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3, clip=1.0), 100)
+    config = OptimizerConfig(learning_rate=1e-3, clip=1.0)
+    optimizer, rates = make_optimizer(config), learning_rates(config, 100)
     abstract = abstract_state(
         params,
         transformer.axes(model),
@@ -55,8 +56,8 @@ def train(mesh, trees, steps):
     step = make_train_step(loss_fn, structure, optimizer, shardings_of(abstract))
     history = []
     with jax.set_mesh(mesh):
-        for _, batch in zip(range(steps), loader.batches(0), strict=False):
-            state, metrics = step(state, batch)
+        for rate, batch in zip(rates[:steps], loader.batches(0), strict=False):
+            state, metrics = step(state, batch, rate)
             history.append(jax.device_get(metrics))
     return step, jax.device_get(state.trainable), history
 

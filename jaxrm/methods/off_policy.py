@@ -22,12 +22,6 @@ kappa stays with the loss, where it can be tuned:
     ratios = [relative_log_ratios(p, s) for p, s in zip(policy, sft)]
     trees = with_log_ratios(trees, ratios)
 
-    def loss_fn(model, batch, rng):
-        rewards = heads.rewards(model, model.hidden(batch), batch, rng)
-        losses = preference.bradley_terry(*batch.pairs(rewards))
-        weights = pair_weights(*batch.pairs(batch.reference_logps), kappa)
-        return {"reward": Term(1.0, weights * losses, batch.pair_weight * batch.pair_mask)}
-
 A Term divides by its weights. As a factor of the values, as above, w gives the paper's mean of
 w * loss; as a factor of the Term's weights it gives sum(w loss) / sum(w), which is the paper's
 normalisation by batch with its stray 1 / batch size left out.
@@ -43,8 +37,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrm.data.packing import TokenTree
+from jaxrm.data.packing import PackedBatch, TokenTree
 from jaxrm.errors import require
+from jaxrm.losses import preference
+from jaxrm.methods import method
+from jaxrm.methods.method import Method, hidden_states
+from jaxrm.models import heads
+from jaxrm.models.transformer import RewardModel
+from jaxrm.train.terms import LossFn, Term, Terms, reward_monitors
 
 ALPHA = 0.1
 """The paper's share of the new policy in the mixture of a relative ratio."""
@@ -184,3 +184,26 @@ def _exponents(
 
 def _constant(values: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jax.lax.stop_gradient(jnp.asarray(values, jnp.float32))
+
+
+def reweighted(kappa: float) -> LossFn:
+    """Bradley-Terry whose pairs weigh what the column "log_ratios" makes of them."""
+
+    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
+        rewards = heads.rewards(model, hidden_states(model, batch, rng), batch, rng)
+        losses = preference.bradley_terry(*batch.pairs(rewards))
+        weights = pair_weights(*batch.pairs(batch.column("log_ratios")), kappa)
+        reward = Term(1.0, weights * losses, method.pair_weights(batch))
+        return {"reward": reward, **reward_monitors(rewards, batch)}
+
+    return loss_fn
+
+
+OCRM = Method(
+    "OCRM: pairs weighed by how likely today's policy writes them (arXiv 2507.15507)",
+    reweighted,
+    (0.001, 0.01, 0.1),
+    "kappa, the power of the importance weights",
+    columns=("log_ratios",),
+    needs="pairs with a column log_ratios (?columns=log_ratios), log pi - log pi_SFT of each",
+)
