@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxrm.data import packing, planning
-from jaxrm.data.carried import NUMBERS, Absent
+from jaxrm.data.carried import Absent
 from jaxrm.errors import DataError
 from jaxrm.losses import attributes, generation, preference
 from tests.data.test_packing import tree
@@ -68,6 +68,8 @@ LOSSES = {
     "reference_logps": lambda b, x: generation.dpo(*b.pairs(x), *b.pairs(b.reference_logps), 0.1),
     "margin": lambda b, x: preference.bradley_terry(*b.pairs(x), b.margin),
     "response_score": lambda b, x: jnp.square(x - b.response_score),
+    "magnitude": lambda b, x: preference.scaled(*b.pairs(x), b.column("magnitude")),
+    "states": lambda b, x: jnp.square(x[..., None] - b.column("states")),
     "attributes": lambda b, x: attributes.regression(
         jnp.stack([x, x], -1), b.attributes, b.attributes_mask
     ),
@@ -77,12 +79,14 @@ LOSSES = {
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_on_what_no_comparison_or_not_every_one_has_fails_when_it_is_traced(name):
     """And where all have it, it does not."""
-    known = {
-        "scores": (1.0, 0.0),
+    columns = {
+        "response_score": (1.0, 0.0),
         "reference_logps": (-3.0, -4.0),
         "margin": 0.5,
-        "attributes": ((1.0, 2.0), (3.0, 4.0)),
+        "magnitude": 2.0,
+        "states": ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
     }
+    known = {"columns": columns, "attributes": ((1.0, 2.0), (3.0, 4.0))}
     whole, bare = tree(2, 1, 1, ranks=(0, 1), **known), tree(2, 1, 1, ranks=(0, 1))
 
     def lowered(*trees):
@@ -92,6 +96,6 @@ def test_a_loss_on_what_no_comparison_or_not_every_one_has_fails_when_it_is_trac
     lowered(whole, whole)
     with pytest.raises(DataError, match=f"this batch has no {name}: no"):
         lowered(bare, bare)
-    if name in NUMBERS:
-        with pytest.raises(DataError, match="comparison 1, counting from 0, has no"):
+    if name in columns:
+        with pytest.raises(DataError, match=f"comparison 1, counting from 0, has no {name}"):
             lowered(whole, bare)
