@@ -100,7 +100,7 @@ class TreeStore(Sequence[TokenTree]):
         return cls(np.asarray(words), np.array(starts, np.int64), tuple(layouts))
 
     def key(self) -> str:
-        """SHA-256 of every record, its columns and where it begins: equal for stores of the same trees."""
+        """SHA-256 of all records, columns and where each begins: equal for the same trees."""
         layouts = [[dataclasses.astuple(column) for column in layout] for layout in self.layouts]
         content = hashlib.sha256(repr(layouts).encode())
         content.update(np.ascontiguousarray(self.starts, "<i8"))
