@@ -189,7 +189,7 @@ def random_batch(decoder: ModelConfig, cfg: grm_gemma.Config) -> PackedBatch:
             ids(length(cfg.max_length // 6)),
             (branch(), branch()),
             ranks=(0, 1),
-            reference_logps=(-100.0, -100.0),
+            columns={"reference_logps": np.full(2, -100.0)},
         )
         for _ in range(8 * cfg.rows)
     ]

@@ -18,7 +18,7 @@ import numpy as np
 from experiments.haf import dpo, haf, implicit_rewards
 from experiments.rrm import rrm_loss
 from experiments.study_grm_methods import grm
-from jaxrm.data.carried import Number
+from jaxrm.data.carried import REFERENCE, Column
 from jaxrm.data.comparison import Comparison, plain_text
 from jaxrm.data.packing import PackedBatch
 from jaxrm.evaluate import similar
@@ -33,9 +33,9 @@ from jaxrm.study.recipe import PairLoss, Recipe, Regularize, beside, pairwise
 from jaxrm.train.terms import BatchTerm, LossFn, Term, Terms, reward_monitors
 
 
-def pairs(loss: PairLoss, *numbers: Number) -> Recipe:
-    """The recipe of a loss on pairs of rewards, which may read numbers of the batch."""
-    return Recipe(pairwise(loss), numbers=numbers)
+def pairs(loss: PairLoss, *columns: Column) -> Recipe:
+    """The recipe of a loss on pairs of rewards, which may read columns of the batch."""
+    return Recipe(pairwise(loss), columns=columns)
 
 
 def with_term(regularize: Regularize) -> Recipe:
@@ -124,6 +124,8 @@ def decoded(model: RewardModel, hidden: jax.Array, batch: PackedBatch) -> jax.Ar
 
 # Data that is more than pairs
 
+MAGNITUDE, TARGET = Column("magnitude", "pair"), Column("target", "pair")
+
 
 def with_magnitudes(task: Task) -> list[Comparison]:
     """Each pair with how much better its annotator finds the chosen one: 1, 2 or 3, by the third
@@ -131,20 +133,23 @@ def with_magnitudes(task: Task) -> list[Comparison]:
     gaps = np.array([abs(c.scores[0] - c.scores[1]) for c in task.data.comparisons])
     magnitudes = 1 + np.searchsorted(np.quantile(gaps, [1 / 3, 2 / 3]), gaps)
     return [
-        dataclasses.replace(c, margin=float(m))
+        dataclasses.replace(c, columns={MAGNITUDE.name: float(m)})
         for c, m in zip(task.data.comparisons, magnitudes, strict=True)
     ]
 
 
 def with_targets(task: Task) -> list[Comparison]:
-    """Each pair with PCRM's (arXiv 2404.00978) target as its margin: the less alike, the larger.
+    """Each pair with PCRM's (arXiv 2404.00978) target as a column: the less alike, the larger.
 
     Likeness is that of the words (TF-IDF), where the paper takes BERT's states.
     """
     pairs = task.data.comparisons
     words = similar.tf_idf([plain_text(text) for c in pairs for text in c.responses]).toarray()
     targets = preference.cosine_prior(words[::2], words[1::2], task.strength, beta3=0.0)
-    return [dataclasses.replace(c, margin=float(t)) for c, t in zip(pairs, targets, strict=True)]
+    return [
+        dataclasses.replace(c, columns={TARGET.name: float(t)})
+        for c, t in zip(pairs, targets, strict=True)
+    ]
 
 
 def augmented(task: Task) -> list[Comparison]:
@@ -233,9 +238,6 @@ def warm(task: Task) -> Trained:
 
 _bt = preference.bradley_terry
 
-REFERENCES = ("reference_logps",)
-"""What a loss with DPO in it reads."""
-
 
 def _length_target(batch: PackedBatch, strength: float) -> jax.Array:
     return preference.length_prior(*batch.pairs(batch.response_length), strength, 0.1)
@@ -253,11 +255,17 @@ METHODS: dict[str, Method] = {
     ),
     # reward units to each unit of magnitude
     "margin": Method(
-        one(pairs(lambda c, r, b, s: _bt(c, r, s * b.margin), "margin"), with_magnitudes),
+        one(
+            pairs(lambda c, r, b, s: _bt(c, r, s * b.column("magnitude")), MAGNITUDE),
+            with_magnitudes,
+        ),
         (0.1, 0.3, 1.0),
     ),
     "scaled": Method(
-        one(pairs(lambda c, r, b, s: preference.scaled(c, r, b.margin), "margin"), with_magnitudes)
+        one(
+            pairs(lambda c, r, b, s: preference.scaled(c, r, b.column("magnitude")), MAGNITUDE),
+            with_magnitudes,
+        )
     ),
     # the margin
     "hinge": Method(one(pairs(lambda c, r, b, s: preference.hinge(c, r, s))), (0.5, 1.0, 2.0)),
@@ -284,7 +292,9 @@ METHODS: dict[str, Method] = {
     # the target of equal responses, which is half of that of responses without a word in common
     "pcrm_cosine": Method(
         one(
-            pairs(lambda c, r, b, s: preference.prior_constrained(c, r, b.margin), "margin"),
+            pairs(
+                lambda c, r, b, s: preference.prior_constrained(c, r, b.column("target")), TARGET
+            ),
             with_targets,
         ),
         (1.0, 2.0, 4.0),
@@ -316,7 +326,7 @@ METHODS: dict[str, Method] = {
     ),
     "grm_dpo": Method(
         one(
-            Recipe(functools.partial(grm, regularizer="dpo"), ask="all", numbers=REFERENCES),
+            Recipe(functools.partial(grm, regularizer="dpo"), ask="all", columns=(REFERENCE,)),
             references=True,
         ),
         (0.03, 0.1, 0.3),
@@ -327,11 +337,13 @@ METHODS: dict[str, Method] = {
     ),
     # DPO's coefficient
     "haf": Method(
-        one(Recipe(haf, ask="all", numbers=REFERENCES), references=True), (0.1, 0.2, 0.4)
+        one(Recipe(haf, ask="all", columns=(REFERENCE,)), references=True), (0.1, 0.2, 0.4)
     ),
     # beta
     "dpo": Method(
-        one(Recipe(dpo, ask="all", numbers=REFERENCES), references=True, reading=implicit_rewards),
+        one(
+            Recipe(dpo, ask="all", columns=(REFERENCE,)), references=True, reading=implicit_rewards
+        ),
         (0.03, 0.1, 0.3),
     ),
     "rrm": Method(one(Recipe(rrm_loss), augmented)),

@@ -25,10 +25,12 @@ from jax.sharding import Mesh
 
 from jaxrm import cli, parallel, toy
 from jaxrm.data import chat, planning, sources
+from jaxrm.data.carried import REFERENCE
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackedBatch
 from jaxrm.data.sources import Source
+from jaxrm.data.store import with_columns
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.data.training import training_set
 from jaxrm.errors import DataError, OptionError, require
@@ -345,17 +347,16 @@ def main(cfg: Config) -> None:
     for split, train in probing.items():
         results["base"][split]["probe"] = probe(model, train, held_out[split], **scoring)
     if "grm" in cfg.models and cfg.regularizer == "dpo":
-        trees = trees.with_references(
-            reference_logps(
-                model.without_lora(),
-                trees,
-                cache=cfg.reference_cache or run / "reference",
-                model_key=base_key,
-                progress="reference",
-                **scoring,
-            )
+        logps = reference_logps(
+            model.without_lora(),
+            trees,
+            cache=cfg.reference_cache or run / "reference",
+            model_key=base_key,
+            progress="reference",
+            **scoring,
         )
-        shape = dataclasses.replace(shape, numbers=(*shape.numbers, "reference_logps"))
+        trees = with_columns(trees, {REFERENCE.name: logps})
+        shape = dataclasses.replace(shape, columns=(*shape.columns, REFERENCE))
     loader = Loader(
         trees,
         shape,

@@ -36,9 +36,9 @@ def windows():
         plan.append(list(range(len(trees), len(trees) + len(row))))
         for prompt, branches in row:
             tree = random_tree(rng, prompt, branches)
-            references = tuple(-rng.uniform(5, 30, len(branches)))
-            margin = float(rng.uniform(0, 2))
-            trees.append(dataclasses.replace(tree, reference_logps=references, margin=margin))
+            columns = {"reference_logps": -rng.uniform(5, 30, len(branches))}
+            columns["margin"] = rng.uniform(0, 2)
+            trees.append(dataclasses.replace(tree, columns=columns))
     shape = planning.fit_shape(trees, rows=4, length=28, ask="all")
     large = packing.pack(trees, plan, shape)
     return (

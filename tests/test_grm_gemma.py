@@ -254,7 +254,7 @@ def test_an_mlp_head_is_read_back_with_its_shape(tmp_path):
         ({"eval": (str(ROWS), str(ROWS))}, "two --eval sources are named rows"),
         ({"preset": "toy"}, "--preset toy is for the toy base"),
         ({"select": "best"}, "--select best needs a split named val"),
-        ({"models": ("margin",)}, "no comparison has a margin"),
+        ({"models": ("margin",)}, "no comparison has margin"),
         ({"preset": "toy", "base": None, "select": "last", "models": ()}, "--models must be names"),
         ({"base": None}, "is for a base of your own"),
         ({"alpha": 1.5}, r"--alpha must be a share in \[0, 1\], not 1.5"),

@@ -17,7 +17,6 @@ in them, and one test shows what each of the recipe's own choices would have giv
 The recipe also truncates over-length texts, which jaxrm drops and counts; none of these is long.
 """
 
-import dataclasses
 import functools
 import json
 
@@ -28,6 +27,7 @@ import pytest
 
 from experiments.grm_gemma import Config, loss_fn
 from jaxrm.data import chat, packing, planning, sources
+from jaxrm.data.store import with_columns
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.huggingface import hub
 from jaxrm.models import transformer
@@ -122,10 +122,7 @@ def ours(trees, batch):
         "reference_logps": by_pair(reference_logps, batch),
         "labels": by_pair(batch.response_length, batch),
     }
-    with_reference = [
-        dataclasses.replace(tree, reference_logps=tuple(logps))
-        for tree, logps in zip(trees, found["reference_logps"].tolist(), strict=True)
-    ]
+    with_reference = with_columns(trees, {"reference_logps": found["reference_logps"]})
     trained = transformer.split(reward_model(dropout=0.0))
     return found | losses(*trained, packed(with_reference))
 

@@ -13,8 +13,7 @@ computes and caches them, `heads.response_logps` gives them in a batch. The publ
 exponentiates them and adds 1e-36, which is 0 / 0 for all but the shortest responses; here nothing
 leaves the logarithm until the weight.
 
-How weights enter training. A batch has a column of numbers that frozen policies give to responses,
-`reference_logps`. It takes the log-ratios as well as the log-probs that DPO needs, for any K, and
+How weights enter training. The log-ratios, for any K, are a column of their own, `log_ratios`, and
 kappa stays with the loss, where it can be tuned:
 
     policy = reference.reference_logps(policy_model, trees, ...)
@@ -38,6 +37,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrm.data.packing import PackedBatch, TokenTree
+from jaxrm.data.store import with_columns
 from jaxrm.errors import require
 from jaxrm.losses import preference
 from jaxrm.methods import method
@@ -122,8 +122,8 @@ def normalized_pair_weights(
 
 def with_log_ratios(
     trees: Sequence[TokenTree], log_ratios: Sequence[Float[np.ndarray, " K"]]
-) -> list[TokenTree]:
-    """The trees with log-ratios in the column of what frozen policies say, `reference_logps`.
+) -> Sequence[TokenTree]:
+    """The trees with log-ratios as the column `log_ratios`.
 
     Args:
       log_ratios: [K] for each tree, in the order of its branches.
@@ -131,13 +131,10 @@ def with_log_ratios(
     Raises:
       ValueError: the numbers of trees or of branches differ, or a ratio is not finite.
     """
-    attached = []
-    for i, (tree, of_tree) in enumerate(zip(trees, log_ratios, strict=True)):
-        values = np.asarray(of_tree, np.float32)
-        if values.shape != (len(tree.branches),) or not np.isfinite(values).all():
-            raise ValueError(f"tree {i}: log-ratios {values} of {len(tree.branches)} responses")
-        attached.append(dataclasses.replace(tree, reference_logps=tuple(values.tolist())))
-    return attached
+    for i, ratios in enumerate(log_ratios):
+        if not np.isfinite(ratios).all():
+            raise ValueError(f"tree {i}: log-ratios {ratios}")
+    return with_columns(trees, {"log_ratios": log_ratios})
 
 
 def first_tokens(trees: Sequence[TokenTree], count: int) -> list[TokenTree]:

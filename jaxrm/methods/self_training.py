@@ -406,7 +406,7 @@ def _select(
     kept, remaining = _parted(comparisons, first | second)
     order = second[first | second]
     labelled = [
-        dataclasses.replace(comparison, ranks=(1, 0) if flipped else (0, 1), margin=0.0)
+        dataclasses.replace(comparison, ranks=(1, 0) if flipped else (0, 1), margin=None)
         for comparison, flipped in zip(kept, order, strict=True)
     ]
     return Selection(labelled, remaining, int(order.sum()))
