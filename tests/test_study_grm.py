@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxrm.train.short import Point
 
 from experiments import study_grm, study_grm_methods
 from experiments.study_grm import ABILITY, Config, Evaluation, Job
@@ -26,7 +27,6 @@ from jaxrm.study import lab
 from jaxrm.study.lab import Lab
 from jaxrm.study.recipe import Recipe, WithText
 from jaxrm.study.records import Condition, Trial
-from jaxrm.train.short import Point
 from tests.study.small_base import small_base
 
 PAIRS, ITEMS = 30, 12

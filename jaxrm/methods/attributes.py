@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.ordering import ordered_pairs
@@ -137,7 +137,9 @@ def graded(
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n attributes"]]:
     """The states of all responses, and their grades."""
     states = model.read(data, {"states": final_states})["states"]
-    return states.reshape(-1, states.shape[-1]), armo.labels_of(data.comparisons, names_of(data.comparisons))
+    return states.reshape(-1, states.shape[-1]), armo.labels_of(
+        data.comparisons, names_of(data.comparisons)
+    )
 
 
 def gated(

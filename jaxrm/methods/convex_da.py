@@ -29,9 +29,9 @@ from scipy.spatial import ConvexHull
 
 from jaxrm.data.comparison import Comparison, Conversation, plain_text
 from jaxrm.errors import require
+from jaxrm.evaluate.similar import Embed, best_response, tf_idf
 from jaxrm.methods.method import Method
 from jaxrm.methods.task import Task
-from jaxrm.evaluate.similar import Embed, best_response, tf_idf
 
 COPIES, SHARE = 5, 0.05
 """The paper's: copies of each pair, and the share of their words that are misspelt."""

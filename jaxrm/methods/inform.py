@@ -40,7 +40,7 @@ def bottleneck(strength: float) -> LossFn:
     return loss_fn
 
 
-def decoded(outputs: Float[Array, "... outputs"]) -> Float[Array, "..."]:
+def decoded(outputs: Float[Array, "... outputs"]) -> Float[Array, ...]:
     """The reward of the code's mean, without noise."""
     return jnp.mean(outputs[..., :CODE], axis=-1) * CODE**0.5
 

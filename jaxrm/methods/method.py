@@ -104,7 +104,7 @@ def head_alone(path: str) -> bool:
     return path.startswith("reward_head")
 
 
-def first_output(outputs: Float[Array, "... outputs"]) -> Float[Array, "..."]:
+def first_output(outputs: Float[Array, "... outputs"]) -> Float[Array, ...]:
     """The first of a head's outputs is the reward."""
     return outputs[..., 0]
 

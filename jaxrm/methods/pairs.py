@@ -170,17 +170,13 @@ PAIRS: dict[str, Method] = {
     ),
     "bsr": Method(
         "Bradley-Terry with batch sum-to-zero regularisation (arXiv 2505.07271)",
-        beside(
-            lambda r, b, s: BatchTerm(s, regularizers.sum_to_zero(r, b.response_mask))
-        ),
+        beside(lambda r, b, s: BatchTerm(s, regularizers.sum_to_zero(r, b.response_mask))),
         (0.01, 0.1, 1.0),
         COEFFICIENT,
     ),
     "centering": Method(
         "Bradley-Terry with rewards centred on 0 (TRL's, arXiv 2312.09244)",
-        beside(
-            lambda r, b, s: Term(s, regularizers.centering(*b.pairs(r)), pair_weights(b))
-        ),
+        beside(lambda r, b, s: Term(s, regularizers.centering(*b.pairs(r)), pair_weights(b))),
         (0.001, 0.01, 0.1),
         COEFFICIENT,
     ),
