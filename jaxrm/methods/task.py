@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import PackedBatch, TokenTree
+from jaxrm.errors import DataError
 from jaxrm.methods.bench import Bench, Fitted
 from jaxrm.methods.method import Method
 from jaxrm.models import heads, transformer
@@ -250,6 +251,9 @@ class Task:
         options = {"weights": data.weights, "prompts": data.prompts}
         loader = bench.loader(method, data.trees, seed, **options)
         steps, flops = loader.steps(self.epochs) if self.steps is None else self.steps, 0.0
+        if not steps:
+            problem = "the weights leave no comparison in an epoch: raise one, or the epochs"
+            raise DataError(problem)
         options = {"rate": self.rate if rate is None else rate, "strength": self.strength}
         options |= {"seed": seed, "head_seed": head_seed, "params": params, "texts": self.texts}
         if self.run_dir is not None:
