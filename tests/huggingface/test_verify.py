@@ -12,10 +12,16 @@ import pytest
 from jaxrm import convert
 from jaxrm.errors import ModelFileError
 from jaxrm.huggingface import hub, verify
+from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel, split
 from tests.data import tokenizer_kinds
 from tests.models.make_fixtures import FIXTURES
-from tests.models.support import CONFIG
+from tests.models.support import CONFIG, small_model
+
+
+@pytest.fixture(scope="module")
+def model() -> RewardModel:
+    return small_model(CONFIG, HeadConfig())
 
 
 def test_texts_are_random_and_grow_and_hold_no_padding():
