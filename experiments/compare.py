@@ -34,7 +34,8 @@ from jaxrm import cli, files, toy
 from jaxrm.data import sources
 from jaxrm.errors import DataError, OptionError, require
 from jaxrm.huggingface import hub
-from jaxrm.read.packed import Packed, order_of
+from jaxrm.read.accuracy import order_of
+from jaxrm.read.packed import Packed
 from jaxrm.study import contest
 from jaxrm.study.contest import Run
 from jaxrm.study.lab import Lab

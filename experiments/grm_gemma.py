@@ -39,9 +39,8 @@ from jaxrm.models import heads, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import Compute, RewardModel
-from jaxrm.read import splits
+from jaxrm.read import packed, splits
 from jaxrm.read.reference import reference_logps
-from jaxrm.read.splits import Split
 from jaxrm.report import run as report
 from jaxrm.train import rundir
 from jaxrm.train.best import Best
@@ -312,13 +311,17 @@ def main(cfg: Config) -> None:
     base_key = hub.fingerprint(base)
     inputs = {"the training data": training.key(), "the base": base_key}
     check_inputs(run, inputs | ({rundir.DAY: tokenizer.dated} if tokenizer.dated else {}))
+    scoring = {"mesh": mesh, "rows": cfg.rows, "row_length": cfg.row_length}
+    pack = functools.partial(packed.pack, config=hub.read_config(base), ask="all", **scoring)
     held_out, probing = (
-        {name: Split(rows, chat.tokenize(rows, tokenizer)) for name, rows in part.items()}
+        {name: pack(rows, chat.tokenize(rows, tokenizer)) for name, rows in part.items()}
         for part in (data.held_out, data.probing)
     )
-    scoring = {"mesh": mesh, "rows": cfg.rows, "row_length": cfg.row_length}
-    evaluate = functools.partial(splits.evaluate, **scoring)
-    sample = {name: split.head(cfg.eval_sample) for name, split in held_out.items()}
+    evaluate = functools.partial(splits.evaluate, mesh=mesh)
+    sample = {
+        name: pack(split.comparisons[: cfg.eval_sample], split.trees[: cfg.eval_sample])
+        for name, split in held_out.items()
+    }
     if cfg.select == "best":
         sample["val"] = held_out["val"]  # the choice is worth the whole of it
     # One shape, so one plan: all models see the same pairs in the same order, in the same batches.
@@ -343,7 +346,7 @@ def main(cfg: Config) -> None:
     model, trees = load(), training.trees
     results["base"] = evaluate(model, held_out, progress="base")
     for split, train in probing.items():
-        results["base"][split]["probe"] = probe(model, train, held_out[split], **scoring)
+        results["base"][split]["probe"] = probe(model, train, held_out[split], mesh=mesh)
     if "grm" in cfg.models and cfg.regularizer == "dpo":
         trees = trees.with_references(
             reference_logps(

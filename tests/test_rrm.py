@@ -12,10 +12,10 @@ from experiments import rrm as experiment
 from experiments.rrm import Config, Job
 from jaxrm import toy
 from jaxrm.data import packing
+from jaxrm.data.planning import pair_shape
 from jaxrm.errors import OptionError
 from jaxrm.methods import augmentation as rrm
 from jaxrm.models import heads
-from jaxrm.read.packed import pair_shape
 from jaxrm.toy.samples import answers, question
 from tests.study.small_base import small_base
 

@@ -29,13 +29,14 @@ from jaxrm.data import chat, packing
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackShape, TokenTree
+from jaxrm.data.planning import pair_shape, reading_shape
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.huggingface import hub
 from jaxrm.models import heads, transformer
 from jaxrm.models.flops import forward_flops_of
 from jaxrm.models.heads import HeadConfig
 from jaxrm.read import packed
-from jaxrm.read.packed import Packed, pack_alike, pair_shape, reading_shape
+from jaxrm.read.packed import Packed
 from jaxrm.read.reading import Reading
 from jaxrm.study.recipe import Recipe, WithText
 from jaxrm.train import short
@@ -100,10 +101,15 @@ class Lab:
         return self.pack_trees(comparisons, self.trees(comparisons), ask)
 
     def pack_trees(
-        self, comparisons: Sequence[Comparison], trees: Sequence[TokenTree], ask: Ask = "none"
+        self,
+        comparisons: Sequence[Comparison],
+        trees: Sequence[TokenTree],
+        ask: Ask = "none",
+        steps: int = 0,
     ) -> Packed:
-        """`pack` of comparisons that are tokens already."""
-        return pack_alike(comparisons, trees, reading_shape(self.rows, self.length, ask))
+        """`pack` of comparisons that are tokens already, with so many steps in a row."""
+        config, shape = hub.read_config(self.base), {"rows": self.rows, "row_length": self.length}
+        return packed.pack(comparisons, trees, config, mesh=mesh(), ask=ask, steps=steps, **shape)
 
     def shape(self, recipe: Recipe) -> PackShape:
         """That of a recipe's batches."""
