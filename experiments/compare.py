@@ -35,12 +35,12 @@ from jaxrm.data import sources
 from jaxrm.errors import DataError, OptionError, require
 from jaxrm.huggingface import hub
 from jaxrm.read.packed import Packed, order_of
+from jaxrm.report.tables import fill
+from jaxrm.report.webpage import leave
 from jaxrm.study import contest
 from jaxrm.study.contest import Run
 from jaxrm.study.lab import Lab
-from jaxrm.study.measured import fill
 from jaxrm.study.method import Method, Task
-from jaxrm.study.outcome import leave
 from jaxrm.study.recipe import Recipe
 from jaxrm.study.records import Choices, Trial
 from jaxrm.study.tuning import choice, choices_table

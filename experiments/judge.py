@@ -81,10 +81,10 @@ from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import macro_accuracy
 from jaxrm.read.packed import pack_alike, reading_shape
-from jaxrm.report import terminal
-from jaxrm.statistics import paired
+from jaxrm.report.tables import aligned, interval, spread
+from jaxrm.report.webpage import leave
+from jaxrm.statistics import estimate, paired
 from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe
 from jaxrm.toy.lexicons import LEXICONS
 from jaxrm.toy.samples import answers, question
@@ -439,7 +439,7 @@ def accuracies(results: Mapping[str, Any]) -> str:
         tokens = results["tokens"].get(row)
         rows.append([row, *cells, "" if tokens is None else f"{tokens / 1000:.0f}k"])
     head = ("accuracy, %", *SPLITS, "same in both orders", "leaning to A", "tokens")
-    return terminal.table(head, rows)
+    return aligned(head, rows)
 
 
 def gains(results: Mapping[str, Any]) -> str:
@@ -449,7 +449,7 @@ def gains(results: Mapping[str, Any]) -> str:
         for row, of in results["rows"].items()
         if row != "bt"
     ]
-    return terminal.table(("over bt, points", *SPLITS), rows)
+    return aligned(("over bt, points", *SPLITS), rows)
 
 
 def main(cfg: Config) -> None:

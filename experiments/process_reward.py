@@ -97,10 +97,10 @@ from jaxrm.methods import process_labels
 from jaxrm.models import heads, transformer
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.packed import Packed, pack_alike, reading_shape
-from jaxrm.report import terminal
-from jaxrm.statistics import Paired, paired
+from jaxrm.report.tables import aligned, interval, spread
+from jaxrm.report.webpage import leave
+from jaxrm.statistics import Paired, estimate, paired
 from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe
 from jaxrm.train.rundir import open_run
 from jaxrm.train.sweep import Record, sweep
@@ -468,9 +468,9 @@ def text_table(results: Mapping[str, Any]) -> str:
     ]
     blind = ", ".join(f"{m} {100 * results['chance'][m]:.1f}" for m in MEASURES)
     return "\n\n".join([
-        terminal.table(head, rows),
+        aligned(head, rows),
         f"chance: {blind}",
-        terminal.table(["points over outcome, by *", *MEASURES, "F1"], gained),
+        aligned(["points over outcome, by *", *MEASURES, "F1"], gained),
     ])  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import study_grm, study_grm_methods
-from experiments.study_grm import ABILITY, Config, Evaluation, Job
+from experiments.study_grm import ABILITY, Condition, Config, Evaluation, Job
 from experiments.study_grm_methods import METHODS, STRENGTHS, replay
 from jaxrm import toy
 from jaxrm.data import packing, planning
@@ -25,7 +25,7 @@ from jaxrm.read.packed import reading_shape
 from jaxrm.study import lab
 from jaxrm.study.lab import Lab
 from jaxrm.study.recipe import Recipe, WithText
-from jaxrm.study.records import Condition, Trial
+from jaxrm.study.records import Trial
 from jaxrm.train.short import Point
 from tests.study.small_base import small_base
 
