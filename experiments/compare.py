@@ -36,8 +36,8 @@ from jaxrm.methods.rankings import RANKINGS
 from jaxrm.study import contest
 from jaxrm.study.contest import Run
 from jaxrm.study.draws import Condition, Files, Toy
-from jaxrm.study.measured import fill
-from jaxrm.study.outcome import leave
+from jaxrm.report.tables import fill
+from jaxrm.report.webpage import leave
 from jaxrm.study.records import Trial
 from jaxrm.study.trials import Contest
 from jaxrm.study.tuning import choices_table

@@ -77,10 +77,10 @@ from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import macro_accuracy
 from jaxrm.read.packed import Packed
-from jaxrm.report import terminal
-from jaxrm.statistics import paired
+from jaxrm.report.tables import aligned, interval, spread
+from jaxrm.report.webpage import leave
+from jaxrm.statistics import estimate, paired
 from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe, beside, pairwise
 from jaxrm.toy.samples import answers, question
 from jaxrm.train.rundir import open_run
@@ -384,7 +384,7 @@ def table(results: Mapping[str, Any]) -> str:
         rows.append([arm["method"], f"{arm['agreement']:g}", *cells, tokens])
     heads = ("id, %", "spurious, %", "ood_prompt, %", "sensitivity")
     against = ("sensitivity - bt", "id - bt", "ood_prompt - bt")
-    return terminal.table(["method", "cue", *heads, *against, "tokens"], rows)
+    return aligned(["method", "cue", *heads, *against, "tokens"], rows)
 
 
 def main(cfg: Config) -> None:

@@ -69,10 +69,10 @@ from jaxrm.methods.self_training import (
 )
 from jaxrm.models import heads
 from jaxrm.read.accuracy import macro_accuracy
-from jaxrm.report import terminal
-from jaxrm.statistics import paired
+from jaxrm.report.tables import aligned, interval, spread
+from jaxrm.report.webpage import leave
+from jaxrm.statistics import estimate, paired
 from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
 from jaxrm.study.recipe import Recipe
 from jaxrm.train.rundir import open_run
 from jaxrm.train.sweep import Record, sweep
@@ -283,7 +283,7 @@ def tables(results: Mapping[str, Any]) -> str:
     head = ["method", "rate", *(f"{split}, %" for split in SPLITS)]
     head += [f"{split} - seed" for split in SPLITS]
     of_rounds = ["round", "runs", "pool", "kept", "flipped", "remaining", "right, %"]
-    return f"{terminal.table(head, rows)}\n\n{terminal.table(of_rounds, rounds)}"
+    return f"{aligned(head, rows)}\n\n{aligned(of_rounds, rounds)}"
 
 
 def main(cfg: Config) -> None:
