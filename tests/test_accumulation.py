@@ -10,11 +10,11 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import grm_gemma
-from experiments.grm_gemma import Config
 from jaxrm import parallel
 from jaxrm.data import packing, planning
 from jaxrm.errors import AccumulationError
+from jaxrm.methods.grm import grm
+from jaxrm.methods.method import bradley_terry
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import RewardModel, axes, declare, split
@@ -78,10 +78,7 @@ def stepped(loss_fn, window, trainable):
 
 @pytest.mark.parametrize("regularizer", ["sft", "dpo"])
 def test_four_micro_batches_are_one_large_batch(regularizer):
-    cfg = Config(regularizer=regularizer, alpha=0.3)
-
-    def loss_fn(model, batch, rng):
-        return grm_gemma.loss_fn(model, batch, rng, name="grm", cfg=cfg)
+    loss_fn = grm(0.3, regularizer=regularizer)
 
     def trainable(path):
         return path.startswith(("lora", "reward_head", "embedding"))
@@ -102,7 +99,7 @@ def test_four_micro_batches_are_one_large_batch(regularizer):
 
 def test_a_batch_statistic_is_refused_over_several_micro_batches():
     def loss_fn(model, batch, rng):
-        terms = grm_gemma.loss_fn(model, batch, rng, name="baseline", cfg=Config())
+        terms = bradley_terry(None)(model, batch, rng)
         return {**terms, "spread": BatchTerm(0.1, jnp.var(terms["reward"].values))}
 
     small, large = windows()

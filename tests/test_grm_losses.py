@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.grm_gemma import Config, loss_fn
+from experiments.grm_gemma import Config, methods
 from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.store import with_columns
 from jaxrm.data.tokenizer import load_tokenizer
@@ -96,8 +96,10 @@ def losses(structure, params, batch):
     model, found = transformer.merge(structure, params), {}
 
     def terms(name, regularizer="sft"):
-        cfg = Config(alpha=ALPHA, beta=BETA, smoothing=SMOOTHING, regularizer=regularizer)
-        made = loss_fn(model, batch, jax.random.key(0), name=name, cfg=cfg)
+        options = {"alpha": ALPHA, "beta": BETA, "smoothing": SMOOTHING}
+        cfg = Config(models=(name,), regularizer=regularizer, **options)
+        method, strength = methods(cfg)[name]
+        made = method.loss(strength)(model, batch, jax.random.key(0))
         return {part: term for part, term in made.items() if isinstance(term, Term)}
 
     for name in ("baseline", "margin", "label_smoothed"):

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import grm_gemma
 from jaxrm import parallel
 from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.loader import Loader
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.huggingface import hub
+from jaxrm.methods.grm import grm
 from jaxrm.models import heads, transformer
 from jaxrm.parallel import MeshShape, ShardingRules
 from jaxrm.read.reading import read
@@ -36,7 +36,6 @@ def trees():
 
 
 def train(mesh, trees, steps):
-    cfg = grm_gemma.Config(alpha=0.3)
     shape = planning.fit_shape(trees, rows=4, length=128, ask="best")
     loader = Loader(trees, shape, mesh=mesh, seed=0)
     model = hub.load(FOLDER, None, mesh=mesh)
@@ -52,8 +51,7 @@ def train(mesh, trees, steps):
         rules=ShardingRules(),
     )
     state = create_state(params, optimizer, abstract, seed=0)
-    loss_fn = functools.partial(grm_gemma.loss_fn, name="grm", cfg=cfg)
-    step = make_train_step(loss_fn, structure, optimizer, shardings_of(abstract))
+    step = make_train_step(grm(0.3), structure, optimizer, shardings_of(abstract))
     history = []
     with jax.set_mesh(mesh):
         for rate, batch in zip(rates[:steps], loader.batches(0), strict=False):

@@ -28,7 +28,7 @@ from jaxrm.methods.method import (
 )
 from jaxrm.methods.task import Model, Part, Task, Trained
 from jaxrm.models import armo, heads
-from jaxrm.models.armo import Armo, PromptGate
+from jaxrm.models.gate import Gated, PromptGate, prompt_states
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.packed import Packed
@@ -149,7 +149,7 @@ def gated(
 
     The gate's learning rate is the method's strength.
     """
-    readings = {"states": final_states, "prompts": armo.prompt_states}
+    readings = {"states": final_states, "prompts": prompt_states}
     comparisons = task.data.comparisons
     train = model.read(task.bench.pack(comparisons), readings)
     pairs, rewards = ordered_pairs(comparisons), train["states"] @ weights
@@ -164,10 +164,11 @@ def gated(
         learning_rate=task.strength,
         seed=task.seed,
     )
-    finished = Armo(weights, GATE, params)
+    finished = Gated(GATE, params)
 
     def scores(data: Packed) -> np.ndarray:
-        return np.asarray(finished.rewards(**model.read(data, readings)))
+        states = model.read(data, readings)
+        return np.asarray(finished.rewards(states["states"] @ weights, states["prompts"]))
 
     def with_heads() -> RewardModel:
         head = HeadConfig(outputs=weights.shape[1])

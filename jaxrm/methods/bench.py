@@ -112,9 +112,15 @@ def of_length(bench: Bench, method: Method, trees: Sequence[TokenTree]) -> PackS
     )
 
 
-def fitted(bench: Bench, method: Method, trees: Sequence[TokenTree]) -> PackShape:
-    """A shape of batches that is fitted to the data: less padding, a compilation for each set."""
-    shape = planning.fit_shape(trees, rows=bench.rows, length=bench.length, ask=method.ask)
+def fitted(
+    bench: Bench, method: Method, trees: Sequence[TokenTree], *, ask: Ask | None = None
+) -> PackShape:
+    """A shape of batches that is fitted to the data: less padding, a compilation for each set.
+
+    Args:
+      ask: in place of the method's, so that methods which ask differently see the same batches.
+    """
+    shape = planning.fit_shape(trees, rows=bench.rows, length=bench.length, ask=ask or method.ask)
     for name in column_names(method):
         shape.require(name, "the method")
     return shape

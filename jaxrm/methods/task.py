@@ -20,10 +20,10 @@ from jaxrm.data.packing import PackedBatch, TokenTree
 from jaxrm.methods.bench import Bench, Fitted
 from jaxrm.methods.method import Method
 from jaxrm.models import heads, transformer
-from jaxrm.models.armo import Armo
+from jaxrm.models.gate import Gated
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.packed import Packed
-from jaxrm.read.reading import Reading
+from jaxrm.read.reading import Reading, read
 from jaxrm.train.state import Params
 
 Scores = Callable[[Packed], Float[np.ndarray, "n K"]]
@@ -109,7 +109,33 @@ class Trained:
     scores: Scores
     models: Sequence[Model]
     parts: Sequence[Part]
-    gate: Armo | None = None
+    gate: Gated | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the reward is the one output of one model's head."""
+        [first, *others] = self.parts
+        whole = first.reads == "rewards" and (first.weight, first.offset) == (1.0, 0.0)
+        return whole and not others and self.gate is None
+
+    def read(self, trees: Sequence[TokenTree], **options: Any) -> list[np.ndarray]:
+        """The same rewards, float32 [K] for each tree of any K, a model at a time.
+
+        Args:
+          options: as for `jaxrm.read.reading.read`.
+        """
+        total = [np.zeros(len(tree.branches), np.float32) for tree in trees]
+        for part in self.parts:
+            reading = (
+                self.gate or {"rewards": heads.rewards, "logps": heads.response_logps}[part.reads]
+            )
+            ask = "all" if part.reads == "logps" else "none"
+            values = read(part.model(), trees, {"read": reading}, ask=ask, **options)["read"]
+            total = [
+                so_far + np.float32(part.weight) * (value - np.float32(part.offset))
+                for so_far, value in zip(total, values, strict=True)
+            ]
+        return total
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
