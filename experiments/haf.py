@@ -68,6 +68,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe
 from jaxtyping import Array, Float
 
 from jaxrm import cli, parallel, toy
@@ -85,8 +87,6 @@ from jaxrm.read.reading import Reading
 from jaxrm.report.tables import aligned, interval, spread
 from jaxrm.report.webpage import leave
 from jaxrm.statistics import estimate, holm, paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe
 from jaxrm.train.rundir import open_run
 from jaxrm.train.sweep import Record, sweep
 from jaxrm.train.terms import LossFn, Term, Terms, reward_monitors

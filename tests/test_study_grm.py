@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe, WithText
+from jaxrm.train.short import Point
 
 from experiments import study_grm, study_grm_methods
 from experiments.study_grm import ABILITY, Condition, Config, Evaluation, Job
@@ -23,10 +26,7 @@ from jaxrm.evaluate.probe import fit_head
 from jaxrm.models import transformer
 from jaxrm.read.packed import reading_shape
 from jaxrm.study import lab
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe, WithText
 from jaxrm.study.records import Trial
-from jaxrm.train.short import Point
 from tests.study.small_base import small_base
 
 PAIRS, ITEMS = 30, 12

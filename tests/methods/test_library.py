@@ -124,7 +124,9 @@ def test_every_method_trains_with_lora_and_leaves_an_export_that_scores_as_it_di
     assert 0 <= figures["accuracy"] <= 1
     export = tmp_path / "run" / name / "export"
     assert json.loads((export / "config.json").read_text())["model_type"]
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), ("data", "fsdp", "tensor"))
+    mesh = jax.sharding.Mesh(
+        np.array(jax.devices()[:1]).reshape(1, 1, 1), ("data", "fsdp", "tensor")
+    )
     scorer = scoring.load(export, mesh=mesh)
     rewards = np.concatenate(scorer.rewards(Bench(base).trees(held_out), mesh=mesh))
     expected = figures["rewards"]["mean"], figures["rewards"]["deviation"]
@@ -172,7 +174,9 @@ def test_every_loss_differs_from_bradley_terry_on_the_same_batch(name, bench):
     if method.needs.startswith("responses"):
         return  # Bradley-Terry has nothing to say there
     theirs = gradient(bench, plain, None, trees, None)
-    apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), own[1]["layers"], theirs[1]["layers"])
+    apart = jax.tree.map(
+        lambda a, b: float(jnp.abs(a - b).max()), own[1]["layers"], theirs[1]["layers"]
+    )
     assert max(jax.tree.leaves(apart)) > 1e-7 or not math.isclose(own[0], theirs[0], rel_tol=1e-6)
 
 
