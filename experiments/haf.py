@@ -80,7 +80,7 @@ from jaxrm.losses import generation, preference
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import macro_accuracy
-from jaxrm.read.packed import Packed, pack_alike, reading_shape
+from jaxrm.read.packed import Packed
 from jaxrm.read.reading import Reading
 from jaxrm.report import terminal
 from jaxrm.statistics import holm, paired
@@ -280,9 +280,7 @@ def packed(lab: Lab, comparisons: Sequence[Comparison], reads: Ask) -> Packed:
     plain = lab.pack(comparisons, reads)
     if reads == "none":
         return plain
-    return pack_alike(
-        comparisons, lab.with_references(plain), reading_shape(lab.rows, lab.length, reads)
-    )
+    return lab.pack_trees(comparisons, lab.with_references(plain), reads)
 
 
 # What is run

@@ -80,7 +80,6 @@ from jaxrm.methods.off_policy import first_tokens
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import macro_accuracy
-from jaxrm.read.packed import pack_alike, reading_shape
 from jaxrm.report import terminal
 from jaxrm.statistics import paired
 from jaxrm.study.lab import Lab
@@ -171,11 +170,10 @@ def judge_loss(strength: None) -> LossFn:
 
 def of_model(lab: Lab, params: Params) -> Judge:
     """The model as a judge: how likely it finds the first of two answers better, as shown."""
-    shape = reading_shape(lab.rows, lab.length, "all")
 
     def judge_pairs(pairs: Sequence[Comparison]) -> list[float]:
         asked = [verdicts(pair, exchanged=False) for pair in pairs]
-        data = pack_alike(asked, first_tokens(lab.trees(asked), 1), shape)
+        data = lab.pack_trees(asked, first_tokens(lab.trees(asked), 1), "all")
         logps = lab.read(params, data, {"logps": heads.response_logps})["logps"].astype(float)
         return scipy.special.expit(logps[:, 0] - logps[:, 1]).tolist()
 
@@ -275,7 +273,7 @@ def criticised(
     """What the critic says of answers, [2] of each comparison: its reward after its notes
     (`scores`), and the log-odds of praise (`note`)."""
     trees = critique_trees(lab, world, comparisons)
-    data = pack_alike(comparisons, trees, reading_shape(lab.rows, lab.length, "all"))
+    data = lab.pack_trees(comparisons, trees, "all")
     found = lab.read(params, data, {"rewards": heads.rewards, "logps": heads.response_logps})
     rewards, logps = (found[name].reshape(-1, 2, 2) for name in ("rewards", "logps"))
     return {

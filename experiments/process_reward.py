@@ -96,7 +96,7 @@ from jaxrm.losses import generation, process
 from jaxrm.methods import process_labels
 from jaxrm.models import heads, transformer
 from jaxrm.models.transformer import RewardModel
-from jaxrm.read.packed import Packed, pack_alike, reading_shape
+from jaxrm.read.packed import Packed
 from jaxrm.report import terminal
 from jaxrm.statistics import Paired, paired
 from jaxrm.study.lab import Lab
@@ -303,8 +303,7 @@ def pack(lab: Lab, questions: Sequence[Worked], ask: str = "none") -> Packed:
         for worked in questions
         for i in range(0, len(worked.solutions), TOGETHER)
     ]
-    shape = reading_shape(lab.rows, lab.length, ask)
-    return pack_alike(data, lab.trees(data), dataclasses.replace(shape, steps=recipe(lab).steps))
+    return lab.pack_trees(data, lab.trees(data), ask, recipe(lab).steps)
 
 
 def choices(

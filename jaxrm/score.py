@@ -34,15 +34,14 @@ from jaxrm import cli, files, parallel
 from jaxrm.data import chat, formats, packing, sources
 from jaxrm.data.comparison import Comparison, has_blank
 from jaxrm.data.loader import prefetch
-from jaxrm.data.packing import PackShape, TokenTree
+from jaxrm.data.packing import TokenTree
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, require
 from jaxrm.huggingface import hub, vocabulary
 from jaxrm.models import heads, transformer
 from jaxrm.models.transformer import RewardModel
 from jaxrm.partial import Partial, begun, digest, digests
-from jaxrm.read import reading
-from jaxrm.read.reading import read
+from jaxrm.read.reading import pack_batches, read, read_batches
 
 log = logging.getLogger(__name__)
 
@@ -81,30 +80,24 @@ def stream(
     model: RewardModel,
     comparisons: Iterable[Comparison],
     tokenizer: ChatTokenizer,
-    *,
-    mesh: Mesh,
-    rows: int = 8,
-    row_length: int = 1024,
-    chunk: int = CHUNK,
-    progress: str = "",
+    **options: Any,
 ) -> Iterator[tuple[Comparison, np.ndarray]]:
     """Each comparison with its rewards, float32 [K], in order: any number, in bounded memory.
 
     Comparisons are taken as they are needed, tokenised in a thread beside the device, and packed
-    chunk by chunk. Shapes follow from `rows` and the length of a row alone, so each length is
-    compiled once, however many chunks there are.
+    chunk by chunk.
 
     Args:
-      model, mesh, rows, row_length, progress: as for `jaxrm.read.reading.read`; with a reward head.
+      model: with a reward head.
       comparisons: of any K; they need not exist together.
       tokenizer: the model's.
-      chunk: responses that a chunk holds at least, unless it is the last.
+      options: chunk, the responses that a chunk holds at least, unless it is the last; and those of
+        `jaxrm.read.reading.read`.
 
     Raises:
       TokenizerError, DataError: as `chat.tokenize`, and whatever `comparisons` raises.
     """
-    sizes = {"rows": rows, "row_length": row_length, "chunk": chunk}
-    for scored in in_chunks(model, comparisons, tokenizer, mesh=mesh, progress=progress, **sizes):
+    for scored in in_chunks(model, comparisons, tokenizer, **options):
         yield from zip(scored.comparisons, scored.rewards, strict=True)
 
 
@@ -114,15 +107,14 @@ def in_chunks(
     tokenizer: ChatTokenizer,
     *,
     mesh: Mesh,
-    rows: int = 8,
-    row_length: int = 1024,
     chunk: int = CHUNK,
     progress: str = "",
+    **options: Any,
 ) -> Iterator[Chunk]:
     """`stream`, chunk by chunk, with the tokens. Where a chunk ends follows from each K and `chunk`
     alone."""
     structure, params = transformer.split(model)
-    readings, shared = {"rewards": heads.rewards}, reading.shares_prompts(model)
+    readings = {"rewards": heads.rewards}
 
     def load(part: list[Comparison]) -> tuple[list[Comparison], list[TokenTree]]:
         return part, chat.tokenize(part, tokenizer)
@@ -130,35 +122,12 @@ def in_chunks(
     start, tokens = time.monotonic(), 0
     with tqdm(desc=progress, unit=" responses", disable=not progress) as bar:
         for part, trees in prefetch(_chunks(comparisons, chunk), load, ahead=1):
-            narrow = [cut for tree in trees for cut in _cut(tree, _slots(row_length))]
-            batches = reading.pack_batches(
-                narrow, rows, row_length, _any_shape, mesh, shared=shared
-            )
-            rewards = np.zeros(sum(len(tree.branches) for tree in trees), np.float32)
+            batches = pack_batches(trees, model.config, mesh=mesh, **options)
             with jax.set_mesh(mesh):
-                for index, values in reading.in_turn(structure, params, batches, readings):
-                    rewards[index] = values["rewards"]
-                    bar.update(len(index))
+                values = read_batches(structure, params, batches, readings, trees, bar.update)
             tokens += sum(map(packing.tree_length, trees))
             bar.set_postfix_str(f"{tokens / (time.monotonic() - start):,.0f} tokens/s")
-            yield Chunk(part, trees, reading.by_tree(rewards, trees))
-
-
-def _any_shape(parts: Sequence[TokenTree], rows: int, length: int) -> PackShape:
-    """A shape to read rewards in, whatever the trees, if none has more than `_slots` branches."""
-    return PackShape(rows, length, slots=_slots(length))
-
-
-def _slots(length: int) -> int:
-    """Responses that a row of rewards holds: few rows of texts need more, and empty ones cost next
-    to nothing."""
-    return max(1, length // 4)
-
-
-def _cut(tree: TokenTree, most: int) -> Iterator[TokenTree]:
-    """The tree as trees of at most `most` branches, in order."""
-    for first in range(0, len(tree.branches), most):
-        yield TokenTree(tree.prompt, tree.branches[first : first + most])
+            yield Chunk(part, trees, values["rewards"])
 
 
 def _chunks(comparisons: Iterable[Comparison], least: int) -> Iterator[list[Comparison]]:

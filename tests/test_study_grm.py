@@ -19,10 +19,10 @@ from experiments.study_grm import ABILITY, Config, Evaluation, Job
 from experiments.study_grm_methods import METHODS, STRENGTHS, replay
 from jaxrm import toy
 from jaxrm.data import packing, planning
+from jaxrm.data.planning import reading_shape
 from jaxrm.errors import DataError, OptionError
 from jaxrm.evaluate.probe import fit_head
 from jaxrm.models import transformer
-from jaxrm.read.packed import reading_shape
 from jaxrm.study import lab
 from jaxrm.study.lab import Lab
 from jaxrm.study.recipe import Recipe, WithText

@@ -11,7 +11,6 @@ comparisons, and all but `geometry` and `language` work for any scorer.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -84,9 +83,7 @@ def diagnose(scorer: Scorer, comparisons: Sequence[Comparison], seed: int = 0) -
     places, swapped = swap_prompts(comparisons, seed)
     versions = [comparisons, swapped]
     versions += [[with_cue(comparison, cue) for comparison in comparisons] for cue in CUES]
-    # In one call, because a model compiles for every list that it is asked about.
-    scores = iter(scorer(list(itertools.chain(*versions))))
-    plain, under_swapped, *cued = [list(itertools.islice(scores, len(v))) for v in versions]
+    plain, under_swapped, *cued = map(scorer, versions)
     found, of_rewards = margins(plain, comparisons), spread(plain, comparisons)
     unit = of_rewards.together.deviation or 1.0
     in_deviations = [given / unit for given in plain]
