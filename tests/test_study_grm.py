@@ -27,7 +27,7 @@ from jaxrm.models import transformer
 from jaxrm.read.packed import reading_shape
 from jaxrm.study import lab
 from jaxrm.study.records import Trial
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 PAIRS, ITEMS = 30, 12
 VOCABULARY = json.loads((toy.TOKENIZER / "config.json").read_text())["vocab_size"]

@@ -28,7 +28,7 @@ from jaxrm.read import scoring
 from jaxrm.study import command
 from jaxrm.study.command import Config
 from jaxrm.train.terms import Monitor, Term, weighted_sum
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 QUICK = ("bt", "margin", "grm_dpo", "odin", "dpo", "kwise", "process")
 """One of each kind; all others train in the slow run."""
