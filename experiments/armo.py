@@ -106,7 +106,7 @@ from jaxrm.evaluate.probe import final_states, fit_head
 from jaxrm.huggingface import hub
 from jaxrm.losses import attributes, preference
 from jaxrm.models import armo, heads
-from jaxrm.models.armo import Armo, ConstantGate, Gate, PromptGate
+from jaxrm.models.gate import ConstantGate, Gate, Gated, PromptGate, prompt_states
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import macro_accuracy
@@ -289,7 +289,7 @@ def states_of(base: Path, drawn: Drawn, rate: float | None, split: str) -> Mappi
 
 def read_states(lab: Lab, params: Params, data: Packed) -> Mapping[str, np.ndarray]:
     """As `States` has them."""
-    return lab.read(params, data, {"states": final_states, "prompts": armo.prompt_states})
+    return lab.read(params, data, {"states": final_states, "prompts": prompt_states})
 
 
 @functools.lru_cache(maxsize=4)
@@ -392,8 +392,13 @@ def weighed(states: States, weights: np.ndarray, gate: Gate, rate: float, seed: 
     chosen, rejected = np.moveaxis(train["states"] @ weights, 1, 0)
     options = {"steps": GATE_STEPS, "batch": GATE_BATCH, "learning_rate": rate, "seed": seed}
     params = armo.fit_gate(gate, train["prompts"][:, 0], chosen, rejected, **options)
-    finished = Armo(weights, gate, params)
-    return lambda split: np.asarray(finished.rewards(**states(split)))
+    gated = Gated(gate, params)
+
+    def scores(split: str) -> np.ndarray:
+        read = states(split)
+        return np.asarray(gated.rewards(read["states"] @ weights, read["prompts"]))
+
+    return scores
 
 
 def probed(job: Job, base: Path) -> Scores:

@@ -71,6 +71,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrm import cli, parallel, toy
+from jaxrm.data.carried import REFERENCE
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import Ask, PackedBatch, TokenTree
 from jaxrm.errors import require
@@ -210,11 +211,11 @@ class Method:
 METHODS = {
     "bt": Method(Recipe(), tuple((rate, None) for rate in (1e-4, 3e-4, 1e-3, 3e-3))),
     "haf": Method(
-        Recipe(haf, ask="all", numbers=("reference_logps",)),
+        Recipe(haf, ask="all", columns=(REFERENCE,)),
         tuple(itertools.product((3e-4, 1e-3), (0.2, 2.0))),
     ),
     "dpo": Method(
-        Recipe(dpo, ask="all", numbers=("reference_logps",)),
+        Recipe(dpo, ask="all", columns=(REFERENCE,)),
         tuple(itertools.product((3e-4, 1e-3), (0.1, 0.5))),
         scores=implicit_rewards,
         reads="all",
@@ -252,7 +253,7 @@ def mixture(seed: int, split: toy.Split, n: int) -> list[Comparison]:
 
 
 @functools.lru_cache(maxsize=8)
-def training_trees(lab: Lab, data: str, seed: int, pairs: int) -> list[TokenTree]:
+def training_trees(lab: Lab, data: str, seed: int, pairs: int) -> Sequence[TokenTree]:
     """The pairs of a data set or the mixture, with the base's log-probs."""
     single = data in THEMES
     comparisons = data_sets(seed, "train", pairs)[data] if single else mixture(seed, "train", pairs)

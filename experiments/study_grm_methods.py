@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments import grm_gemma
+from jaxrm.data.carried import REFERENCE
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
 from jaxrm.study.recipe import Recipe, WithText, adam, bradley_terry, head_alone
@@ -86,7 +87,7 @@ METHODS = {
     "replay": Method(Recipe(replay, text=True)),
     "grm_sft": Method(Recipe(functools.partial(grm, regularizer="sft"), ask="best")),
     "grm_dpo": Method(
-        Recipe(functools.partial(grm, regularizer="dpo"), ask="all", numbers=("reference_logps",)),
+        Recipe(functools.partial(grm, regularizer="dpo"), ask="all", columns=(REFERENCE,)),
         knows_reference=True,
     ),
     "grm_dpo_reference_free": Method(
@@ -94,11 +95,6 @@ METHODS = {
     ),
     "frozen": Method(Recipe(trains=head_alone)),
 }
-
-CONTROLS = ("bt", "bt_early", "lp_ft", "l2", "replay")
-VARIANTS = ("grm_sft", "grm_dpo", "grm_dpo_reference_free")
-MAIN = CONTROLS + VARIANTS
-"""What the part main of the study compares."""
 
 
 # How a method is tuned: its trials, and the choice among them

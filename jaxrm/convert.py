@@ -6,17 +6,18 @@
     python -m jaxrm.convert IN OUT --to orbax           # for JAX programs; IN may be such a one too
     python -m jaxrm.convert IN                          # nothing written: only checked
 
-IN is a reward model or a language model. What was written is read again, and its rewards and
-log-probs on random token ids are compared with those of the model in memory (LoRA merged, in the
-dtype asked for); where torch is installed, with those of Hugging Face's torch classes as well. What
-the tokenizers library makes of texts with OUT's tokenizer.json, and AutoTokenizer with OUT, is
-compared with what that library makes of them with IN's. When something differs, OUT stays where it
-is and the exit status is 1.
+IN is a reward model, a language model, or a mixture of several, each of which is converted. What
+was written is read again, and its rewards and log-probs on random token ids are compared with those
+of the model in memory (LoRA merged, in the dtype asked for); where torch is installed, with those
+of Hugging Face's torch classes as well. What the tokenizers library makes of texts with OUT's
+tokenizer.json, and AutoTokenizer with OUT, is compared with what that library makes of them with
+IN's. When something differs, OUT stays where it is and the exit status is 1.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,10 +30,12 @@ from jaxrm import cli
 from jaxrm.data.packing import TokenTree
 from jaxrm.data.tokenizer import FILE, VOCABULARY_FILES, ChatTokenizer, load_tokenizer, telling
 from jaxrm.errors import ModelFileError, OptionError, require
-from jaxrm.huggingface import hub, layout, verify, vocabulary, weights
+from jaxrm.huggingface import gatefile, hub, layout, mixture, verify, vocabulary, weights
 from jaxrm.huggingface import orbax as orbax_directory
 from jaxrm.huggingface.layout import Tensors
+from jaxrm.huggingface.mixture import Member
 from jaxrm.huggingface.verify import Values
+from jaxrm.models.gate import Gated
 from jaxrm.models.transformer import RewardModel, split
 
 
@@ -70,11 +73,12 @@ def main(config: Config) -> None:
     """Reads, writes, checks, and says what it found."""
     _check_options(config)
     tokenizer = _tokenizer(config)
-    model = load(config.model, config.adapter, config.dtype)
-    if config.add_tokens:
-        model, tokenizer = vocabulary.grow(model, tokenizer, config.add_tokens)
-    elif tokenizer is not None:
-        vocabulary.check(model.config, tokenizer, str(config.model))
+    members = mixture.read(config.model)
+    if members is not None:
+        _convert_mixture(config, members, tokenizer)
+        return
+    model, tokenizer = _prepared(config, config.model, tokenizer)
+    gate = gatefile.read(config.model, model)
     if config.out is None:
         check(model, config.model, {"torch": verify.torchs}, config.tolerance)
         return
@@ -82,17 +86,57 @@ def main(config: Config) -> None:
         # As saving would, but before log-probs are compared: they change with a new row.
         model, tokenizer = vocabulary.padded(model, tokenizer)
     if config.to == "orbax":
-        orbax_directory.save(model, config.out, tokenizer)
+        orbax_directory.save(model, config.out, tokenizer, gate)
     else:
         model = _of_files(model, config)
+        gate = None if model.reward_head is None else gate
         scale = None if config.adapter else hub.read_scale(model.config)
-        shard_bytes = int(config.shard_gb * 1e9)
-        hub.save(model, config.out, tokenizer, shard_bytes=shard_bytes, scale=scale)
+        parts = {"shard_bytes": _shard_bytes(config), "scale": scale, "gate": gate}
+        hub.save(model, config.out, tokenizer, **parts)
     print(f"{config.out}: written")
     if config.check and tokenizer is not None:
         check_tokenizer(tokenizer, config.model, config.out)
     if config.check:
-        check(model, config.out, _readers(config.out), config.tolerance)
+        check(model, config.out, _readers(config.out), config.tolerance, gate)
+
+
+def _convert_mixture(
+    config: Config, members: Sequence[Member], tokenizer: ChatTokenizer | None
+) -> None:
+    """Converts and checks each member by itself; what it counts stays."""
+
+    def converted(member: Member) -> RewardModel:
+        model, _ = _prepared(config, config.model / member.directory, tokenizer)
+        return model.language_model() if member.reads == "logps" else _of_files(model, config)
+
+    readers = {"torch": verify.torchs}
+    if config.out is not None:
+        if config.add_tokens:
+            first = config.model / members[0].directory
+            tokenizer = _prepared(config, first, tokenizer)[1]
+        parts = [(functools.partial(converted, member), member) for member in members]
+        mixture.save(config.out, parts, tokenizer, shard_bytes=_shard_bytes(config))
+        print(f"{config.out}: written")
+        if config.check and tokenizer is not None:
+            check_tokenizer(tokenizer, config.model, config.out)
+        readers = _readers(config.out)
+    out = config.out or config.model
+    if config.check and mixture.read(out) != members:
+        raise ModelFileError(f"{out}: read again, its members are other ones")
+    for member in members if config.check else ():
+        check(converted(member), out / member.directory, readers, config.tolerance)
+
+
+def _prepared(
+    config: Config, directory: Path, tokenizer: ChatTokenizer | None
+) -> tuple[RewardModel, ChatTokenizer | None]:
+    """A model as the options have it, and a tokenizer with the tokens that they add."""
+    model = load(directory, config.adapter, config.dtype)
+    if config.add_tokens:
+        return vocabulary.grow(model, tokenizer, config.add_tokens)
+    if tokenizer is not None:
+        vocabulary.check(model.config, tokenizer, str(directory))
+    return model, tokenizer
 
 
 def load(directory: Path, adapter: Path | None = None, dtype: str | None = None) -> RewardModel:
@@ -118,11 +162,16 @@ def load(directory: Path, adapter: Path | None = None, dtype: str | None = None)
 
 def ours(directory: Path, trees: Sequence[TokenTree]) -> Values:
     """What jaxrm makes of the texts with the files in a directory."""
-    return verify.ours(load(directory), trees)
+    model = load(directory)
+    return verify.ours(model, trees, gatefile.read(directory, model))
 
 
 def check(
-    model: RewardModel, directory: Path, readers: Mapping[str, Reader], tolerance: float
+    model: RewardModel,
+    directory: Path,
+    readers: Mapping[str, Reader],
+    tolerance: float,
+    gate: Gated | None = None,
 ) -> None:
     """Prints how far the readings of a directory are from what the model itself says.
 
@@ -131,7 +180,7 @@ def check(
         that both say.
     """
     trees = verify.texts(model.config)
-    expected = verify.ours(model, trees)
+    expected = verify.ours(model, trees, gate)
     found: list[float] = []
     for reader, read in readers.items():
         values = read(directory, trees)
@@ -196,6 +245,8 @@ def _check_options(config: Config) -> None:
     require(config.tolerance >= 0, "--tolerance", "at least 0", config.tolerance)
     if config.adapter is not None and orbax_directory.is_one(config.model):
         raise OptionError(f"--adapter needs a base in Hugging Face's layout, not {config.model}")
+    if layout.is_mixture(config.model) and (config.adapter is not None or config.to != "files"):
+        raise OptionError(f"{config.model} is a mixture: only --to files, and no --adapter")
     if config.out is None:
         _check_alone(config)
         return
@@ -207,7 +258,7 @@ def _check_options(config: Config) -> None:
     if config.to == "orbax":
         layout.check_replaceable(out, (orbax_directory.KIND,), "Orbax model directory")
     else:
-        layout.check_replaceable(out, hub.SIGNS, "model directory")
+        hub.check_place(out)
 
 
 def _check_alone(config: Config) -> None:
@@ -240,6 +291,10 @@ def _tokenizer(config: Config) -> ChatTokenizer | None:
     if not has_one and not (config.add_tokens or config.chat_template):
         return None
     return load_tokenizer(config.model, config.chat_template)
+
+
+def _shard_bytes(config: Config) -> int:
+    return int(config.shard_gb * 1e9)
 
 
 def _dtype(tensors: Tensors) -> str:

@@ -102,14 +102,14 @@ def test_magnitudes_are_thirds_of_the_difference_of_grades_whatever_its_sign(bas
     found = compare_methods.with_magnitudes(task(base, pairs))
     gaps = np.array([abs(c.scores[0] - c.scores[1]) for c in pairs])
     order = np.argsort(gaps)
-    assert [found[i].margin for i in order] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [found[i].columns["magnitude"] for i in order] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
 def test_targets_of_pcrm_are_larger_for_responses_that_share_fewer_words(base):
     texts = ("a b c", "a b c"), ("a b c", "a b d"), ("a b c", "d e f")
     pairs = [Comparison(f"p{i}", both) for i, both in enumerate(texts)]
     asked = dataclasses.replace(task(base, pairs), strength=3.0)
-    same, partly, apart = (c.margin for c in compare_methods.with_targets(asked))
+    same, partly, apart = (c.columns["target"] for c in compare_methods.with_targets(asked))
     np.testing.assert_allclose([same, apart], [3 / 1.001, 3 / 0.501], rtol=1e-5)
     assert same < partly < apart
 

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import traverse_util
-from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
 from jaxrm.data.tokenizer import ChatTokenizer
@@ -142,16 +141,14 @@ def save(
     for path, place in _layout(model.config, lora, head, dialect).items():
         # Gathering is collective: every process takes part, the first one writes.
         tensors |= _to_file(_whole(params[path]), *place)
-    if jax.process_index() == 0:
-        with new_directory(directory) as draft:
+    with new_directory(directory) as draft:
+        if draft is not None:
             text = json.dumps(_adapter_config(model, base), indent=2, sort_keys=True)
             (draft / CONFIG).write_text(text + "\n")
             shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
             tensorfile.write(draft / dialect.file, shapes, tensors.values())
             if tokenizer is not None:
                 tokenizer.save_pretrained(str(draft))
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"saved {directory}")
 
 
 def _open(directory: Path) -> tuple[_Dialect, Tensors]:

@@ -8,13 +8,14 @@ TRL 1.10, RewardBench 0.1.5 and OpenRLHF 0.11.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from jaxrm.data.tally import Tally
+from jaxrm.huggingface.mixture import Member
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.uncertainty import RewardScale
@@ -33,8 +34,10 @@ def write(
     method: str,
     base: str,
     config: ModelConfig,
-    head: HeadConfig,
+    head: HeadConfig | None,
     scale: RewardScale | None = None,
+    gated: bool = False,
+    members: Sequence[Member] = (),
 ) -> str:
     """README.md for one model of a run: YAML front matter, then Markdown.
 
@@ -45,8 +48,10 @@ def write(
       method: one paragraph on how the model was trained, with its paper; Markdown.
       base: the name of the model that training began from. One of the form "owner/name" is taken
         for the Hub's and linked.
-      config, head: of the exported model.
+      config, head: of the exported model; of a mixture the members' configuration, and no head.
       scale: where its rewards lie, if that was measured.
+      gated: whether a gate makes one reward of the head's outputs.
+      members: of a mixture.
 
     Raises:
       ValueError: `results` has no model of that name.
@@ -57,25 +62,27 @@ def write(
         "Training data": _data(results.get("data", {})),
         "Metrics": _metrics(name, results, config, head),
         "Reward scale": _scale(scale),
-        "Use": _use(config, head),
+        "Use": _use_of_mixture(members) if members else _use(config, head, gated),
         "Known limits": LIMITS,
     }
+    # The Hub shows how to load a model with its library, and transformers reads no MLP head.
+    library = "transformers" if head and head.kind == "linear" and not gated else "jaxrm"
+    one = head is None or head.outputs == 1 or gated
     parts = [
-        f"---\n{_front_matter(base, config, head).to_yaml()}\n---",
+        f"---\n{_front_matter(base, config, library).to_yaml()}\n---",
         f"# {name}: a reward model on {base}",
-        _purpose(head),
+        ONE if one else SEVERAL.format(outputs=head.outputs),
         method,
-        _facts(name, results, base, config, head),
+        _facts(name, results, base, config, _described(head, gated, members)),
         *(f"## {title}\n\n{text.strip()}" for title, text in sections.items() if text),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(base: str, config: ModelConfig, head: HeadConfig) -> ModelCardData:
+def _front_matter(base: str, config: ModelConfig, library: str) -> ModelCardData:
     # No model-index: it names data sets of the Hub, and a split's name is not one.
     return ModelCardData(
-        # The Hub shows how to load a model with its library, and transformers reads no MLP head.
-        library_name="transformers" if head.kind == "linear" else "jaxrm",
+        library_name=library,
         pipeline_tag="text-classification",
         tags=["reward-model", "jaxrm", config.model_type],
         base_model=base if _is_hub_name(base) else None,
@@ -90,28 +97,27 @@ def _is_hub_name(name: str) -> bool:
     return "/" in name
 
 
-def _purpose(head: HeadConfig) -> str:
-    given = (
-        "A reward model: given a conversation that ends with the assistant's response, it returns"
-    )
-    if head.outputs == 1:
-        return f"{given} one number, higher for a better response."
-    return (
-        f"{given} {head.outputs} numbers (`num_labels` is {head.outputs}). The files do not say "
-        "what each of them stands for."
-    )
-
-
-def _facts(
-    name: str, results: Mapping[str, Any], base: str, config: ModelConfig, head: HeadConfig
-) -> str:
+def _described(head: HeadConfig | None, gated: bool, members: Sequence[Member]) -> dict[str, str]:
+    """What the reward is read from."""
+    if head is None:
+        counts = [
+            f"{m.weight:.4g} * (`{m.directory}`'s {m.reads} - {m.offset:.4g})" for m in members
+        ]
+        return {"Reward": " + ".join(counts)}
     kinds = {
         "linear": "linear, without bias",
         "mlp": f"GRM's, with biases; hidden layers: {head.layers} of {head.hidden:,} units",
     }
+    gate = "; a gate on the prompt weighs them" if gated else ""
+    return {"Reward head": f"{kinds[head.kind]}; outputs: {head.outputs}{gate}"}
+
+
+def _facts(
+    name: str, results: Mapping[str, Any], base: str, config: ModelConfig, head: Mapping[str, str]
+) -> str:
     facts = {
         "Base model": f"`{base}`, of the family `{config.model_type}`",
-        "Reward head": f"{kinds[head.kind]}; outputs: {head.outputs}",
+        **head,
         "Seed": ", ".join(map(str, results.get("seeds", []))),
     }
     if chosen := results.get("selected", {}).get(name):
@@ -129,7 +135,9 @@ def _data(data: Mapping[str, Any]) -> str:
     return f"Counts are of comparisons, each one prompt with its ranked responses.\n\n{lines}"
 
 
-def _metrics(name: str, results: Mapping[str, Any], config: ModelConfig, head: HeadConfig) -> str:
+def _metrics(
+    name: str, results: Mapping[str, Any], config: ModelConfig, head: HeadConfig | None
+) -> str:
     splits = results["models"][name]
     parts = []
     if rewards := _measured(splits):
@@ -140,7 +148,7 @@ def _metrics(name: str, results: Mapping[str, Any], config: ModelConfig, head: H
         bases = [number(before[split]["accuracy"]) if split in before else "" for split in language]
         rows = [_row(split, figures) for split, figures in language.items()]
         rows = [[*row, base] for row, base in zip(rows, bases, strict=True)]
-        is_gone = head.kind == "linear" and not config.tie_embeddings
+        is_gone = head is not None and head.kind == "linear" and not config.tie_embeddings
         parts.append(f"{LANGUAGE} {GONE}" if is_gone else LANGUAGE)
         parts.append(markdown([*COLUMNS, "base, %"], rows, left=1))
     return "\n\n".join([*parts, INTERVAL]) if parts else ""
@@ -186,7 +194,12 @@ def _scale(scale: RewardScale | None) -> str:
     )
 
 
-def _use(config: ModelConfig, head: HeadConfig) -> str:
+def _use_of_mixture(members: Sequence[Member]) -> str:
+    names = ", ".join(f"`{member.directory}`" for member in members)
+    return "\n\n".join([PLACE, MIXTURE.format(names=names), JAXRM.strip()])
+
+
+def _use(config: ModelConfig, head: HeadConfig, gated: bool) -> str:
     """How to load it, for whoever can: what a program cannot read is not offered to it."""
     one = head.outputs == 1
     if head.kind == "mlp":
@@ -197,9 +210,27 @@ def _use(config: ModelConfig, head: HeadConfig) -> str:
         vllm = [] if config.model_type == "gemma3_text" else [VLLM]
         others = [TRL, REWARDBENCH, OPENRLHF, JAXRM] if one else []
         capped = [] if config.attention_softcap is None else [CAPPED]
-        parts = [PLACE, TRANSFORMERS, *capped, *vllm, *others]
+        gate = [GATED.format(outputs=head.outputs), JAXRM] if gated else []
+        parts = [PLACE, *gate, TRANSFORMERS, *capped, *vllm, *others]
     return "\n\n".join(part.strip() for part in parts)
 
+
+ONE = """\
+A reward model: given a conversation that ends with the assistant's response, it returns one number,
+higher for a better response."""
+
+SEVERAL = """\
+A reward model: given a conversation that ends with the assistant's response, it returns {outputs}
+numbers (`num_labels` is {outputs}). The files do not say what each of them stands for."""
+
+MIXTURE = """\
+The directory holds several models, {names}, and `config.json` what each counts: the reward is the
+sum of weight * (what is read of it - offset). jaxrm reads it. transformers and servers of reward
+models do not; each member by itself is a model directory of theirs, the tokenizer lying beside."""
+
+GATED = """\
+The head has {outputs} outputs, and the reward is their sum weighed by a gate (`gate.safetensors`),
+which reads the state at the end of the prompt. jaxrm returns the reward, others the outputs."""
 
 ACCURACY = """\
 Accuracy is the share of comparisons whose better response gets the strictly higher reward; a tie is

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+import typing
+from collections.abc import Mapping, Set
+from typing import Any, TypeVar
 
-from jaxrm.errors import ModelFileError
+from jaxrm.errors import ModelFileError, OptionError
+
+T = TypeVar("T")
+
+_NUMBERS = {int: ((int,), "a whole number"), float: ((int, float), "a number")}
 
 
 class Fields:
@@ -80,6 +85,25 @@ class Fields:
         if not isinstance(value, Mapping):
             raise self.error(name, "must be an object")
         return Fields(value, f"{self.where}: {name}") if value else None
+
+    def only(self, names: Set[str]) -> None:
+        """Refuses every field of another name."""
+        for name in sorted(self.raw.keys() - names):
+            raise self.error(name, "is not known")
+
+    def build(self, kind: type[T]) -> T:
+        """The object as a dataclass of words and numbers, which has exactly its fields."""
+        wanted, values = typing.get_type_hints(kind), {}
+        self.only(wanted.keys())
+        for name, hint in wanted.items():
+            types, words = _NUMBERS.get(hint, ((str,), "text"))
+            if type(self.raw.get(name)) not in types:
+                raise self.error(name, f"must be {words}")
+            values[name] = float(self.raw[name]) if hint is float else self.raw[name]
+        try:
+            return kind(**values)
+        except OptionError as error:
+            raise ModelFileError(f"{self.where}: {error}") from error
 
     def refuse(self, neutral: Mapping[str, tuple[Any, ...]]) -> None:
         """Refuses every field whose value is not one of those that change nothing."""

@@ -15,22 +15,23 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import ModelFileError
-from jaxrm.huggingface import families, vocabulary, weights
+from jaxrm.huggingface import families, gatefile, vocabulary, weights
 from jaxrm.huggingface.adapter import CONFIG as ADAPTER_CONFIG
 from jaxrm.huggingface.adapter import read as read_adapter
 from jaxrm.huggingface.layout import (
     EMBEDDING,
     LM_HEAD,
+    MIXTURE,
     Layout,
     Tensors,
     check_replaceable,
     check_tensors,
     check_value_head,
+    is_mixture,
     new_directory,
     read_json,
     stored_head,
@@ -38,6 +39,7 @@ from jaxrm.huggingface.layout import (
 )
 from jaxrm.models import heads, transformer
 from jaxrm.models.config import ModelConfig
+from jaxrm.models.gate import Gated
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.parameters import Tree, initialise, shapes
@@ -79,13 +81,16 @@ def load(
     Raises:
       ModelFileError: something is missing (a reward head too, where `config.json` promises one, or
         one lies in a file of its own), extra, misshapen, truncated, in a pickle, of an architecture
-        that is not implemented, or the stored head is another one than `head`.
+        that is not implemented, the stored head is another one than `head`, or an adapter is to go
+        beside a gate.
       ValueError: both `lora` and `adapter` are given.
     """
     if adapter is not None and lora is not None:
         raise ValueError("an adapter brings its own LoRA: give one of the two")
     directory, rules = Path(directory), rules or ShardingRules()
     config, base_head, tensors, in_base = _open(directory)
+    if adapter is not None and gatefile.FIELD in config.extra:
+        raise ModelFileError(f"{directory}: its gate was fitted without an adapter: give none")
     brought: Tree = {}
     held_head, head_from = base_head, directory
     if adapter is not None:
@@ -138,8 +143,9 @@ def load_language_model(
 def fingerprint(directory: str | Path) -> str:
     """SHA-256 over a model directory's weights and what says how to read them.
 
-    That is `config.json`, an adapter's configuration, and every safetensors file: their names and
-    contents. A directory that moves, or gets another tokenizer, keeps its fingerprint.
+    That is `config.json`, an adapter's configuration, and every safetensors file, a mixture's
+    members' too: their names and contents. A directory that moves, or gets another tokenizer, keeps
+    its fingerprint.
 
     Raises:
       ModelFileError: there is no configuration, or no safetensors file.
@@ -148,6 +154,9 @@ def fingerprint(directory: str | Path) -> str:
     configs = [directory / name for name in ("config.json", "adapter_config.json")]
     configs = [path for path in configs if path.is_file()]
     weights = sorted(directory.glob("*.safetensors"))
+    if is_mixture(directory):
+        configs += sorted(directory.glob("*/config.json"))
+        weights += sorted(directory.glob("*/*.safetensors"))
     if not configs or not weights:
         missing = "safetensors file" if configs else "config.json"
         raise ModelFileError(f"{directory} holds no {missing}: give a model directory")
@@ -155,7 +164,7 @@ def fingerprint(directory: str | Path) -> str:
     for path in (*configs, *weights):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        content.update(f"{path.name} {digest}\n".encode())
+        content.update(f"{path.relative_to(directory)} {digest}\n".encode())
     return content.hexdigest()
 
 
@@ -170,6 +179,11 @@ def read_config(directory: str | Path) -> ModelConfig:
     if not path.exists():
         raise ModelFileError(
             f"{path} does not exist: give a directory in Hugging Face's layout, downloaded before"
+        )
+    if is_mixture(path.parent):
+        raise ModelFileError(
+            f"{path}: model_type {MIXTURE} is no model but several whose rewards are added: "
+            "jaxrm.score and jaxrm.evaluate read it, and what needs one model reads a member"
         )
     return families.read(read_json(path), str(path))
 
@@ -189,6 +203,7 @@ def save(
     dtype: str | None = None,
     shard_bytes: int = 5_000_000_000,
     scale: RewardScale | None = None,
+    gate: Gated | None = None,
     card: str | None = None,
 ) -> None:
     """Writes the model as a directory that `load` and Hugging Face's classes read.
@@ -205,16 +220,46 @@ def save(
       dtype: of the stored trunk, by default the parameters' own. A reward head stays float32.
       shard_bytes: what a file of several may hold.
       scale: recorded in `config.json`; the weights are those of the raw reward.
+      gate: what makes one reward of the outputs of a linear head; `gatefile.read` reads it.
       card: the directory's README.md.
 
     Raises:
       ModelFileError: there is something else than a model directory at `directory`, it cannot be
         written, or its `config.json` cannot express the model.
+      ValueError: the gate does not fit the head.
     """
-    directory, model = Path(directory), model.merged()
-    check_replaceable(directory, SIGNS, "model directory")
+    directory = Path(directory)
+    check_place(directory)
     if tokenizer is not None:
         model, tokenizer = vocabulary.padded(model, tokenizer)
+    with new_directory(directory) as draft:
+        write(model, draft, dtype=dtype, shard_bytes=shard_bytes, scale=scale, gate=gate)
+        if draft is not None:
+            write_beside(draft, tokenizer, card)
+
+
+def check_place(directory: Path) -> None:
+    """Raises ModelFileError where something else than a directory of one or several models would be
+    replaced."""
+    if not is_mixture(directory):
+        check_replaceable(directory, SIGNS, "model directory")
+
+
+def write(
+    model: RewardModel,
+    directory: Path | None,
+    *,
+    dtype: str | None,
+    shard_bytes: int,
+    scale: RewardScale | None = None,
+    gate: Gated | None = None,
+) -> None:
+    """What `save` writes of a model into a directory that is there.
+
+    In a run of several processes each must call this: without a directory it takes its part in
+    gathering the weights.
+    """
+    model = model.merged()
     dtype = dtype or str(model.embedding[...].dtype)
     config = _config_json(model, dtype, scale)
     layout = stored_layout(transformer.declare(model.config, model.head_config), model.head_config)
@@ -222,21 +267,24 @@ def save(
         layout.pop("lm_head", None)
     shards = weights.plan(layout, functools.partial(_kind, dtype=dtype), shard_bytes)
     params = transformer.split(model)[1]
-    if jax.process_index() == 0:
-        with new_directory(directory) as draft:
-            text = json.dumps(config, indent=2, sort_keys=True)
-            (draft / "config.json").write_text(text + "\n")
-            weights.write(draft, params, shards)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(draft)
-            if card is not None:
-                (draft / "README.md").write_text(card, encoding="utf-8")
-    else:
+    if directory is None:
         for shard in shards:
             for _ in weights.gather(params, shard):
                 pass
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"saved {directory}")
+        return
+    weights.write(directory, params, shards, beside_others=gate is not None)
+    if gate is not None:
+        config |= gatefile.write(directory, model, gate)
+    text = json.dumps(config, indent=2, sort_keys=True)
+    (directory / "config.json").write_text(text + "\n")
+
+
+def write_beside(directory: Path, tokenizer: ChatTokenizer | None, card: str | None) -> None:
+    """What `save` writes beside a model, or several."""
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
+    if card is not None:
+        (directory / "README.md").write_text(card, encoding="utf-8")
 
 
 def _open(directory: Path) -> tuple[ModelConfig, HeadConfig | None, Tensors, Layout]:
@@ -321,6 +369,7 @@ def _config_json(model: RewardModel, dtype: str, scale: RewardScale | None) -> d
         config.pop(f"vhead_{part}", None)
     for name in ("offset", "scale", "reference", "responses"):
         config.pop(f"reward_{name}", None)
+    config.pop(gatefile.FIELD, None)
     if head is None:
         return config | {"architectures": [family.language_model]}
     if scale is not None:

@@ -15,8 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
+from jax.experimental import multihost_utils
 
 from jaxrm.errors import ModelFileError
 from jaxrm.files import replacing
@@ -164,6 +166,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+MIXTURE = "jaxrm_mixture"
+"""The model type of a directory of several models (`jaxrm.huggingface.mixture`)."""
+
+
+def is_mixture(directory: Path) -> bool:
+    """Whether a directory's `config.json`, if it has one, says that it holds several models."""
+    try:
+        return read_json(directory / "config.json").get("model_type") == MIXTURE
+    except ModelFileError:
+        return False
+
+
 def check_replaceable(directory: Path, signs: Sequence[str], kind: str) -> None:
     """Raises ModelFileError where something else than a `kind` would be replaced.
 
@@ -176,17 +190,25 @@ def check_replaceable(directory: Path, signs: Sequence[str], kind: str) -> None:
 
 
 @contextlib.contextmanager
-def new_directory(directory: Path) -> Iterator[Path]:
+def new_directory(directory: Path) -> Iterator[Path | None]:
     """Yields a directory to write in, which takes its place if nothing raises.
+
+    In a run of several processes each must call this. The first one writes; the others get None,
+    and go on when it is there.
 
     Raises ModelFileError where it cannot be written; what was in its place is then still there.
     """
-    try:
-        with replacing(directory) as draft:
-            draft.mkdir()
-            yield draft
-    except OSError as error:
-        raise ModelFileError(f"{directory} cannot be written: {error}") from error
+    if jax.process_index() != 0:
+        yield None
+    else:
+        try:
+            with replacing(directory) as draft:
+                draft.mkdir()
+                yield draft
+        except OSError as error:
+            raise ModelFileError(f"{directory} cannot be written: {error}") from error
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"saved {directory}")
 
 
 def check_tensors(

@@ -24,9 +24,10 @@ from jax.sharding import Mesh
 from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import JaxrmError, ModelFileError
 from jaxrm.files import replacing
-from jaxrm.huggingface import families
+from jaxrm.huggingface import families, gatefile
 from jaxrm.huggingface.layout import check_replaceable, read_json
 from jaxrm.models import transformer
+from jaxrm.models.gate import Gated
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.parameters import Tree
@@ -36,8 +37,14 @@ from jaxrm.parallel import ShardingRules
 KIND = "jaxrm.json"
 
 
-def save(model: RewardModel, directory: str | Path, tokenizer: ChatTokenizer | None = None) -> None:
-    """Writes the model, and a tokenizer beside it, in the dtypes that the parameters have.
+def save(
+    model: RewardModel,
+    directory: str | Path,
+    tokenizer: ChatTokenizer | None = None,
+    gate: Gated | None = None,
+) -> None:
+    """Writes the model, and a tokenizer and a gate beside it, in the dtypes that the parameters
+    have.
 
     The directory appears whole or not at all, in the place of such a directory that may be there.
     In a run of several processes each must call this, with a directory that all of them see.
@@ -50,6 +57,7 @@ def save(model: RewardModel, directory: str | Path, tokenizer: ChatTokenizer | N
     check_replaceable(directory, (KIND,), "Orbax model directory")
     head, lora = model.head_config, model.lora_config
     config = families.write(model.config, str(model.embedding[...].dtype))
+    config.pop(gatefile.FIELD, None)
     belongs = {
         "head": None if head is None else dataclasses.asdict(head),
         "lora": None if lora is None else dataclasses.asdict(lora),
@@ -61,6 +69,8 @@ def save(model: RewardModel, directory: str | Path, tokenizer: ChatTokenizer | N
             with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(draft / "params", params)
             if jax.process_index() == 0:
+                if gate is not None:
+                    config |= gatefile.write(draft, model, gate)
                 for name, content in (("config.json", config), (KIND, belongs)):
                     (draft / name).write_text(json.dumps(content, indent=2) + "\n")
                 if tokenizer is not None:

@@ -29,11 +29,13 @@ from jaxrm.data.tokenizer import FILE, ChatTokenizer
 from jaxrm.errors import ModelFileError
 from jaxrm.models import heads
 from jaxrm.models.config import ModelConfig
+from jaxrm.models.gate import Gated, prompt_states
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.reading import read
 
 Values = Mapping[str, np.ndarray]
-"""By name, float [texts, ...]: `rewards` [texts, outputs] and `logps` [texts], as a model has."""
+"""By name, float [texts, ...]: `rewards` [texts, outputs] and `logps` [texts], as a model has, and
+with a gate over the outputs `gated` [texts]."""
 
 Tokens = list[tuple[list[int], list[int]]]
 """Of each text its ids, bare and with what belongs around it: BOS, EOS, or nothing."""
@@ -64,9 +66,11 @@ def texts(config: ModelConfig, count: int = 8, longest: int = 96, seed: int = 0)
     return found
 
 
-def ours(model: RewardModel, trees: Sequence[TokenTree]) -> Values:
+def ours(model: RewardModel, trees: Sequence[TokenTree], gate: Gated | None = None) -> Values:
     """What the model says of the texts, by itself on one device or on the mesh that it lies on."""
     readings = {} if model.reward_head is None else {"rewards": heads.outputs}
+    if gate is not None:
+        readings["prompts"] = prompt_states
     if model.config.language_head:
         readings["logps"] = heads.response_logps
     sharding = model.embedding[...].sharding
@@ -74,7 +78,10 @@ def ours(model: RewardModel, trees: Sequence[TokenTree]) -> Values:
     # By default an accelerator rounds the factors of float32 products, which torch's CPU does not.
     with jax.default_matmul_precision("highest"):
         found = read(model, trees, readings, mesh=mesh, rows=4, row_length=256, ask="all")
-    return {name: np.concatenate(values) for name, values in found.items()}
+    values = {name: np.concatenate(of_trees) for name, of_trees in found.items()}
+    if gate is not None:
+        values["gated"] = np.asarray(gate.rewards(values["rewards"], values.pop("prompts")))
+    return values
 
 
 def has_torch() -> bool:

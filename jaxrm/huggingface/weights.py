@@ -221,11 +221,16 @@ def _whole(
     return jax.lax.with_sharding_constraint(values, everywhere)
 
 
-def write(directory: Path, params: Tree, shards: list[Shard]) -> None:
-    """Writes the files, and where there are several an index of them."""
+def write(directory: Path, params: Tree, shards: list[Shard], *, beside_others: bool) -> None:
+    """Writes the files, and where there are several safetensors files an index of these.
+
+    Args:
+      beside_others: the directory holds others that are not the model's weights. A server such as
+        vLLM reads whatever lies there unless an index says which.
+    """
     for shard in shards:
         write_shard(directory, shard, gather(params, shard))
-    if len(shards) > 1:
+    if len(shards) > 1 or beside_others:
         (directory / INDEX).write_text(json.dumps(index(shards), indent=2) + "\n")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import jax
@@ -76,6 +77,24 @@ def declare(head: HeadConfig, embed: int) -> Tree:
         declared[f"weight_{i}"] = matrix(sizes[i], sizes[i + 1], (axes[i], axes[i + 1]))
         declared[f"bias_{i}"] = Parameter((sizes[i + 1],), (axes[i + 1],), constant(0.0))
     return declared
+
+
+def combined(
+    head: HeadConfig, arrays: Tree, combine: Callable[[jax.Array], jax.Array]
+) -> tuple[HeadConfig, Tree]:
+    """A head with one output, what a linear function of the last axis makes of the outputs."""
+    last = {
+        name: combine(value)[..., None]
+        for name, value in arrays.items()
+        if name in ("weight", f"weight_{head.layers}", f"bias_{head.layers}")
+    }
+    return dataclasses.replace(head, outputs=1), arrays | last
+
+
+def last_weight(model: RewardModel) -> Float[Array, "inputs outputs"]:
+    """The matrix whose columns are the head's outputs."""
+    head, arrays = model.head_config, model.reward_head.arrays()
+    return arrays["weight" if head.kind == "linear" else f"weight_{head.layers}"]
 
 
 def rewards(

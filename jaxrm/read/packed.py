@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from jaxrm.data import packing, planning
-from jaxrm.data.carried import lack
+from jaxrm.data.carried import REFERENCE, lack
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.ordering import ordered_pairs
 from jaxrm.data.packing import Ask, PackedBatch, PackShape, TokenTree
@@ -80,8 +80,8 @@ def pack_alike(
     """
     if len({len(tree.branches) for tree in trees}) > 1:
         raise ValueError("comparisons of different numbers of responses")
-    if not any(lack(tree, "reference_logps") for tree in trees):
-        shape = dataclasses.replace(shape, numbers=("reference_logps",))
+    if not any(lack(tree, REFERENCE) for tree in trees):
+        shape = dataclasses.replace(shape, columns=(REFERENCE,))
     sizes = packing.measure(trees, ask=shape.ask, preferences=False)
     offsets = packing.response_offsets(trees)
     batches, left = [], np.arange(len(trees))
@@ -92,7 +92,7 @@ def pack_alike(
         batches += [packing.pack(trees, plan[i : i + shape.rows], shape, offsets) for i in rows]
         left = left[~fits]
         wider = reading_shape(max(1, shape.rows // 2), 2 * shape.length, shape.ask)
-        shape = dataclasses.replace(wider, steps=2 * shape.steps, numbers=shape.numbers)
+        shape = dataclasses.replace(wider, steps=2 * shape.steps, columns=shape.columns)
     return Packed(comparisons, trees, batches)
 
 

@@ -81,6 +81,18 @@ def evaluate(
     return figures
 
 
+def by_split(
+    rewards: Sequence[np.ndarray], splits: Mapping[str, Split]
+) -> dict[str, dict[str, Any]]:
+    """The figures of `evaluate`, of rewards [K] for all comparisons of all splits in turn."""
+    figures, start = {}, 0
+    for name, split in splits.items():
+        part = rewards[start : start + len(split.trees)]
+        figures[name] = _of_rewards(part, split.comparisons)
+        start += len(split.trees)
+    return figures
+
+
 def curves(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The figures of `evaluate` that make held-out curves, flat: "eval/<split>/<figure>"."""
     return {

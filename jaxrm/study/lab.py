@@ -26,9 +26,11 @@ from jaxtyping import Float
 
 from jaxrm import parallel
 from jaxrm.data import chat, packing
+from jaxrm.data.carried import REFERENCE
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackShape, TokenTree
+from jaxrm.data.store import with_columns
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.huggingface import hub
 from jaxrm.models import heads, transformer
@@ -108,7 +110,7 @@ class Lab:
     def shape(self, recipe: Recipe) -> PackShape:
         """That of a recipe's batches."""
         shape = pair_shape(self.rows, self.length, recipe.ask, recipe.responses)
-        carried = {name: getattr(recipe, name) for name in ("attributes", "steps", "numbers")}
+        carried = {name: getattr(recipe, name) for name in ("attributes", "steps", "columns")}
         return dataclasses.replace(shape, **carried)
 
     def steps(self, recipe: Recipe, trees: Sequence[TokenTree], epochs: int, seed: int) -> int:
@@ -181,17 +183,14 @@ class Lab:
         with jax.set_mesh(mesh()):
             return packed.read(self.start(0).structure, params, data, readings)
 
-    def with_references(self, data: Packed) -> list[TokenTree]:
+    def with_references(self, data: Packed) -> Sequence[TokenTree]:
         """The trees with the base's own log-probs of their responses: DPO's reference.
 
         Args:
           data: packed with the tokens of all responses asked for.
         """
         logps = self.read(self.start(0).params, data, {"logps": heads.response_logps})["logps"]
-        return [
-            dataclasses.replace(tree, reference_logps=tuple(of_tree))
-            for tree, of_tree in zip(data.trees, logps.tolist(), strict=True)
-        ]
+        return with_columns(data.trees, {REFERENCE.name: logps})
 
     @property
     def text_shape(self) -> PackShape:

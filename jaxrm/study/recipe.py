@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxrm.data.carried import Number
+from jaxrm.data.carried import Column
 from jaxrm.data.packing import Ask, PackedBatch
 from jaxrm.losses import preference
 from jaxrm.models import heads
@@ -108,7 +108,7 @@ class Recipe:
       responses: of a comparison, at most.
       attributes: numbers that a response is labelled with.
       steps: labelled steps of a row.
-      numbers: which of `jaxrm.data.carried.NUMBERS` the loss reads: all comparisons must have them.
+      columns: those that the loss reads: all comparisons must have them.
       text: whether batches are `WithText`, with text beside the comparisons.
     """
 
@@ -119,7 +119,7 @@ class Recipe:
     responses: int = 2
     attributes: int = 0
     steps: int = 0
-    numbers: tuple[Number, ...] = ()
+    columns: tuple[Column, ...] = ()
     text: bool = False
 
 

@@ -16,7 +16,7 @@ from jaxrm.data import chat
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tally import Tally
 from jaxrm.data.tokenizer import load_tokenizer
-from jaxrm.huggingface import card, families, hub
+from jaxrm.huggingface import card, families, hub, mixture
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.uncertainty import RewardScale
 
@@ -163,6 +163,27 @@ def test_several_outputs_are_not_called_a_reward():
     assert "`num_labels` is 3" in several
     assert "higher for a better response" not in several
     assert "num_labels" not in written()
+
+
+def test_a_gate_s_reward_is_jaxrm_s_and_the_outputs_are_everyone_s():
+    gated = written(head=SEVERAL, gated=True)
+    assert readers(gated) == ("jaxrm", "transformers", "vLLM")
+    assert ModelCard(gated).data.library_name == "jaxrm"
+    assert "higher for a better response" in gated
+    assert "outputs: 3; a gate on the prompt weighs them\n" in gated
+    assert "jaxrm returns the reward, others the outputs" in gated
+    assert "num_labels" not in gated
+
+
+def test_a_mixture_is_read_by_jaxrm_alone():
+    text = written(head=None, members=mixture.implicit_reward(0.1))
+    assert readers(text) == ("jaxrm",)
+    assert ModelCard(text).data.library_name == "jaxrm"
+    assert "higher for a better response" in text
+    fact = "- Reward: 0.1 * (`policy`'s logps - 0) + -0.1 * (`reference`'s logps - 0)\n"
+    assert fact in text
+    assert "several models, `policy`, `reference`, and `config.json` what each counts" in text
+    assert "servers of reward\nmodels do not" in text
 
 
 def test_transformers_is_not_offered_a_head_that_it_would_draw_at_random():

@@ -64,7 +64,7 @@ def test_what_graded_the_responses_elsewhere_is_left_out():
     graded = [dataclasses.replace(c, scores=(1.0, 0.0), margin=2.0, where="f:1") for c in THREE]
     for comparison in rrm.augment(graded, seed=0):
         assert comparison.scores is None
-        assert comparison.margin == 0.0
+        assert comparison.margin is None
         assert comparison.where == "f:1"
 
 

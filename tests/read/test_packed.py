@@ -12,6 +12,7 @@ import pytest
 from jaxrm import parallel
 from jaxrm.data import packing
 from jaxrm.data.comparison import Comparison
+from jaxrm.data.store import with_columns
 from jaxrm.errors import DataError
 from jaxrm.models import heads, transformer
 from jaxrm.models.heads import HeadConfig
@@ -94,8 +95,8 @@ def test_figures_follow_the_ranks_wherever_the_best_stands_and_pass_over_ties():
 
 def test_longer_rows_carry_what_the_shorter_ones_do():
     rng = np.random.default_rng(0)
-    known = {"reference_logps": (-1.0, -2.0), "scores": (1.0, 0.0)}
-    trees = [replace(random_tree(rng, 3, (n, 2)), **known) for n in (4, 100)]
+    columns = {"reference_logps": [(-1.0, -2.0)] * 2, "response_score": [(1.0, 0.0)] * 2}
+    trees = with_columns([random_tree(rng, 3, (n, 2)) for n in (4, 100)], columns)
     comparisons, _ = pairs(2)
     shape = replace(reading_shape(2, 32, "none"), steps=6)
     packed = pack_alike(comparisons, trees, shape)

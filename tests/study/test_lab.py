@@ -10,6 +10,7 @@ import pytest
 
 from jaxrm import toy
 from jaxrm.data import packing
+from jaxrm.data.carried import REFERENCE
 from jaxrm.errors import DataError
 from jaxrm.losses import preference
 from jaxrm.models import heads, transformer
@@ -83,7 +84,9 @@ def test_the_reference_is_the_base_itself(lab, world):
     data = lab.pack(world.comparisons("train", 3), "all")
     trees = lab.with_references(data)
     logps = lab.read(lab.start(5).params, data, {"logps": heads.response_logps})["logps"]
-    np.testing.assert_allclose([tree.reference_logps for tree in trees], logps, rtol=1e-6)
+    np.testing.assert_allclose(
+        [tree.columns["reference_logps"] for tree in trees], logps, rtol=1e-6
+    )
     assert (logps < 0).all()
 
 
@@ -91,13 +94,13 @@ def test_a_recipe_says_what_its_loss_reads_and_every_tree_must_have_it(lab, worl
     def loss(chosen, rejected, batch, strength):
         return preference.bradley_terry(chosen, rejected, batch.pairs(batch.reference_logps)[0])
 
-    silent, said = Recipe(pairwise(loss)), Recipe(pairwise(loss), numbers=("reference_logps",))
+    silent, said = Recipe(pairwise(loss)), Recipe(pairwise(loss), columns=(REFERENCE,))
     trees = lab.with_references(lab.pack(world.comparisons("train", 4), "all"))
     with pytest.raises(DataError, match="this batch has no reference_logps"):
         lab.fit(silent, trees, rate=1e-3)
     assert lab.fit(said, trees, rate=1e-3, steps=1).steps == 1
-    bare = dataclasses.replace(trees[3], reference_logps=None)
-    with pytest.raises(DataError, match="comparison 3, counting from 0, has no reference log-prob"):
+    bare = dataclasses.replace(trees[3], columns={})
+    with pytest.raises(DataError, match="comparison 3, counting from 0, has no reference_logps"):
         lab.fit(said, [*trees[:3], bare], rate=1e-3)
     with pytest.raises(DataError, match="comparison 4, .* has 3 responses, but a group"):
         lab.fit(said, [*trees, *lab.trees(world.comparisons("train", 1, k=3))], rate=1e-3)

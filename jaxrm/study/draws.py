@@ -1,4 +1,4 @@
-"""What `experiments.compare` trains and measures on: the toy world, or files of comparisons."""
+"""What a study trains and measures on: the toy world, or files of comparisons."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import hashlib
 import random
 from collections.abc import Sequence
+from typing import Protocol
 
 from jaxrm import toy
 from jaxrm.data import sources
@@ -16,6 +17,41 @@ from jaxrm.errors import DataError
 
 VALIDATION = 0.1
 """The share of a file's prompts that are kept to choose by."""
+
+
+class Draw(Protocol):
+    """Where comparisons come from; every seed draws others.
+
+    Attributes:
+      splits: what is measured, the endpoint first.
+      figure: what is chosen and compared by: "macro" (subsets weigh alike) or "accuracy".
+    """
+
+    splits: tuple[str, ...]
+    figure: str
+
+    def draw(self, split: str, n: int, seed: int) -> list[Comparison]:
+        """Up to n comparisons of `train` or another split."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What training data a run has, and for how long.
+
+    Attributes:
+      steps: of each of its models, in place of epochs.
+    """
+
+    data: Draw
+    pairs: int
+    epochs: int = 1
+    steps: int | None = None
+
+    def __str__(self) -> str:
+        epochs = f", {self.epochs} epochs" if self.epochs > 1 else ""
+        steps = "" if self.steps is None else f", {self.steps} steps"
+        return f"{self.pairs:,} comparisons, {self.data}{epochs}{steps}"
 
 
 @dataclasses.dataclass(frozen=True)

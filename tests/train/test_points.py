@@ -14,10 +14,9 @@ from flax import nnx
 
 from jaxrm import parallel
 from jaxrm.models import transformer
-from jaxrm.train import short
-from jaxrm.train.short import Start
+from jaxrm.parallel import ShardingRules
+from jaxrm.train.loop import Trainer, points
 from jaxrm.train.terms import Term
-from tests.messages_oracle import FOLDER
 
 
 class Model(nnx.Module):
@@ -57,20 +56,26 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def start():
-    model = Model()
-    structure, params = transformer.split(model)
-    return Start(structure, transformer.axes(model), jax.tree.map(np.array, params))
+    return jax.tree.map(np.array, transformer.split(Model())[1])
 
 
 @pytest.fixture(scope="module")
 def trainer(start, mesh):
-    with jax.set_mesh(mesh):
-        return short.trainer(
-            start, loss_fn, optax.sgd, batch(), trainable=lambda path: path == "weight", mesh=mesh
-        )
+    model = Model()
+    structure, axes = transformer.split(model)[0], transformer.axes(model)
+    return Trainer(
+        structure,
+        axes,
+        start,
+        loss_fn,
+        optax.sgd,
+        mesh=mesh,
+        rules=ShardingRules(),
+        trainable=lambda path: path == "weight",
+    )
 
 
-def run(trainer, start, mesh, batches, rates, points, seed=0):
+def run(trainer, start, mesh, batches, rates, count, seed=0):
     """(step, weight) at each point, and the last point."""
     placed = (
         parallel.shard_rows(jax.tree.map(lambda leaf: leaf[None], one), mesh, leading=1)
@@ -78,39 +83,31 @@ def run(trainer, start, mesh, batches, rates, points, seed=0):
     )
     rates, seen = np.asarray(rates, np.float32), []
     with jax.set_mesh(mesh):
-        for point in short.train(trainer, start.params, placed, rates, points=points, seed=seed):
+        for point in points(trainer, start, placed, rates, count=count, seed=seed):
             seen.append((point.step, float(point.params["weight"][0])))
     return seen, point
 
 
 def test_each_step_has_its_own_rate(trainer, start, mesh):
     slopes = [1.0, 2.0, -1.0, 4.0]
-    seen, last = run(trainer, start, mesh, map(batch, slopes), [0.1, 0.2, 0.5, 0.25], points=2)
+    seen, last = run(trainer, start, mesh, map(batch, slopes), [0.1, 0.2, 0.5, 0.25], count=2)
     # 1 - .1 x 1 - .2 x 2 = .5, and .5 + .5 x 1 - .25 x 4 = 0.
     assert seen == [(2, pytest.approx(0.5)), (4, pytest.approx(0.0, abs=1e-6))]
     assert (last.steps, last.tokens) == (4, 4)
     assert last.seconds > 0
-    assert start.params["weight"] == 1.0
+    assert start["weight"] == 1.0
     assert last.params["other"] == 7.0
 
 
 def test_points_are_as_equal_as_steps_allow(trainer, start, mesh):
-    for steps, points, expected in ((7, 3, [2, 5, 7]), (2, 5, [1, 2]), (3, 1, [3])):
-        seen, _ = run(trainer, start, mesh, [batch()] * steps, [0.1] * steps, points)
+    for steps, count, expected in ((7, 3, [2, 5, 7]), (2, 5, [1, 2]), (3, 1, [3])):
+        seen, _ = run(trainer, start, mesh, [batch()] * steps, [0.1] * steps, count)
         assert [step for step, _ in seen] == expected
 
 
 def test_the_seed_is_that_of_the_noise(trainer, start, mesh):
     first, again, other = (
-        run(trainer, start, mesh, [batch(noise=1.0)], [1.0], points=1, seed=seed)[0]
+        run(trainer, start, mesh, [batch(noise=1.0)], [1.0], count=1, seed=seed)[0]
         for seed in (0, 0, 1)
     )
     assert first == again != other
-
-
-def test_a_start_is_the_directory_in_the_hosts_memory():
-    model = short.load(FOLDER, None, 0)
-    assert {type(leaf) for leaf in jax.tree.leaves(model.params)} == {np.ndarray}
-    assert jax.tree.structure(model.params) == jax.tree.structure(
-        model.axes, is_leaf=lambda axes: isinstance(axes, tuple)
-    )
