@@ -97,6 +97,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe, head_alone
 
 from jaxrm import cli, toy
 from jaxrm.data.audit import floors
@@ -114,8 +116,6 @@ from jaxrm.read.packed import Packed
 from jaxrm.report.tables import aligned, interval, spread
 from jaxrm.report.webpage import leave
 from jaxrm.statistics import estimate, paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe, head_alone
 from jaxrm.toy.gold import WEIGHTS
 from jaxrm.train.rundir import open_run
 from jaxrm.train.state import Params

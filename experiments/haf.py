@@ -68,6 +68,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe
 from jaxtyping import Array, Float
 
 from jaxrm import cli, parallel, toy
@@ -80,13 +82,11 @@ from jaxrm.losses import generation, preference
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import macro_accuracy
-from jaxrm.read.packed import Packed, pack_alike, reading_shape
+from jaxrm.read.packed import Packed
 from jaxrm.read.reading import Reading
 from jaxrm.report.tables import aligned, interval, spread
 from jaxrm.report.webpage import leave
 from jaxrm.statistics import estimate, holm, paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe
 from jaxrm.train.rundir import open_run
 from jaxrm.train.sweep import Record, sweep
 from jaxrm.train.terms import LossFn, Term, Terms, reward_monitors
@@ -280,9 +280,7 @@ def packed(lab: Lab, comparisons: Sequence[Comparison], reads: Ask) -> Packed:
     plain = lab.pack(comparisons, reads)
     if reads == "none":
         return plain
-    return pack_alike(
-        comparisons, lab.with_references(plain), reading_shape(lab.rows, lab.length, reads)
-    )
+    return lab.pack_trees(comparisons, lab.with_references(plain), reads)
 
 
 # What is run

@@ -67,6 +67,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe
 
 from jaxrm import cli, files, toy
 from jaxrm.data.comparison import Comparison
@@ -84,8 +86,6 @@ from jaxrm.read.packed import pack_alike, reading_shape
 from jaxrm.report.tables import aligned, interval, spread
 from jaxrm.report.webpage import leave
 from jaxrm.statistics import estimate, paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe
 from jaxrm.toy.lexicons import LEXICONS
 from jaxrm.toy.samples import answers, question
 from jaxrm.train.rundir import open_run

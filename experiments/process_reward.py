@@ -71,6 +71,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe
 from jaxtyping import Bool, Float
 
 from experiments.process_data import (
@@ -100,8 +102,6 @@ from jaxrm.read.packed import Packed, pack_alike, reading_shape
 from jaxrm.report.tables import aligned, interval, spread
 from jaxrm.report.webpage import leave
 from jaxrm.statistics import Paired, estimate, paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe
 from jaxrm.train.rundir import open_run
 from jaxrm.train.sweep import Record, sweep
 from jaxrm.train.terms import LossFn, Term, Terms

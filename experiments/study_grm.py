@@ -33,6 +33,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxrm.study.lab import Lab, mesh
+from jaxrm.train.short import Point
 
 from experiments.study_grm_methods import METHODS, RATES, STRENGTHS, trials
 from experiments.study_grm_page import MAIN, write
@@ -46,10 +48,8 @@ from jaxrm.models import heads
 from jaxrm.models.heads import HeadConfig
 from jaxrm.read.accuracy import macro_accuracy
 from jaxrm.read.packed import Packed, cosine_distance, of_rewards
-from jaxrm.study.lab import Lab, mesh
 from jaxrm.study.records import Trial
 from jaxrm.study.tuning import choice, choices_table
-from jaxrm.train.short import Point
 from jaxrm.train.state import Params
 from jaxrm.train.sweep import Record, sweep
 

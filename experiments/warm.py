@@ -101,6 +101,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe
+from jaxrm.train.short import Point
 
 from jaxrm import cli, parallel, statistics, toy
 from jaxrm.data.comparison import Comparison
@@ -113,10 +116,7 @@ from jaxrm.read.packed import Packed
 from jaxrm.report.tables import aligned, interval, spread
 from jaxrm.report.webpage import leave
 from jaxrm.statistics import estimate
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe
 from jaxrm.train.rundir import open_run
-from jaxrm.train.short import Point
 from jaxrm.train.state import Params
 from jaxrm.train.sweep import Record, sweep
 

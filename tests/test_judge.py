@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxrm.study.lab import Lab, mesh
 
 from experiments import judge as experiment
 from experiments.judge import ARMS, METHODS, SPLITS, Config
@@ -23,8 +24,6 @@ from jaxrm.evaluate import scorers
 from jaxrm.huggingface import families, hub
 from jaxrm.losses import judge
 from jaxrm.models import heads, transformer
-from jaxrm.read.packed import pack_alike, reading_shape
-from jaxrm.study.lab import Lab, mesh
 
 VOCABULARY = json.loads((toy.TOKENIZER / "config.json").read_text())["vocab_size"]
 
@@ -133,13 +132,12 @@ def test_rewards_after_notes_are_a_mean_over_the_model_s_own():
 
 def test_both_orders_of_the_judge_are_the_library_s(lab, pairs):
     params = lab.start(0).params
-    shape = reading_shape(lab.rows, lab.length, "all")
     logps = []
     for exchanged in (False, True):
         asked = [experiment.verdicts(pair, exchanged) for pair in pairs]
         trees = experiment.first_tokens(lab.trees(asked), 1)
         reading = {"logps": heads.response_logps}
-        logps += list(lab.read(params, pack_alike(asked, trees, shape), reading)["logps"].T)
+        logps += list(lab.read(params, lab.pack_trees(asked, trees, "all"), reading)["logps"].T)
     found = np.array(scorers.of_judge(experiment.of_model(lab, params))(pairs))
     np.testing.assert_allclose(found[:, 0], judge.first_better(*logps), rtol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe, WithText
 from jaxrm.train.short import Point
 
 from experiments import study_grm, study_grm_methods
@@ -24,8 +26,6 @@ from jaxrm.evaluate.probe import fit_head
 from jaxrm.models import transformer
 from jaxrm.read.packed import reading_shape
 from jaxrm.study import lab
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe, WithText
 from jaxrm.study.records import Trial
 from tests.study.small_base import small_base
 
@@ -152,8 +152,8 @@ def test_dpo_knows_the_base_and_others_need_not(monkeypatch, base):
     lengths = [branch.targets.sum() for branch in with_references[0].branches]
     # A small random model is nearly indifferent between the words of its vocabulary.
     expected = [-length * math.log(VOCABULARY) for length in lengths]
-    np.testing.assert_allclose(with_references[0].columns["reference_logps"], expected, rtol=0.1)
-    assert "reference_logps" not in without[0].columns
+    np.testing.assert_allclose(with_references[0].reference_logps, expected, rtol=0.1)
+    assert without[0].reference_logps is None
 
 
 def test_replay_shares_its_loss_with_text(base, world):

@@ -19,7 +19,7 @@ where `cost` and `dropped` may be absent; and choices are
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -41,3 +41,8 @@ class Trial:
     def __str__(self) -> str:
         strength = "" if self.strength is None else f", strength {self.strength:g}"
         return f"lr {self.learning_rate:g}{strength}"
+
+
+def macro(split: str) -> Callable[[Record], float]:
+    """The accuracy on a split in which subsets weigh alike, of a record."""
+    return lambda record: record["splits"][split]["macro"]
