@@ -36,8 +36,8 @@ import numpy as np
 from jaxrm.study.lab import Lab, mesh
 from jaxrm.train.short import Point
 
-from experiments.study_grm_methods import MAIN, METHODS, RATES, STRENGTHS, trials
-from experiments.study_grm_page import write
+from experiments.study_grm_methods import METHODS, RATES, STRENGTHS, trials
+from experiments.study_grm_page import MAIN, write
 from jaxrm import cli, files, toy
 from jaxrm.data import packing
 from jaxrm.data.packing import Ask, TokenTree

@@ -96,11 +96,6 @@ METHODS = {
     "frozen": Method(Recipe(trains=head_alone)),
 }
 
-CONTROLS = ("bt", "bt_early", "lp_ft", "l2", "replay")
-VARIANTS = ("grm_sft", "grm_dpo", "grm_dpo_reference_free")
-MAIN = CONTROLS + VARIANTS
-"""What the part main of the study compares."""
-
 
 # How a method is tuned: its trials, and the choice among them
 

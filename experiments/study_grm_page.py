@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.study_grm_methods import CONTROLS, VARIANTS
 from jaxrm import statistics
 from jaxrm.report.tables import between, markdown, number
 from jaxrm.statistics import Paired, holm
 from jaxrm.study import contest
 from jaxrm.study.contest import Run, Runs
 from jaxrm.study.records import Choices, Record
+
+CONTROLS = ("bt", "bt_early", "lp_ft", "l2", "replay")
+VARIANTS = ("grm_sft", "grm_dpo", "grm_dpo_reference_free")
+MAIN = CONTROLS + VARIANTS
 
 ENDPOINT = "ood_prompt"
 SPLITS = (ENDPOINT, "id", "ood_response", "spurious", "val")

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from experiments import study_grm_page
-from experiments.study_grm_methods import MAIN, VARIANTS
-from experiments.study_grm_page import as_of_contest, best_control, claims, of_part, overall
+from experiments.study_grm_page import (
+    MAIN,
+    VARIANTS,
+    as_of_contest,
+    best_control,
+    claims,
+    of_part,
+    overall,
+)
 from jaxrm.study import contest
 
 SEEDS = range(100, 106)

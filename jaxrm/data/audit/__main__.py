@@ -32,7 +32,7 @@ from jaxrm.data.audit import cleaning, contents, floors, overlap
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, OptionError, require
-from jaxrm.report.tables import aligned, spread
+from jaxrm.report.tables import aligned, number, spread
 
 SHOWN = 80
 """Characters of a prompt that are shown."""
@@ -222,7 +222,7 @@ def _print_floors(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
             of_subset["comparisons"],
             of_subset["longer"]["n"] if of_subset["longer"] else 0,
             spread(of_subset["longer"], 1, 3, mean="accuracy"),
-            f"{of_subset['longer']['tied']:.3f}" if of_subset["longer"] else "-",
+            number((of_subset["longer"] or {}).get("tied"), ".3f", 1),
             spread(of_subset["bag_of_words"], 1, 3, mean="accuracy"),
         )
         for name, subsets in found.items()
