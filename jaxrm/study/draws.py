@@ -37,15 +37,21 @@ class Draw(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """What training data a run has, and for how long."""
+    """What training data a run has, and for how long.
+
+    Attributes:
+      steps: of each of its models, in place of epochs.
+    """
 
     data: Draw
     pairs: int
     epochs: int = 1
+    steps: int | None = None
 
     def __str__(self) -> str:
         epochs = f", {self.epochs} epochs" if self.epochs > 1 else ""
-        return f"{self.pairs:,} comparisons, {self.data}{epochs}"
+        steps = "" if self.steps is None else f", {self.steps} steps"
+        return f"{self.pairs:,} comparisons, {self.data}{epochs}{steps}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,14 +12,14 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxrm.errors import DataError
 from jaxrm.huggingface import hub
 from jaxrm.methods.bench import Bench
 from jaxrm.methods.library import METHODS
 from jaxrm.methods.method import Method
-from jaxrm.methods.task import InMemory, Task
+from jaxrm.methods.task import InMemory, Task, Trained
 from jaxrm.models.heads import HeadConfig
 from jaxrm.read.packed import Packed, order_of
 from jaxrm.study.draws import Condition, Draw
@@ -58,7 +58,13 @@ class Job:
     head: HeadConfig = HeadConfig()
 
 
-def run(job: Job, base: Path, methods: Mapping[str, Method] = METHODS) -> Record:
+Also = Callable[[Job, Trained], Mapping[str, Any]]
+"""A job, and what its method made of it -> further figures of the record."""
+
+
+def run(
+    job: Job, base: Path, methods: Mapping[str, Method] = METHODS, also: Also | None = None
+) -> Record:
     """Trains from the base at `base`, measures, and returns the record (see `contest`)."""
     bench = Bench(base, head=job.head, rows=job.rows, length=job.length)
     condition = job.condition
@@ -73,6 +79,7 @@ def run(job: Job, base: Path, methods: Mapping[str, Method] = METHODS) -> Record
         strength=job.trial.strength,
         epochs=condition.epochs,
         seed=job.seed,
+        steps=condition.steps,
         flops=unit if job.budget == "flops" else None,
     )
     trained = task.train(methods[job.method])
@@ -92,6 +99,7 @@ def run(job: Job, base: Path, methods: Mapping[str, Method] = METHODS) -> Record
         "steps": sum(model.fitted.steps for model in models),
         "seconds": round(sum(model.fitted.seconds for model in models), 2),
         "dropped": max(model.dropped for model in models),
+        **({} if also is None else also(job, trained)),
     }
 
 
