@@ -96,7 +96,7 @@ def tables(
     figures: Sequence[str],
     forms: Mapping[str, tuple[float, int]] | None = None,
 ) -> str:
-    """A summary for a terminal: the methods, and the gains with their intervals.
+    """A summary for a terminal: the methods, and the gains with their intervals if there are any.
 
     Args:
       figures: the columns.
@@ -110,7 +110,8 @@ def tables(
             for name, by_figure in summarised[title].items()
         ]
         heads = [f"{name}, {unit}" if forms[name][0] == 100 else name for name in figures]
-        parts.append(terminal.table([title, *heads], rows))
+        if rows:
+            parts.append(terminal.table([title, *heads], rows))
     return "\n\n".join(parts)
 
 
