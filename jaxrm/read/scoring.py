@@ -113,9 +113,9 @@ def rewards(
         for part in parts:
             batches = pack_batches(trees, part.model.config, mesh=mesh, ask=part.ask, **options)
             structure, params = transformer.split(part.model)
-            readings = {"read": part.reading}
+            readings = {"rewards": part.reading}
             values = read_batches(structure, params, batches, readings, trees, advance)
-            by_part.append(values["read"])
+            by_part.append(values["rewards"])
     return [total(parts, values) for values in zip(*by_part, strict=True)]
 
 
