@@ -68,6 +68,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe
 from jaxtyping import Array, Float
 
 from jaxrm import cli, parallel, toy
@@ -80,13 +82,11 @@ from jaxrm.losses import generation, preference
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import macro_accuracy
-from jaxrm.read.packed import Packed, pack_alike, reading_shape
+from jaxrm.read.packed import Packed
 from jaxrm.read.reading import Reading
-from jaxrm.report import terminal
-from jaxrm.statistics import holm, paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
-from jaxrm.study.recipe import Recipe
+from jaxrm.report.tables import aligned, interval, spread
+from jaxrm.report.webpage import leave
+from jaxrm.statistics import estimate, holm, paired
 from jaxrm.train.rundir import open_run
 from jaxrm.train.sweep import Record, sweep
 from jaxrm.train.terms import LossFn, Term, Terms, reward_monitors
@@ -280,9 +280,7 @@ def packed(lab: Lab, comparisons: Sequence[Comparison], reads: Ask) -> Packed:
     plain = lab.pack(comparisons, reads)
     if reads == "none":
         return plain
-    return pack_alike(
-        comparisons, lab.with_references(plain), reading_shape(lab.rows, lab.length, reads)
-    )
+    return lab.pack_trees(comparisons, lab.with_references(plain), reads)
 
 
 # What is run
@@ -419,13 +417,13 @@ def tables(results: Mapping[str, Any]) -> str:
         gains = [interval(gain) for gain in of["over bt"].values()]
         rows.append([title, *means, *gains])
     names = list(METHODS)
-    parts = [terminal.table(["accuracy, %", *names, *(f"{n} - bt" for n in names[1:])], rows)]
+    parts = [aligned(["accuracy, %", *names, *(f"{n} - bt" for n in names[1:])], rows)]
     for name, matrix in results["matrices"].items():
         lines = [
             [data, *(f"{100 * cell['mean']:.1f}" for cell in row)]
             for data, row in zip([*THEMES, MIXTURE], matrix, strict=True)
         ]
-        parts.append(terminal.table([f"{name}, trained on", *THEMES, *SIDES], lines))
+        parts.append(aligned([f"{name}, trained on", *THEMES, *SIDES], lines))
     chosen = ", ".join(
         f"{name} {rate:g}" + ("" if strength is None else f" ({strength:g})")
         for name, (rate, strength) in results["chosen"].items()

@@ -67,7 +67,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from jaxrm import cli, files, toy
+from jaxrm import cli, toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.methods.bench import Bench
@@ -76,11 +76,14 @@ from jaxrm.methods.library import METHODS
 from jaxrm.methods.off_policy import first_tokens
 from jaxrm.models import heads
 from jaxrm.read.accuracy import macro_accuracy
+from jaxrm.report.tables import spread
+from jaxrm.report.webpage import leave
+from jaxrm.statistics import estimate
 from jaxrm.study import outcome
 from jaxrm.study.config import StudyConfig
 from jaxrm.study.draws import Condition, Toy
 from jaxrm.study.records import Trial
-from jaxrm.study.trials import Contest, Job
+from jaxrm.study.trials import Job
 from jaxrm.toy.lexicons import LEXICONS
 from jaxrm.toy.samples import answers, question
 from jaxrm.train.state import Params
@@ -273,17 +276,14 @@ def run(job: Job, base: Path) -> Record:
 
 def measure(cfg: Config) -> dict[str, Any]:
     """Every number of the tables."""
-    contest = Contest(
-        list(ARMS),
+    contest = cfg.contest(
+        ARMS,
         [Condition(Pairs(label_noise=0.16, cue_agreement=0.7), cfg.pairs)],
         lambda method, rate: TRIALS,
-        cfg.start,
-        cfg.run_dir / "jobs",
         items=cfg.items,
         val_items=cfg.items,
         run=run,
         options={"rows": ROWS},
-        workers=cfg.workers,
     )
     end = cfg.measured.stop
     choices = contest.tune(range(end, end + cfg.tuning_seeds), TRIALS[0].learning_rate)
@@ -301,14 +301,14 @@ def measure(cfg: Config) -> dict[str, Any]:
         "seeds": list(cfg.measured),
         "choices": choices,
         "tokens": {arm: np.mean([r["tokens"] for r in by_arm[arm]]) for arm in ARMS},
-        **{f: outcome.estimate([told[f] for told in orders]) for f in ("consistent", "leaning")},
+        **{f: estimate([told[f] for told in orders]) for f in ("consistent", "leaning")},
         **outcome.summary(measured, outcome.over(measured, "bt")),
     }
 
 
 def text(results: Mapping[str, Any]) -> str:
     """Accuracies, gains over Bradley-Terry, and what the order of answers does to the judge."""
-    consistent, leaning = (outcome.spread(results[name]) for name in ("consistent", "leaning"))
+    consistent, leaning = (spread(results[name]) for name in ("consistent", "leaning"))
     told = [f"judge on id, %: same in both orders {consistent}, leaning to A {leaning}"]
     for arm, choice in results["choices"].items():
         rate, epochs = choice["learning_rate"], choice["strength"]
@@ -319,9 +319,8 @@ def text(results: Mapping[str, Any]) -> str:
 
 def main(cfg: Config) -> None:
     """Measures, and prints the tables."""
-    directory = cfg.open()
-    results = files.plain(measure(cfg))
-    outcome.leave(directory, __doc__, results, text(results))
+    directory, results = cfg.open(), measure(cfg)
+    leave(directory, __doc__, results, text(results))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from jaxrm.methods.bench import Bench
 from jaxrm.methods.judge import CRITIC, JUDGE, after_notes
 from jaxrm.models import heads, transformer
 from jaxrm.study.records import Trial
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 VOCABULARY = json.loads((toy.TOKENIZER / "config.json").read_text())["vocab_size"]
 

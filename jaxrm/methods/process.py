@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -16,7 +15,6 @@ from jaxrm.methods.bench import Bench
 from jaxrm.methods.method import Method, hidden_states
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
-from jaxrm.read.packed import pack_alike, reading_shape
 from jaxrm.train.state import Params
 from jaxrm.train.terms import LossFn, Term, Terms
 
@@ -50,10 +48,7 @@ def step_logps(
     Args:
       comparisons: of equally many responses each, with steps of five tokens at least.
     """
-    # A step takes at least five tokens of a row.
-    shape = reading_shape(bench.rows, bench.length, "none")
-    shape = dataclasses.replace(shape, steps=bench.length // 5)
-    data = pack_alike(comparisons, bench.trees(comparisons), shape)
+    data = bench.pack_trees(comparisons, bench.trees(comparisons), steps=bench.length // 5)
     logits = bench.read(params, data, {"steps": heads.steps_by_response})["steps"]
     counts = np.array([[len(steps) for steps in c.steps] for c in comparisons])
     return np.asarray(jax.nn.log_sigmoid(logits)), np.arange(logits.shape[-1]) < counts[..., None]

@@ -1,7 +1,7 @@
 """A command that trains any of some methods: options in, a run directory out.
 
-    if __name__ == "__main__":
-        command.run({"my_method": MY_METHOD}, __doc__)
+if __name__ == "__main__":
+    command.run({"my_method": MY_METHOD}, __doc__)
 """
 
 from __future__ import annotations

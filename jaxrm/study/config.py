@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxrm import toy
 from jaxrm.errors import require
+from jaxrm.study.draws import Condition
+from jaxrm.study.trials import Contest, Trials
 from jaxrm.train.rundir import open_run
 
 
@@ -51,3 +55,14 @@ class StudyConfig:
         """Prints the options, and opens the run directory."""
         print(json.dumps(dataclasses.asdict(self), indent=2, default=str))
         return open_run(self.run_dir, self, [self.base])
+
+    def contest(
+        self,
+        methods: Iterable[str],
+        conditions: Sequence[Condition],
+        trials: Trials = lambda method, rate: (),
+        **options: Any,
+    ) -> Contest:
+        """Its runs, whose records lie in the run directory; arguments as for `Contest`."""
+        place = self.start, self.run_dir / "jobs"
+        return Contest(tuple(methods), conditions, trials, *place, workers=self.workers, **options)

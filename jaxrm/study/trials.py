@@ -27,9 +27,6 @@ from jaxrm.study.records import Choices, Trial
 from jaxrm.study.tuning import choice
 from jaxrm.train.sweep import Record, sweep
 
-STANDARDISED_ON = 300
-"""Comparisons of `val` that a method may use, as to standardise an ensemble's members."""
-
 COSTLIER = 1.05
 """The ratio of training FLOPs to the baseline's from which a method has two budgets."""
 
@@ -44,6 +41,7 @@ class Job:
     Attributes:
       budget: "labels" is all of its epochs, "flops" no more work than the baseline's.
       splits: what is measured: (split, comparisons) each, the endpoint first.
+      validation: comparisons of `val` that a method may use, as to standardise an ensemble.
     """
 
     method: str
@@ -56,6 +54,7 @@ class Job:
     rows: int = 8
     length: int = 160
     head: HeadConfig = HeadConfig()
+    validation: int = 300
 
 
 Also = Callable[[Job, Trained], Mapping[str, Any]]
@@ -74,7 +73,7 @@ def run(
     task = Task(
         bench,
         InMemory(data),
-        packed(bench, condition.data, "val", STANDARDISED_ON, job.seed),
+        packed(bench, condition.data, "val", job.validation, job.seed),
         rate=job.trial.learning_rate,
         strength=job.trial.strength,
         epochs=condition.epochs,
@@ -98,7 +97,7 @@ def run(
         "cost": sum(model.flops for model in models) / unit,
         "steps": sum(model.fitted.steps for model in models),
         "seconds": round(sum(model.fitted.seconds for model in models), 2),
-        "dropped": max(model.dropped for model in models),
+        "dropped": max((model.dropped for model in models), default=0),
         **({} if also is None else also(job, trained)),
     }
 
