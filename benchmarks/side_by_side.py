@@ -25,13 +25,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import grm_gemma
 from jaxrm import cli, parallel, toy
 from jaxrm.data import chat
 from jaxrm.data.loader import Loader
 from jaxrm.data.planning import pair_shape
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.huggingface import hub
+from jaxrm.methods.method import bradley_terry
 from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.train.sweep import Record, sweep
@@ -74,9 +74,7 @@ def run(job: Job) -> Record:
 
     def loss(params, batch):
         model = transformer.merge(structure, params)
-        terms = grm_gemma.loss_fn(
-            model, batch, jax.random.key(0), name="baseline", cfg=grm_gemma.Config()
-        )
+        terms = bradley_terry(None)(model, batch, jax.random.key(0))
         reward = terms["reward"]
         return weighted_sum(reward.values, reward.weights) / total_weight(reward.weights)
 

@@ -19,6 +19,7 @@ import functools
 import json
 import statistics
 import time
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -26,19 +27,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import grm_gemma
-from experiments.grm_gemma import PRESETS, RULES, Preset
 from jaxrm import cli, parallel
 from jaxrm.data import packing, planning
-from jaxrm.data.packing import Branch, PackedBatch, PackShape, TokenTree
+from jaxrm.data.packing import Ask, Branch, PackedBatch, PackShape, TokenTree
 from jaxrm.huggingface import families
+from jaxrm.methods import grm
+from jaxrm.methods.bench import Bench
 from jaxrm.models import transformer
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.flops import forward_flops
 from jaxrm.models.transformer import Compute, RewardModel
+from jaxrm.study.run import PRESETS, Preset, RunConfig
 from jaxrm.train import state
-from jaxrm.train.optimizer import make_optimizer
 from jaxrm.train.step import make_train_step
+
+ALPHA = 0.01
+"""Text's share of the loss, as in the recipe; it changes no shape."""
 
 SHAPES: dict[str, dict[str, Any]] = {
     "gemma-2b": {
@@ -82,7 +86,7 @@ class Config:
 
     shapes: Literal["gemma-2b", "gemma-2-2b", "tiny"] = "gemma-2b"
     preset: Preset = "gemma-2b-it-lora"
-    """Of experiments.grm_gemma: rows, lengths, dtype, remat, head, what trains."""
+    """Of experiments.train: rows, lengths, dtype, remat, head, what trains."""
     regularizer: Literal["sft", "dpo", "dpo_reference_free"] = "sft"
     rows: int | None = None
     """Rows per micro-batch; the preset's without it."""
@@ -100,17 +104,20 @@ def main(config: Config) -> None:
 
 def measure(config: Config) -> dict[str, Any]:
     """Seconds per step, useful work and memory of one kind of step."""
-    cfg = dataclasses.replace(PRESETS[config.preset], regularizer=config.regularizer)
+    method = grm.method(config.regularizer)
+    cfg = RunConfig(preset=config.preset, **PRESETS[config.preset])
     cfg = dataclasses.replace(cfg, rows=config.rows or cfg.rows, accumulate=1)
+    bench = Bench(Path(), train=cfg.train, optimizer=cfg.optimizer())
     mesh = parallel.make_mesh(config.mesh)
     decoder = families.read(SHAPES[config.shapes])
-    batch = random_batch(decoder, cfg)
+    batch = random_batch(decoder, cfg, method.ask)
     lora = cfg.lora if cfg.train == "lora" else None
     declared = transformer.declare(decoder, cfg.head, lora)
+    trunk_dtype = "float32" if cfg.train == "all" else cfg.dtype
     params = {
         name: jax.tree.map(
             lambda p, name=name: jax.ShapeDtypeStruct(
-                p.shape, "float32" if name in ("lora", "reward_head") else cfg.trunk_dtype
+                p.shape, "float32" if name in ("lora", "reward_head") else trunk_dtype
             ),
             part,
         )
@@ -119,24 +126,23 @@ def measure(config: Config) -> dict[str, Any]:
     compute = Compute(cfg.dtype, cfg.remat)
     model = RewardModel(decoder, cfg.head, lora, compute=compute, params=params)
     structure, params = transformer.split(model)
-    optimizer = make_optimizer(cfg.optimizer(), 1000)
+    optimizer = bench.optimizer_at(method, ALPHA)
     abstract = state.abstract_state(
         params,
         transformer.axes(model),
         optimizer,
-        trainable=cfg.trains,
+        trainable=functools.partial(bench.trains, method),
         mesh=mesh,
-        rules=RULES,
+        rules=bench.rules,
     )
-    loss_fn = functools.partial(grm_gemma.loss_fn, name="grm", cfg=cfg)
-    step = make_train_step(loss_fn, structure, optimizer, state.shardings_of(abstract))
+    step = make_train_step(method.loss(ALPHA), structure, optimizer, state.shardings_of(abstract))
     window = jax.tree.map(lambda leaf: leaf[None], batch)
     rows = parallel.rows_sharding(mesh, leading=1)
     with jax.set_mesh(mesh):
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), window
         )
-        compiled = step.lower(abstract, shapes).compile()
+        compiled = step.lower(abstract, shapes, np.float32(0)).compile()
     pairs, tokens = int(batch.pair_mask.sum()), int((batch.comparison >= 0).sum())
     flops = useful_flops(decoder, batch, cfg)
     found = {
@@ -169,7 +175,7 @@ def measure(config: Config) -> dict[str, Any]:
     return found
 
 
-def random_batch(decoder: ModelConfig, cfg: grm_gemma.Config) -> PackedBatch:
+def random_batch(decoder: ModelConfig, cfg: RunConfig, ask: Ask) -> PackedBatch:
     """Full rows of random pairs whose lengths follow a log-normal law."""
     rng = np.random.default_rng(0)
 
@@ -189,17 +195,16 @@ def random_batch(decoder: ModelConfig, cfg: grm_gemma.Config) -> PackedBatch:
             ids(length(cfg.max_length // 6)),
             (branch(), branch()),
             ranks=(0, 1),
-            reference_logps=(-100.0, -100.0),
+            columns={"reference_logps": np.full(2, -100.0)},
         )
         for _ in range(8 * cfg.rows)
     ]
-    ask = grm_gemma.asked(cfg)
     shape: PackShape = planning.fit_shape(trees, rows=cfg.rows, length=cfg.row_length, ask=ask)
     sizes = packing.measure(trees, ask=ask, preferences=True)
     return packing.pack(trees, planning.plan_epoch(sizes, shape, 0, 0)[: cfg.rows], shape)
 
 
-def useful_flops(decoder: ModelConfig, batch: PackedBatch, cfg: grm_gemma.Config) -> float:
+def useful_flops(decoder: ModelConfig, batch: PackedBatch, cfg: RunConfig) -> float:
     """Floating-point operations that one step cannot do without."""
     real = batch.comparison >= 0
     tokens = int(real.sum())
@@ -246,7 +251,7 @@ def timed(compiled: Any, abstract: state.TrainState, window: Any, mesh: Mesh, st
     with jax.set_mesh(mesh):
         for _ in range(steps + 1):
             start = time.perf_counter()
-            current, metrics = compiled(current, batches)
+            current, metrics = compiled(current, batches, np.float32(0))
             jax.block_until_ready((current, metrics))
             seconds.append(time.perf_counter() - start)
     return seconds[1:]

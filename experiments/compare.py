@@ -14,7 +14,7 @@ own data, and every method's gain over Bradley-Terry is tested over seeds. With 
 is tuned: what another run chose is measured on seeds that no choice has seen, at every condition,
 and a method that costs more than Bradley-Terry is also given no more training FLOPs than that.
 
-Methods are entries of compare_methods.py. Every training run is a file of RUN/jobs; the same
+Methods are those of jaxrm/methods. Every training run is a file of RUN/jobs; the same
 command goes on where it was stopped, and `--report` writes one page of what several runs left:
 their records.jsonl and choices.json.
 """
@@ -22,31 +22,26 @@ their records.jsonl and choices.json.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from experiments.compare_data import Files, Toy
-from experiments.compare_methods import METHODS, RANKINGS
 from jaxrm import cli, files, toy
 from jaxrm.data import sources
 from jaxrm.errors import DataError, OptionError, require
-from jaxrm.huggingface import hub
-from jaxrm.read.accuracy import order_of
-from jaxrm.read.packed import Packed
+from jaxrm.methods.library import COMPARED, METHODS
+from jaxrm.methods.method import Method
+from jaxrm.methods.rankings import RANKINGS
+from jaxrm.report.tables import fill
+from jaxrm.report.webpage import leave
 from jaxrm.study import contest
 from jaxrm.study.contest import Run
-from jaxrm.study.lab import Lab
-from jaxrm.study.measured import fill
-from jaxrm.study.method import Method, Task
-from jaxrm.study.outcome import leave
-from jaxrm.study.recipe import Recipe
-from jaxrm.study.records import Choices, Trial
-from jaxrm.study.tuning import choice, choices_table
+from jaxrm.study.draws import Condition, Files, Toy
+from jaxrm.study.records import Trial
+from jaxrm.study.trials import Contest
+from jaxrm.study.tuning import choices_table
 from jaxrm.train.rundir import open_run
-from jaxrm.train.sweep import Record, sweep
 
 RATES = (1e-4, 3e-4, 1e-3)
 """What a learning rate is chosen from; as many strengths has every method that has one."""
@@ -54,12 +49,6 @@ RATES = (1e-4, 3e-4, 1e-3)
 TUNING_SEEDS, SEEDS, CONFIRMING_SEEDS = 2, 5, 12
 FIRST_SEED, FIRST_CONFIRMING = 200, 300
 """Seeds that choose and explore, and those that confirm: no two worlds are the same."""
-
-STANDARDISED_ON = 300
-"""Comparisons of `val` that a method may use, as to standardise an ensemble's members."""
-
-COSTLIER = 1.05
-"""The ratio of training FLOPs to Bradley-Terry's from which a method has two budgets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,26 +109,13 @@ class Config:
     @property
     def known(self) -> Mapping[str, Method]:
         """All methods for this data, the baseline first."""
-        return METHODS if self.of == "pairs" else RANKINGS
+        return COMPARED if self.of == "pairs" else RANKINGS
 
     @property
     def chosen(self) -> list[str]:
         """The methods asked for, the baseline first."""
         asked = self.methods.split(",") if self.methods else list(self.known)
         return list(dict.fromkeys([next(iter(self.known)), *asked]))
-
-
-@dataclasses.dataclass(frozen=True)
-class Condition:
-    """What training data a run has, and for how long."""
-
-    data: Toy | Files
-    pairs: int
-    epochs: int = 1
-
-    def __str__(self) -> str:
-        epochs = f", {self.epochs} epochs" if self.epochs > 1 else ""
-        return f"{self.pairs:,} comparisons, {self.data}{epochs}"
 
 
 def conditions(cfg: Config) -> dict[str, Condition]:
@@ -156,147 +132,25 @@ def conditions(cfg: Config) -> dict[str, Condition]:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One training run, and all that its record depends on; `base` is the base's fingerprint."""
+def contest_of(cfg: Config, base: Path) -> Contest:
+    """The contest that is asked for."""
+    asked = list(conditions(cfg).values())
 
-    of: str
-    method: str
-    trial: Trial
-    condition: Condition
-    seed: int
-    budget: Literal["labels", "flops"]
-    base: str
-    length: int
-    splits: tuple[tuple[str, int], ...]
+    def trials(name: str, rate: float) -> list[Trial]:
+        rates = [Trial(each, None) for each in RATES]
+        return [Trial(rate, strength) for strength in METHODS[name].strengths] or rates
 
-
-# What is run
-
-
-def tune(cfg: Config, base: Path) -> Choices:
-    """Each method's best trial on `val`: {method: {learning_rate, strength, trials}}."""
-    condition = next(iter(conditions(cfg).values()))
-    seeds = range(FIRST_SEED, FIRST_SEED + min(TUNING_SEEDS, cfg.seeds or SEEDS))
-    splits = (("val", cfg.val_items),)
-
-    def choose(asked: Mapping[str, Sequence[Trial]], title: str) -> Choices:
-        jobs = [
-            job(cfg, base, name, trial, condition, seed, splits)
-            for seed in seeds
-            for name, trials in asked.items()
-            for trial in trials
-        ]
-        records = run_all(jobs, cfg, base, title)
-        return {
-            name: choice([r for r in records if r["method"] == name], condition.data.figure)
-            for name in asked
-        }
-
-    rates = [Trial(rate, None) for rate in RATES]
-    baseline, *others = cfg.chosen
-    first = choose({baseline: rates}, f"tune {baseline}")
-    rate = first[baseline]["learning_rate"]
-    asked = {
-        name: [Trial(rate, strength) for strength in cfg.known[name].strengths] or rates
-        for name in others
-    }
-    return first | choose(asked, "tune the others") if others else first
-
-
-def measure(cfg: Config, base: Path, choices: Choices) -> list[Record]:
-    """The chosen trials on all splits: at the first condition, or on fresh seeds at all of them."""
-    confirming = cfg.choices is not None
-    first = FIRST_CONFIRMING if confirming else FIRST_SEED
-    count = cfg.seeds or (CONFIRMING_SEEDS if confirming else SEEDS)
-    asked = conditions(cfg) if confirming else dict(list(conditions(cfg).items())[:1])
-    if missing := [name for name in cfg.chosen if name not in choices]:
-        raise DataError(f"{cfg.choices} has no choice for {', '.join(missing)}")
-
-    def jobs(names: Sequence[str], budget: str) -> list[Job]:
-        return [
-            job(cfg, base, name, Trial.of(choices[name]), condition, seed, all_splits(cfg), budget)
-            for seed in range(first, first + count)
-            for condition in asked.values()
-            for name in names
-        ]
-
-    equal_labels = run_all(jobs(cfg.chosen, "labels"), cfg, base, "equal labels")
-    if not confirming:
-        return equal_labels
-    cost = contest.costs(equal_labels)
-    costly = [name for name in cfg.chosen if cost[name] > COSTLIER]
-    return equal_labels + run_all(jobs(costly, "flops"), cfg, base, "equal FLOPs")
-
-
-def job(
-    cfg: Config,
-    base: Path,
-    method: str,
-    trial: Trial,
-    condition: Condition,
-    seed: int,
-    splits: tuple[tuple[str, int], ...],
-    budget: str = "labels",
-) -> Job:
-    """A run from the base with the options of `cfg`."""
-    fingerprint = hub.fingerprint(base)
-    return Job(cfg.of, method, trial, condition, seed, budget, fingerprint, cfg.length, splits)
-
-
-def all_splits(cfg: Config) -> tuple[tuple[str, int], ...]:
-    """All that is measured, the endpoint first."""
-    names = next(iter(conditions(cfg).values())).data.splits
-    return tuple((name, cfg.val_items if name == "val" else cfg.items) for name in names)
-
-
-def run_all(jobs: Sequence[Job], cfg: Config, base: Path, title: str) -> list[Record]:
-    """The records of jobs from one base, in order."""
-    here = functools.partial(run, base=base)
-    return sweep(jobs, here, cfg.run_dir / "jobs", workers=cfg.workers, progress=title)
-
-
-def run(job: Job, base: Path) -> Record:
-    """Trains from the base at `base`, measures, and returns the record."""
-    lab, condition = Lab(base, length=job.length), job.condition
-    methods = METHODS if job.of == "pairs" else RANKINGS
-    data = packed(lab, condition.data, "train", condition.pairs, job.seed)
-    # One Bradley-Terry training, on what a row holds: the unit of all costs.
-    unit = condition.epochs * lab.flops(Recipe(), lab.fitting(data.trees))
-    task = Task(
-        lab,
-        data,
-        packed(lab, condition.data, "val", STANDARDISED_ON, job.seed),
-        rate=job.trial.learning_rate,
-        strength=job.trial.strength,
-        epochs=condition.epochs,
-        seed=job.seed,
-        flops=unit if job.budget == "flops" else None,
+    return Contest(
+        cfg.chosen,
+        asked if cfg.choices else asked[:1],
+        trials,
+        base,
+        cfg.run_dir / "jobs",
+        items=cfg.items,
+        val_items=cfg.val_items,
+        options={"length": cfg.length},
+        workers=cfg.workers,
     )
-    trained = methods[job.method].train(task)
-    figures = {}
-    for split, n in job.splits:
-        held_out = packed(lab, condition.data, split, n, job.seed)
-        figures[split] = order_of(trained.scores(held_out), held_out.comparisons)
-    models = trained.models
-    return {
-        "method": job.method,
-        **dataclasses.asdict(job.trial),
-        "condition": str(condition),
-        "seed": job.seed,
-        "budget": job.budget,
-        "splits": figures,
-        "cost": sum(model.flops for model in models) / unit,
-        "steps": sum(model.fitted.steps for model in models),
-        "seconds": round(sum(model.fitted.seconds for model in models), 2),
-        "dropped": max(model.dropped for model in models),
-    }
-
-
-@functools.lru_cache(maxsize=16)
-def packed(lab: Lab, data: Toy | Files, split: str, n: int, seed: int) -> Packed:
-    """What is trained or measured on, once for all methods of a seed."""
-    return lab.pack(data.draw(split, n, seed))
 
 
 # What comes of it
@@ -311,9 +165,14 @@ def main(cfg: Config) -> None:
     base = cfg.base or toy.shipped_base()
     reads = [sources.Source.parse(text).location for text in (*cfg.data, *cfg.eval)]
     run_dir = open_run(cfg.run_dir, cfg, [*reads, cfg.base, cfg.choices])
-    choices = json.loads(_read(cfg.choices)) if cfg.choices else tune(cfg, base)
+    runs, seeds = contest_of(cfg, base), range(FIRST_SEED, FIRST_SEED + (cfg.seeds or SEEDS))
+    if cfg.choices:
+        choices = json.loads(_read(cfg.choices))
+        seeds = range(FIRST_CONFIRMING, FIRST_CONFIRMING + (cfg.seeds or CONFIRMING_SEEDS))
+    else:
+        choices = runs.tune(seeds[:TUNING_SEEDS], RATES[0])
     print(choices_table(choices))
-    records = measure(cfg, base, choices)
+    records = runs.measure(choices, seeds, second_budget=cfg.choices is not None)
     files.write_json(run_dir / "choices.json", choices)
     with files.replacing(run_dir / "records.jsonl") as draft:
         draft.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")

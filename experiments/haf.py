@@ -68,9 +68,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe
 from jaxtyping import Array, Float
 
 from jaxrm import cli, parallel, toy
+from jaxrm.data.carried import REFERENCE
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import Ask, PackedBatch, TokenTree
 from jaxrm.errors import require
@@ -81,11 +84,9 @@ from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import macro_accuracy
 from jaxrm.read.packed import Packed
 from jaxrm.read.reading import Reading
-from jaxrm.report import terminal
-from jaxrm.statistics import holm, paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
-from jaxrm.study.recipe import Recipe
+from jaxrm.report.tables import aligned, interval, spread
+from jaxrm.report.webpage import leave
+from jaxrm.statistics import estimate, holm, paired
 from jaxrm.train.rundir import open_run
 from jaxrm.train.sweep import Record, sweep
 from jaxrm.train.terms import LossFn, Term, Terms, reward_monitors
@@ -210,11 +211,11 @@ class Method:
 METHODS = {
     "bt": Method(Recipe(), tuple((rate, None) for rate in (1e-4, 3e-4, 1e-3, 3e-3))),
     "haf": Method(
-        Recipe(haf, ask="all", numbers=("reference_logps",)),
+        Recipe(haf, ask="all", columns=(REFERENCE,)),
         tuple(itertools.product((3e-4, 1e-3), (0.2, 2.0))),
     ),
     "dpo": Method(
-        Recipe(dpo, ask="all", numbers=("reference_logps",)),
+        Recipe(dpo, ask="all", columns=(REFERENCE,)),
         tuple(itertools.product((3e-4, 1e-3), (0.1, 0.5))),
         scores=implicit_rewards,
         reads="all",
@@ -252,7 +253,7 @@ def mixture(seed: int, split: toy.Split, n: int) -> list[Comparison]:
 
 
 @functools.lru_cache(maxsize=8)
-def training_trees(lab: Lab, data: str, seed: int, pairs: int) -> list[TokenTree]:
+def training_trees(lab: Lab, data: str, seed: int, pairs: int) -> Sequence[TokenTree]:
     """The pairs of a data set or the mixture, with the base's log-probs."""
     single = data in THEMES
     comparisons = data_sets(seed, "train", pairs)[data] if single else mixture(seed, "train", pairs)
@@ -416,13 +417,13 @@ def tables(results: Mapping[str, Any]) -> str:
         gains = [interval(gain) for gain in of["over bt"].values()]
         rows.append([title, *means, *gains])
     names = list(METHODS)
-    parts = [terminal.table(["accuracy, %", *names, *(f"{n} - bt" for n in names[1:])], rows)]
+    parts = [aligned(["accuracy, %", *names, *(f"{n} - bt" for n in names[1:])], rows)]
     for name, matrix in results["matrices"].items():
         lines = [
             [data, *(f"{100 * cell['mean']:.1f}" for cell in row)]
             for data, row in zip([*THEMES, MIXTURE], matrix, strict=True)
         ]
-        parts.append(terminal.table([f"{name}, trained on", *THEMES, *SIDES], lines))
+        parts.append(aligned([f"{name}, trained on", *THEMES, *SIDES], lines))
     chosen = ", ".join(
         f"{name} {rate:g}" + ("" if strength is None else f" ({strength:g})")
         for name, (rate, strength) in results["chosen"].items()

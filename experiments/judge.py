@@ -67,6 +67,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe
 
 from jaxrm import cli, files, toy
 from jaxrm.data.comparison import Comparison
@@ -80,11 +82,10 @@ from jaxrm.methods.off_policy import first_tokens
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import macro_accuracy
-from jaxrm.report import terminal
-from jaxrm.statistics import paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
-from jaxrm.study.recipe import Recipe
+from jaxrm.read.packed import pack_alike, reading_shape
+from jaxrm.report.tables import aligned, interval, spread
+from jaxrm.report.webpage import leave
+from jaxrm.statistics import estimate, paired
 from jaxrm.toy.lexicons import LEXICONS
 from jaxrm.toy.samples import answers, question
 from jaxrm.train.rundir import open_run
@@ -170,10 +171,11 @@ def judge_loss(strength: None) -> LossFn:
 
 def of_model(lab: Lab, params: Params) -> Judge:
     """The model as a judge: how likely it finds the first of two answers better, as shown."""
+    shape = reading_shape(lab.rows, lab.length, "all")
 
     def judge_pairs(pairs: Sequence[Comparison]) -> list[float]:
         asked = [verdicts(pair, exchanged=False) for pair in pairs]
-        data = lab.pack_trees(asked, first_tokens(lab.trees(asked), 1), "all")
+        data = pack_alike(asked, first_tokens(lab.trees(asked), 1), shape)
         logps = lab.read(params, data, {"logps": heads.response_logps})["logps"].astype(float)
         return scipy.special.expit(logps[:, 0] - logps[:, 1]).tolist()
 
@@ -273,7 +275,7 @@ def criticised(
     """What the critic says of answers, [2] of each comparison: its reward after its notes
     (`scores`), and the log-odds of praise (`note`)."""
     trees = critique_trees(lab, world, comparisons)
-    data = lab.pack_trees(comparisons, trees, "all")
+    data = pack_alike(comparisons, trees, reading_shape(lab.rows, lab.length, "all"))
     found = lab.read(params, data, {"rewards": heads.rewards, "logps": heads.response_logps})
     rewards, logps = (found[name].reshape(-1, 2, 2) for name in ("rewards", "logps"))
     return {
@@ -437,7 +439,7 @@ def accuracies(results: Mapping[str, Any]) -> str:
         tokens = results["tokens"].get(row)
         rows.append([row, *cells, "" if tokens is None else f"{tokens / 1000:.0f}k"])
     head = ("accuracy, %", *SPLITS, "same in both orders", "leaning to A", "tokens")
-    return terminal.table(head, rows)
+    return aligned(head, rows)
 
 
 def gains(results: Mapping[str, Any]) -> str:
@@ -447,7 +449,7 @@ def gains(results: Mapping[str, Any]) -> str:
         for row, of in results["rows"].items()
         if row != "bt"
     ]
-    return terminal.table(("over bt, points", *SPLITS), rows)
+    return aligned(("over bt, points", *SPLITS), rows)
 
 
 def main(cfg: Config) -> None:

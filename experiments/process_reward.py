@@ -71,6 +71,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe
 from jaxtyping import Bool, Float
 
 from experiments.process_data import (
@@ -96,12 +98,10 @@ from jaxrm.losses import generation, process
 from jaxrm.methods import process_labels
 from jaxrm.models import heads, transformer
 from jaxrm.models.transformer import RewardModel
-from jaxrm.read.packed import Packed
-from jaxrm.report import terminal
-from jaxrm.statistics import Paired, paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
-from jaxrm.study.recipe import Recipe
+from jaxrm.read.packed import Packed, pack_alike, reading_shape
+from jaxrm.report.tables import aligned, interval, spread
+from jaxrm.report.webpage import leave
+from jaxrm.statistics import Paired, estimate, paired
 from jaxrm.train.rundir import open_run
 from jaxrm.train.sweep import Record, sweep
 from jaxrm.train.terms import LossFn, Term, Terms
@@ -303,7 +303,8 @@ def pack(lab: Lab, questions: Sequence[Worked], ask: str = "none") -> Packed:
         for worked in questions
         for i in range(0, len(worked.solutions), TOGETHER)
     ]
-    return lab.pack_trees(data, lab.trees(data), ask, recipe(lab).steps)
+    shape = reading_shape(lab.rows, lab.length, ask)
+    return pack_alike(data, lab.trees(data), dataclasses.replace(shape, steps=recipe(lab).steps))
 
 
 def choices(
@@ -467,9 +468,9 @@ def text_table(results: Mapping[str, Any]) -> str:
     ]
     blind = ", ".join(f"{m} {100 * results['chance'][m]:.1f}" for m in MEASURES)
     return "\n\n".join([
-        terminal.table(head, rows),
+        aligned(head, rows),
         f"chance: {blind}",
-        terminal.table(["points over outcome, by *", *MEASURES, "F1"], gained),
+        aligned(["points over outcome, by *", *MEASURES, "F1"], gained),
     ])  # fmt: skip
 
 

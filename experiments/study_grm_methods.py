@@ -13,11 +13,12 @@ import itertools
 import jax
 import jax.numpy as jnp
 import optax
+from jaxrm.study.recipe import Recipe, WithText, adam, bradley_terry, head_alone
 
 from experiments import grm_gemma
+from jaxrm.data.carried import REFERENCE
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
-from jaxrm.study.recipe import Recipe, WithText, adam, bradley_terry, head_alone
 from jaxrm.study.records import Trial
 from jaxrm.train.terms import LossFn, Term, Terms
 
@@ -86,7 +87,7 @@ METHODS = {
     "replay": Method(Recipe(replay, text=True)),
     "grm_sft": Method(Recipe(functools.partial(grm, regularizer="sft"), ask="best")),
     "grm_dpo": Method(
-        Recipe(functools.partial(grm, regularizer="dpo"), ask="all", numbers=("reference_logps",)),
+        Recipe(functools.partial(grm, regularizer="dpo"), ask="all", columns=(REFERENCE,)),
         knows_reference=True,
     ),
     "grm_dpo_reference_free": Method(

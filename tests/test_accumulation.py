@@ -10,11 +10,11 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import grm_gemma
-from experiments.grm_gemma import Config
 from jaxrm import parallel
 from jaxrm.data import packing, planning
 from jaxrm.errors import AccumulationError
+from jaxrm.methods.grm import grm
+from jaxrm.methods.method import bradley_terry
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import RewardModel, axes, declare, split
@@ -36,9 +36,9 @@ def windows():
         plan.append(list(range(len(trees), len(trees) + len(row))))
         for prompt, branches in row:
             tree = random_tree(rng, prompt, branches)
-            references = tuple(-rng.uniform(5, 30, len(branches)))
-            margin = float(rng.uniform(0, 2))
-            trees.append(dataclasses.replace(tree, reference_logps=references, margin=margin))
+            columns = {"reference_logps": -rng.uniform(5, 30, len(branches))}
+            columns["margin"] = rng.uniform(0, 2)
+            trees.append(dataclasses.replace(tree, columns=columns))
     shape = planning.fit_shape(trees, rows=4, length=28, ask="all")
     large = packing.pack(trees, plan, shape)
     return (
@@ -58,7 +58,7 @@ def stepped(loss_fn, window, trainable):
     )
     model = RewardModel(CONFIG, HeadConfig(), lora, params=params)
     structure, params = split(model)
-    optimizer = optax.sgd(1.0)
+    optimizer = optax.sgd
     abstract = state.abstract_state(
         params,
         axes(model),
@@ -71,17 +71,14 @@ def stepped(loss_fn, window, trainable):
     created = state.create_state(params, optimizer, abstract, seed=0)
     before = jax.tree.map(np.asarray, created.trainable)
     with jax.set_mesh(MESH):
-        after, metrics = step(created, window)
+        after, metrics = step(created, window, 1.0)
     gradient = jax.tree.map(lambda old, new: old - np.asarray(new), before, after.trainable)
     return gradient, metrics
 
 
 @pytest.mark.parametrize("regularizer", ["sft", "dpo"])
 def test_four_micro_batches_are_one_large_batch(regularizer):
-    cfg = Config(regularizer=regularizer, alpha=0.3)
-
-    def loss_fn(model, batch, rng):
-        return grm_gemma.loss_fn(model, batch, rng, name="grm", cfg=cfg)
+    loss_fn = grm(0.3, regularizer=regularizer)
 
     def trainable(path):
         return path.startswith(("lora", "reward_head", "embedding"))
@@ -102,7 +99,7 @@ def test_four_micro_batches_are_one_large_batch(regularizer):
 
 def test_a_batch_statistic_is_refused_over_several_micro_batches():
     def loss_fn(model, batch, rng):
-        terms = grm_gemma.loss_fn(model, batch, rng, name="baseline", cfg=Config())
+        terms = bradley_terry(None)(model, batch, rng)
         return {**terms, "spread": BatchTerm(0.1, jnp.var(terms["reward"].values))}
 
     small, large = windows()

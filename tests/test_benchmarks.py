@@ -1,6 +1,5 @@
 """What the benchmarks count, by hand, and that they run. Nothing here is timed."""
 
-import dataclasses
 import json
 import time
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from benchmarks import load, score, step
-from experiments.grm_gemma import PRESETS
 from jaxrm import toy
 from jaxrm.data import packing, planning
 from jaxrm.data.packing import Branch, TokenTree
@@ -20,6 +18,7 @@ from jaxrm.huggingface import families, hub
 from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.parallel import MeshShape
+from jaxrm.study.run import PRESETS, RunConfig
 
 
 def small_batch():
@@ -46,7 +45,10 @@ VOCABULARY = 2 * 2 * 32 * 512
 )
 def test_useful_work_by_hand(preset, expected):
     decoder = families.read(step.SHAPES["tiny"])
-    assert step.useful_flops(decoder, small_batch(), PRESETS[preset]) == expected
+    assert (
+        step.useful_flops(decoder, small_batch(), RunConfig(preset=preset, **PRESETS[preset]))
+        == expected
+    )
 
 
 def test_the_published_shapes_are_the_models():
@@ -59,7 +61,7 @@ def test_the_published_shapes_are_the_models():
 
 
 def test_a_step_is_measured(monkeypatch):
-    tiny = dataclasses.replace(PRESETS["gemma-2b-it-lora"], row_length=64, max_length=48)
+    tiny = PRESETS["gemma-2b-it-lora"] | {"row_length": 64, "max_length": 48}
     monkeypatch.setitem(step.PRESETS, "gemma-2b-it-lora", tiny)
     config = step.Config(shapes="tiny", rows=8, steps=2, peak=1.0, mesh=MeshShape(2, 2, 2))
     found = step.measure(config)

@@ -178,8 +178,9 @@ def test_exports_score_as_the_run_did(run):
 
 
 def terms(model, batch, alpha, regularizer="sft", name="grm"):
-    cfg = Config(regularizer=regularizer, alpha=alpha)
-    return grm_gemma.loss_fn(model, batch, jax.random.key(0), name=name, cfg=cfg)
+    cfg = Config(models=(name,), regularizer=regularizer, alpha=alpha)
+    method, strength = grm_gemma.methods(cfg)[name]
+    return method.loss(strength)(model, batch, jax.random.key(0))
 
 
 @pytest.mark.parametrize(("name", "alpha"), [("grm", 0.0), ("baseline", 0.5)])
@@ -254,7 +255,7 @@ def test_an_mlp_head_is_read_back_with_its_shape(tmp_path):
         ({"eval": (str(ROWS), str(ROWS))}, "two --eval sources are named rows"),
         ({"preset": "toy"}, "--preset toy is for the toy base"),
         ({"select": "best"}, "--select best needs a split named val"),
-        ({"models": ("margin",)}, "no comparison has a margin"),
+        ({"models": ("margin",)}, "field 'margin': there is none, and no scores either"),
         ({"preset": "toy", "base": None, "select": "last", "models": ()}, "--models must be names"),
         ({"base": None}, "is for a base of your own"),
         ({"alpha": 1.5}, r"--alpha must be a share in \[0, 1\], not 1.5"),
@@ -274,10 +275,10 @@ def test_options_that_do_not_go_together(tmp_path, options, problem):
 def test_the_paper_s_other_baselines_are_their_losses(batch, name):
     model = hub.load(FOLDER, None)
     margin = jnp.arange(batch.pair_mask.size) * 0.5 * batch.pair_mask
-    batch = dataclasses.replace(batch, margin=margin)
+    batch = dataclasses.replace(batch, columns={"magnitude": margin})
     rewards = batch.pairs(heads.rewards(model, model.hidden(batch), batch))
     expected = {
-        "margin": preference.bradley_terry(*rewards, batch.margin),
+        "margin": preference.bradley_terry(*rewards, margin),
         "label_smoothed": preference.label_smoothed(*rewards, 0.1),
     }[name]
     found = terms(model, batch, 0.5, name=name)

@@ -17,7 +17,6 @@ in them, and one test shows what each of the recipe's own choices would have giv
 The recipe also truncates over-length texts, which jaxrm drops and counts; none of these is long.
 """
 
-import dataclasses
 import functools
 import json
 
@@ -26,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.grm_gemma import Config, loss_fn
+from experiments.grm_gemma import Config, methods
 from jaxrm.data import chat, packing, planning, sources
+from jaxrm.data.store import with_columns
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.huggingface import hub
 from jaxrm.models import transformer
@@ -96,8 +96,10 @@ def losses(structure, params, batch):
     model, found = transformer.merge(structure, params), {}
 
     def terms(name, regularizer="sft"):
-        cfg = Config(alpha=ALPHA, beta=BETA, smoothing=SMOOTHING, regularizer=regularizer)
-        made = loss_fn(model, batch, jax.random.key(0), name=name, cfg=cfg)
+        options = {"alpha": ALPHA, "beta": BETA, "smoothing": SMOOTHING}
+        cfg = Config(models=(name,), regularizer=regularizer, **options)
+        method, strength = methods(cfg)[name]
+        made = method.loss(strength)(model, batch, jax.random.key(0))
         return {part: term for part, term in made.items() if isinstance(term, Term)}
 
     for name in ("baseline", "margin", "label_smoothed"):
@@ -122,10 +124,7 @@ def ours(trees, batch):
         "reference_logps": by_pair(reference_logps, batch),
         "labels": by_pair(batch.response_length, batch),
     }
-    with_reference = [
-        dataclasses.replace(tree, reference_logps=tuple(logps))
-        for tree, logps in zip(trees, found["reference_logps"].tolist(), strict=True)
-    ]
+    with_reference = with_columns(trees, {"reference_logps": found["reference_logps"]})
     trained = transformer.split(reward_model(dropout=0.0))
     return found | losses(*trained, packed(with_reference))
 

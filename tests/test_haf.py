@@ -103,7 +103,7 @@ def test_a_policy_that_is_the_reference_has_no_preference(lab):
     trained = lab.fit(method.recipe, trees, rate=1e-2, strength=0.1).params
     readings = {"scores": method.scores, "logps": heads.response_logps}
     found = lab.read(trained, data, readings)
-    reference = np.array([tree.reference_logps for tree in data.trees])
+    reference = np.array([tree.columns["reference_logps"] for tree in data.trees])
     expected = 0.1 * (found["logps"] - reference)
     np.testing.assert_allclose(found["scores"], expected, rtol=1e-4, atol=1e-5)
     assert np.abs(expected).max() > 0.01

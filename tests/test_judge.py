@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxrm.study.lab import Lab, mesh
 
 from experiments import judge as experiment
 from experiments.judge import ARMS, METHODS, SPLITS, Config
@@ -23,7 +24,6 @@ from jaxrm.evaluate import scorers
 from jaxrm.huggingface import families, hub
 from jaxrm.losses import judge
 from jaxrm.models import heads, transformer
-from jaxrm.study.lab import Lab, mesh
 
 VOCABULARY = json.loads((toy.TOKENIZER / "config.json").read_text())["vocab_size"]
 

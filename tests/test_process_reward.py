@@ -15,7 +15,7 @@ from experiments.process_data import Sizes, Worked
 from experiments.process_reward import METHODS, RATES, Config, Job
 from jaxrm.errors import OptionError
 from jaxrm.toy import steps
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 SIZES = Sizes(questions=3, items=4, candidates=8, epochs=1)
 

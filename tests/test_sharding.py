@@ -6,16 +6,16 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import grm_gemma
 from jaxrm import parallel
 from jaxrm.data import chat, packing, planning, sources
 from jaxrm.data.loader import Loader
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.huggingface import hub
+from jaxrm.methods.grm import grm
 from jaxrm.models import heads, transformer
 from jaxrm.parallel import MeshShape, ShardingRules
 from jaxrm.read.reading import read
-from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrm.train.optimizer import OptimizerConfig, learning_rates, make_optimizer
 from jaxrm.train.state import abstract_state, create_state, shardings_of
 from jaxrm.train.step import make_train_step
 from tests.messages_oracle import FOLDER
@@ -36,12 +36,12 @@ def trees():
 
 
 def train(mesh, trees, steps):
-    cfg = grm_gemma.Config(alpha=0.3)
     shape = planning.fit_shape(trees, rows=4, length=128, ask="best")
     loader = Loader(trees, shape, mesh=mesh, seed=0)
     model = hub.load(FOLDER, None, mesh=mesh)
     structure, params = transformer.split(model)
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3, clip=1.0), 100)
+    config = OptimizerConfig(learning_rate=1e-3, clip=1.0)
+    optimizer, rates = make_optimizer(config), learning_rates(config, 100)
     abstract = abstract_state(
         params,
         transformer.axes(model),
@@ -51,12 +51,11 @@ def train(mesh, trees, steps):
         rules=ShardingRules(),
     )
     state = create_state(params, optimizer, abstract, seed=0)
-    loss_fn = functools.partial(grm_gemma.loss_fn, name="grm", cfg=cfg)
-    step = make_train_step(loss_fn, structure, optimizer, shardings_of(abstract))
+    step = make_train_step(grm(0.3), structure, optimizer, shardings_of(abstract))
     history = []
     with jax.set_mesh(mesh):
-        for _, batch in zip(range(steps), loader.batches(0), strict=False):
-            state, metrics = step(state, batch)
+        for rate, batch in zip(rates[:steps], loader.batches(0), strict=False):
+            state, metrics = step(state, batch, rate)
             history.append(jax.device_get(metrics))
     return step, jax.device_get(state.trainable), history
 

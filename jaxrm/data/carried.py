@@ -1,7 +1,7 @@
-"""Numbers that some data have and others do not, and what stands in a batch that carries none.
+"""Columns: numbers that some data have and others do not, and what stands in a batch without them.
 
 A loss that takes 0 for a log-prob that nobody computed trains without a word. So a batch carries a
-number only where every comparison has it, which its shape says, and a loss that is written against
+column only where every comparison has it, which its shape says, and a loss that is written against
 another one fails when it is traced, before the first step.
 """
 
@@ -9,25 +9,57 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import jax
+import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxrm.errors import DataError
 
 if TYPE_CHECKING:
     from jaxrm.data.packing import TokenTree
 
-Number = Literal["response_score", "reference_logps", "margin"]
-NUMBERS: tuple[Number, ...] = get_args(Number)
-"""What a batch carries where each of its comparisons has it, by the names of its arrays."""
 
-_FIELDS = {
-    "response_score": ("scores", "scores"),
-    "reference_logps": ("reference_logps", "reference log-probs"),
-    "margin": ("margin", "margin"),
-}
-"""Of each number: a tree's field, and words for it."""
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """Numbers under a name, from comparisons to batches.
+
+    Attributes:
+      name: what a loss asks for.
+      per: whether each response has its own, or a pair has one.
+      width: 0 for one number, or how many a response has. Raises ValueError for several of a pair.
+    """
+
+    name: str
+    per: Literal["response", "pair"] = "response"
+    width: int = 0
+
+    def __post_init__(self):
+        if self.width < 0 or (self.width and self.per == "pair"):
+            raise ValueError(f"a column of width {self.width} per {self.per}")
+
+    def shape(self, responses: int) -> tuple[int, ...]:
+        """That of a comparison's values: (), [K] or [K, width]."""
+        whole = (responses, self.width) if self.width else (responses,)
+        return whole if self.per == "response" else ()
+
+    @classmethod
+    def of_values(cls, name: str, values: ArrayLike, responses: int) -> Column:
+        """What values of so many responses are; ValueError where they have no column's shape."""
+        shape = np.shape(values)
+        column = cls(name, "response" if shape else "pair", *shape[1:2])
+        if shape != column.shape(responses):
+            raise ValueError(f"{name} of shape {list(shape)} for {responses} responses")
+        return column
+
+
+SCORE = Column("response_score")
+REFERENCE = Column("reference_logps")
+MARGIN = Column("margin", "pair")
+
+FIELDS = {column.name: column for column in (SCORE, REFERENCE, MARGIN)}
+"""The columns that are fields of a batch, whatever the data; it holds all others by name."""
 
 
 @jax.tree_util.register_static
@@ -38,9 +70,12 @@ class Absent:
     name: str
     why: str = dataclasses.field(compare=False)
 
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        way = "give every comparison one, or take a loss that needs none"
+    def refuse(self, way: str) -> NoReturn:
+        """Raises DataError: what is missing, why, and what else there is to do."""
         raise DataError(f"this batch has no {self.name}: {self.why}: {way}")
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        self.refuse("give every comparison one, or take a loss that needs none")
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):  # what Python, JAX and notebooks look for in any object
@@ -53,13 +88,16 @@ class Absent:
     __lt__ = __le__ = __gt__ = __ge__ = __and__ = __or__ = __invert__ = _refuse
 
 
-def lack(tree: TokenTree, number: Number) -> str:
-    """Why the tree has no such number, in words; "" where it has."""
-    field, words = _FIELDS[number]
-    if getattr(tree, field) is None:
-        return f"has no {words}"
-    if number == "margin" and len(tree.branches) > 2:
-        return f"has {len(tree.branches)} responses, and a margin is of a pair"
+def lack(tree: TokenTree, column: Column) -> str:
+    """Why the tree has no such column, in words; "" where it has."""
+    name, count = column.name, len(tree.branches)
+    if name not in tree.columns:
+        return f"has no {name}"
+    shape = np.shape(tree.columns[name])
+    if shape != column.shape(count):
+        return f"has {name} of shape {list(shape)} and not {list(column.shape(count))}"
+    if column.per == "pair" and count > 2:
+        return f"has {count} responses, and {name} is of a pair"
     return ""
 
 
@@ -72,40 +110,41 @@ class Census:
 
     def __init__(self, trees: Iterable[TokenTree] = ()):
         self.widths: set[int] = set()
-        self._count, self._margins = 0, False
-        self._lacking: dict[Number, str] = {}
-        self._had: set[Number] = set()
+        self._count = 0
+        self._columns = dict(FIELDS)
+        self._lacking: dict[str, str] = {}
+        self._had: set[str] = set()
         for tree in trees:
             self.add(tree)
 
     def add(self, tree: TokenTree) -> None:
-        """Counts one more tree."""
-        for number in NUMBERS:
-            if not (problem := lack(tree, number)):
-                self._had.add(number)
-            elif number not in self._lacking:
-                self._lacking[number] = f"comparison {self._count}, counting from 0, {problem}"
-        self._margins |= bool(tree.margin)
+        """Counts one more tree. Raises ValueError for a column of no column's shape."""
+        for name in tree.columns.keys() - self._columns:
+            self._columns[name] = Column.of_values(name, tree.columns[name], len(tree.branches))
+            if self._count:
+                self._lacking[name] = f"comparison 0, counting from 0, has no {name}"
+        for name, column in self._columns.items():
+            if not (problem := lack(tree, column)):
+                self._had.add(name)
+            elif name not in self._lacking:
+                self._lacking[name] = f"comparison {self._count}, counting from 0, {problem}"
         self.widths |= {len(grades) for grades in tree.attributes or ()}
         self._count += 1
 
-    def numbers(self) -> tuple[Number, ...]:
-        """What a batch of any of these trees can carry."""
-        absent = self.absent()
-        return tuple(number for number in NUMBERS if number not in absent)
+    def columns(self) -> tuple[Column, ...]:
+        """What a batch of any of these trees can carry, by name."""
+        return tuple(self._columns[name] for name in sorted(self._had - self._lacking.keys()))
 
     def absent(self) -> dict[str, str]:
         """What no batch of these trees can carry, by name, and why.
 
-        A number is absent where one tree lacks it, the margin also where each is 0, which is what
-        data without margins say; attributes where no tree has any, since they have a mask.
+        A column is absent where one tree lacks it, attributes where no tree has any, since they
+        have a mask.
         """
         absent = {
-            number: problem if number in self._had else f"no comparison has {_FIELDS[number][1]}"
-            for number, problem in self._lacking.items()
+            name: problem if name in self._had else f"no comparison has {name}"
+            for name, problem in self._lacking.items()
         }
-        if not self._margins:
-            absent["margin"] = "no comparison has a margin other than 0"
         if not self.widths:
             absent["attributes"] = "no comparison has any"
-        return absent
+        return dict(sorted(absent.items()))

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrm.data import template
+from jaxrm.data.carried import MARGIN, SCORE
 from jaxrm.data.comparison import Comparison, Conversation, common_length, fault, last_text
 from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.data.tokenizer import ChatTokenizer
@@ -191,10 +192,16 @@ def _tree(
         prompt=branches[0].ids[:shared],
         branches=tuple(cut),
         ranks=comparison.ranks,
-        scores=comparison.scores,
-        margin=comparison.margin,
         attributes=comparison.attributes,
+        columns=_columns(comparison),
     )
+
+
+def _columns(comparison: Comparison) -> dict[str, np.ndarray]:
+    named = {SCORE.name: comparison.scores, MARGIN.name: comparison.margin, **comparison.columns}
+    return {
+        name: np.array(values, np.float64) for name, values in named.items() if values is not None
+    }
 
 
 def _targets(branch: _Encoded, text: str, spans: list[Span], special: np.ndarray) -> np.ndarray:

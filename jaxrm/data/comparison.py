@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,6 +51,9 @@ class Message:
 
 Conversation = tuple[Message, ...]
 
+Values = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
+"""Those of a column."""
+
 
 class Step(NamedTuple):
     """A step of a response.
@@ -77,10 +80,12 @@ class Comparison:
         responses: K continuations, each the messages after the prompt (an assistant message last).
         ranks: [K] whole numbers, 0 the best, ties share a rank; None where the order is unknown.
         scores: [K] finite grades of the responses, higher is better.
-        margin: by how much the best response is better, in the units of whoever labelled it.
+        margin: by how much the best response is better, in the units of whoever labelled it; None
+            where it is unknown.
         attributes: [K][A] several grades of each response, NaN where one is not labelled.
         steps: [K] the steps of each response in order, any number of them; text between two steps,
             or after the last, belongs to none.
+        columns: further finite numbers by name: one of a pair, [K] of the responses, or [K][W].
         tools: descriptions of the functions that a conversation may call, as JSON schemas.
         subset: the part of a benchmark that this belongs to.
         id: the row's own name.
@@ -93,9 +98,10 @@ class Comparison:
     responses: tuple[Conversation, ...] | tuple[str, ...]
     ranks: tuple[int, ...] | None = None
     scores: tuple[float, ...] | None = None
-    margin: float = 0.0
+    margin: float | None = None
     attributes: tuple[tuple[float, ...], ...] | None = None
     steps: tuple[tuple[Step, ...], ...] | None = None
+    columns: Mapping[str, Values] = dataclasses.field(default_factory=dict, hash=False)
     tools: list[dict] | None = dataclasses.field(default=None, hash=False)
     subset: str = ""
     id: str = ""
@@ -165,7 +171,10 @@ class Comparison:
                 self._fail(f"ranks[{k}]", f"expected a whole number >= 0, found {rank!r}")
         for k, score in enumerate(self.scores or ()):
             check_number(score, f"scores[{k}]", self.where)
-        check_number(self.margin, "margin", self.where)
+        if self.margin is not None:
+            check_number(self.margin, "margin", self.where)
+        for name, values in self.columns.items():
+            self._check_column(name, values)
         for k, row in enumerate(self.attributes or ()):
             if len(row) != len(self.attributes[0]) or not row:
                 self._fail(f"attributes[{k}]", "every response needs the same number, at least one")
@@ -173,6 +182,21 @@ class Comparison:
                 check_label(value, f"attributes[{k}][{a}]", self.where)
         for k, steps in enumerate(self.steps or ()):
             self._check_steps(steps, k)
+
+    def _check_column(self, name: str, values: Values) -> None:
+        if name in RESERVED:
+            self._fail(f"columns[{name}]", "is the name of what a comparison has anyway")
+        if not isinstance(values, tuple):
+            return check_number(values, name, self.where)
+        if len(values) != len(self.responses):
+            self._fail(name, f"has {len(values)} entries for {len(self.responses)} responses")
+        wide = isinstance(values[0], tuple)
+        for k, entry in enumerate(values):
+            row = entry if wide else (entry,)
+            if wide and (not isinstance(row, tuple) or not row or len(row) != len(values[0])):
+                self._fail(f"{name}[{k}]", "every response needs as many numbers, at least one")
+            for w, value in enumerate(row):
+                check_number(value, f"{name}[{k}]" + f"[{w}]" * wide, self.where)
 
     def _check_steps(self, steps: Sequence[Step], k: int) -> None:
         before, length = 0, len(last_text(self.responses[k]))
@@ -190,6 +214,10 @@ class Comparison:
 
     def _fail(self, field: str, problem: str):
         raise fault(self.where, field, problem)
+
+
+RESERVED = {field.name for field in dataclasses.fields(Comparison)} | {"raw", "response_score"}
+"""No column's name: in a row, or a tree, it is another part of a comparison."""
 
 
 def plain_text(text: Sequence[Message] | str) -> str:

@@ -139,8 +139,10 @@ def comparisons(
 
 
 def to_row(comparison: Comparison) -> Row:
-    """A comparison as a row that `comparisons` reads back; `where` it was is left out."""
+    """A comparison as a row that `comparisons` reads back, its columns where it is told them;
+    `where` it was is left out."""
     row = {part.name: getattr(comparison, part.name) for part in dataclasses.fields(comparison)}
+    row |= row.pop("columns")
     del row["where"]
     row["raw"] = (isinstance(comparison.prompt, str) and not row.pop("undecided")) or None
     if not isinstance(comparison.prompt, str):

@@ -14,14 +14,14 @@ code path, only the tail of a row is padding, and one static shape means one com
 
 What is read at the end of a tree's branches lives in slots (one per response), what is read at the
 ends of a response's steps in steps, what a preference loss compares lives in pairs and groups of
-slots, and what a language-model loss predicts in targets. Numbers that some data have and others do
-not (`jaxrm.data.carried`) are in a batch where its shape says so.
+slots, and what a language-model loss predicts in targets. Columns, which some data have and others
+do not (`jaxrm.data.carried`), are in a batch where its shape says so.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import jax
@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from jaxrm.data.carried import NUMBERS, Absent, Census, Number, lack
+from jaxrm.data.carried import FIELDS, Absent, Column, lack
 from jaxrm.errors import DataError
 
 Ask = Literal["none", "best", "all"]
@@ -64,18 +64,16 @@ class Branch:
 class TokenTree:
     """One comparison as token ids: `prompt` int32 [p] (p may be 0) and K >= 1 branches.
 
-    `ranks` (0 is best, ties share a rank), `scores`, `attributes` ([K][A], NaN where unlabelled)
-    and `reference_logps` hold one entry per branch, or are None where unknown. `margin` belongs to
-    a pair, None where unknown.
+    `ranks` (0 is best, ties share a rank) and `attributes` ([K][A], NaN where unlabelled) hold one
+    entry per branch, or are None where unknown. `columns` are numbers by name, float [K] or [K, W]
+    of the branches and [] of a pair: "response_score", "reference_logps", "margin", or any other.
     """
 
     prompt: np.ndarray
     branches: tuple[Branch, ...]
     ranks: tuple[int, ...] | None = None
-    scores: tuple[float, ...] | None = None
-    margin: float | None = None
     attributes: tuple[tuple[float, ...], ...] | None = None
-    reference_logps: tuple[float, ...] | None = None
+    columns: Mapping[str, Float[np.ndarray, "*values"]] = dataclasses.field(default_factory=dict)
 
 
 _NO_ATTRIBUTES = Absent("attributes", "none were given")
@@ -111,6 +109,7 @@ class PackedBatch:
         read of the first, a loss is taken over the second.
       response_score, reference_logps, margin, attributes and its mask are `Absent` where the shape
         does not carry them: a loss that reads them then raises DataError when it is traced.
+      columns: all other columns, which `column` reads.
       steps are None where the shape has none.
     """
 
@@ -147,19 +146,37 @@ class PackedBatch:
     attributes: Float[Array, "rows slots attributes"] | Absent = _NO_ATTRIBUTES
     attributes_mask: Bool[Array, "rows slots attributes"] | Absent = _NO_ATTRIBUTES
 
+    columns: dict[str, Float[Array, "*values"] | Absent] = dataclasses.field(default_factory=dict)
+
     step_end: Int[Array, "rows steps"] | None = None
     step_slot: Int[Array, "rows steps"] | None = None
     step_label: Float[Array, "rows steps"] | None = None
     step_present: Bool[Array, "rows steps"] | None = None
     step_mask: Bool[Array, "rows steps"] | None = None
 
+    def column(self, name: str) -> Float[Array, "*values"]:
+        """Float32 [rows, slots] or [rows, slots, width] of responses, or [rows, pairs].
+
+        Raises DataError, naming why and what there is, where the batch does not carry the column.
+        """
+        columns = {field: getattr(self, field) for field in FIELDS} | self.columns
+        values = columns.get(name, Absent(name, "no comparison has it"))
+        if isinstance(values, Absent):
+            carried = [other for other, held in columns.items() if not isinstance(held, Absent)]
+            values.refuse(f"it has {', '.join(sorted(carried)) or 'no columns'}")
+        return values
+
     def pairs(
-        self, values: Float[Array, "rows slots"]
-    ) -> tuple[Float[Array, "rows pairs"], Float[Array, "rows pairs"]]:
+        self, values: Float[Array, "rows slots ..."]
+    ) -> tuple[Float[Array, "rows pairs ..."], Float[Array, "rows pairs ..."]]:
         """Per-response `values` as (chosen, rejected); pairs behind a false `pair_mask` are slot
         0's."""
-        take = jnp.take_along_axis
-        return take(values, self.chosen_slot, axis=1), take(values, self.rejected_slot, axis=1)
+
+        def take(slots: Int[Array, "rows pairs"]) -> Float[Array, "rows pairs ..."]:
+            whole = slots.reshape(slots.shape + (1,) * (values.ndim - 2))
+            return jnp.take_along_axis(values, whole, axis=1)
+
+        return take(self.chosen_slot), take(self.rejected_slot)
 
     def groups(self, values: Float[Array, "rows slots"]) -> Float[Array, "rows groups group_size"]:
         """Per-response `values` by comparison, best first; places behind a false `group_mask` are
@@ -193,8 +210,8 @@ class PackShape:
 
     `groups == 0` means that no preferences are made at all (scoring: K = 405 would make 81,810
     pairs); `steps == 0` that steps are left out, however many there are; `ask` says whose tokens
-    are language-model targets; `numbers` which of `NUMBERS` are carried, all trees having them;
-    `attributes` how many grades of a response are. A row closes when any capacity would overflow.
+    are language-model targets; `columns` which are carried, all trees having them; `attributes` how
+    many grades of a response are. A row closes when any capacity would overflow.
 
     `absent` says of others why not, by name, for the error of whatever reads them all the same.
     """
@@ -209,7 +226,7 @@ class PackShape:
     attributes: int = 0
     steps: int = 0
     ask: Ask = "none"
-    numbers: tuple[Number, ...] = ()
+    columns: tuple[Column, ...] = ()
     absent: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -218,11 +235,11 @@ class PackShape:
         fixed = [self.length, self.slots, self.pairs, self.targets, self.groups]
         return np.array([*fixed, self.steps or UNLIMITED], np.int64)
 
-    def require(self, number: Number, user: str) -> None:
+    def require(self, column: str, user: str) -> None:
         """Raises DataError, before anything is computed, where `user` would read what is absent."""
-        if number not in self.numbers:
-            why = dict(self.absent).get(number, "the shape of its batches does not carry it")
-            raise DataError(f"{user} needs {number} of every comparison: {why}")
+        if column not in {carried.name for carried in self.columns}:
+            why = dict(self.absent).get(column, "the shape of its batches does not carry it")
+            raise DataError(f"{user} needs {column} of every comparison: {why}")
 
 
 def tree_length(tree: TokenTree) -> int:
@@ -257,19 +274,16 @@ def checked(trees: Iterable[TokenTree], shape: PackShape) -> Iterator[TokenTree]
 
     Raises:
       DataError: a tree has more responses than a group of the shape, or lacks what its batches are
-        to carry; or, at the end, no tree had it.
+        to carry; or, at the end, no tree had attributes.
     """
-    census, count = Census(), 0
-    for tree in trees:
-        if problem := _misfit(tree, count, shape):
+    graded = []
+    for i, tree in enumerate(trees):
+        if problem := _misfit(tree, i, shape):
             raise DataError(problem)
-        census.add(tree)
-        count += 1
+        graded.append(tree.attributes is not None)
         yield tree
-    absent = census.absent()
-    for name in (*shape.numbers, *(["attributes"] if shape.attributes else [])):
-        if count and name in absent:
-            raise DataError(f"batches are to carry {name}, but {absent[name]}")
+    if shape.attributes and graded and not any(graded):
+        raise DataError("batches are to carry attributes, but no comparison has any")
 
 
 def _misfit(tree: TokenTree, i: int, shape: PackShape) -> str:
@@ -277,9 +291,9 @@ def _misfit(tree: TokenTree, i: int, shape: PackShape) -> str:
     it, count = f"comparison {i}, counting from 0,", len(tree.branches)
     if shape.groups and count > shape.group_size:
         return f"{it} has {count} responses, but a group of the shape holds {shape.group_size}"
-    for number in shape.numbers:
-        if problem := lack(tree, number):
-            return f"batches are to carry {number}, but {it} {problem}"
+    for column in shape.columns:
+        if problem := lack(tree, column):
+            return f"batches are to carry {column.name}, but {it} {problem}"
     for grades in tree.attributes or ():
         if shape.attributes and len(grades) != shape.attributes:
             return f"batches carry {shape.attributes} attributes, but {it} has {len(grades)}"
@@ -291,7 +305,7 @@ def split(
 ) -> list[TokenTree]:
     """The tree cut into trees that rows of these capacities hold, each with the whole prompt again.
 
-    For scoring only: the parts know nothing of each other's rank. Steps and reference log-probs go
+    For scoring only: the parts know nothing of each other's rank. Steps and columns of responses go
     with their branch. A single branch that is too long for `length` stands alone in its part.
     """
     capacity = (length - len(tree.prompt), slots, steps)
@@ -306,12 +320,12 @@ def split(
         room = tuple(left - need for need, left in zip(needs, room, strict=True))
     if len(parts) == 1:
         return [tree]
-    logps = tree.reference_logps
+    of_responses = {name: values for name, values in tree.columns.items() if np.ndim(values)}
     return [
         TokenTree(
             tree.prompt,
             tuple(tree.branches[k] for k in part),
-            reference_logps=None if logps is None else tuple(logps[k] for k in part),
+            columns={name: values[part] for name, values in of_responses.items()},
         )
         for part in parts
     ]
@@ -344,28 +358,32 @@ def pack(
     if len(rows) > shape.rows:
         raise ValueError(f"{len(rows)} rows for a batch of {shape.rows}")
     offsets = response_offsets(trees) if offsets is None else offsets
-    batch = _empty(shape)
+    batch, columns = _empty(shape), _empty_columns(shape)
     for r, row in enumerate(rows):
         sizes = measure([trees[i] for i in row], ask=shape.ask, preferences=shape.groups > 0)
         if row and (sizes.sum(0) > shape.capacity).any():
             raise ValueError(f"row {r} needs {sizes.sum(0)}, but the shape holds {shape.capacity}")
-        writer = _RowWriter({name: array[r] for name, array in batch.items()}, shape)
+        views = ({name: array[r] for name, array in part.items()} for part in (batch, columns))
+        writer = _RowWriter(*views, shape)
         for i in row:
             if problem := _misfit(trees[i], i, shape):
                 raise DataError(problem)
             writer.write(trees[i], int(offsets[i]))
-    return PackedBatch(**batch, **_absent(shape))
+    return PackedBatch(**batch, **_fields(columns, shape))
 
 
 class _RowWriter:
-    """Appends trees to one row; `row` holds views of that row in every array of the batch."""
+    """Appends trees to one row; `row` and `columns` hold views of that row in every array of the
+    batch."""
 
-    def __init__(self, row: dict[str, np.ndarray], shape: PackShape):
-        self.row, self.shape = row, shape
+    def __init__(
+        self, row: dict[str, np.ndarray], columns: dict[str, np.ndarray], shape: PackShape
+    ):
+        self.row, self.columns, self.shape = row, columns, shape
         self.token = self.slot = self.pair = self.target = self.step = self.comparison = 0
 
     def write(self, tree: TokenTree, first_index: int) -> None:
-        first_slot = self.slot
+        first_slot, first_pair = self.slot, self.pair
         prompt_start, prompt_length = self.token, len(tree.prompt)
         self._write_tokens(tree.prompt, branch=0, first_position=0)
         for k, branch in enumerate(tree.branches):
@@ -382,10 +400,6 @@ class _RowWriter:
                 "response_mask": True,
                 "logp_mask": asked,
             }
-            if "response_score" in self.row:
-                slot["response_score"] = tree.scores[k]
-            if "reference_logps" in self.row:
-                slot["reference_logps"] = tree.reference_logps[k]
             for name, value in slot.items():
                 self.row[name][self.slot] = value
             if tree.attributes is not None and self.shape.attributes:
@@ -399,6 +413,9 @@ class _RowWriter:
             self.slot += 1
         if self.shape.groups:
             self._write_preferences(tree, first_slot)
+        own = {"response": slice(first_slot, self.slot), "pair": slice(first_pair, self.pair)}
+        for column in self.shape.columns:
+            self.columns[column.name][own[column.per]] = tree.columns[column.name]
         self.comparison += 1
 
     def _write_tokens(self, tokens: np.ndarray, branch: int, first_position: int) -> None:
@@ -433,8 +450,6 @@ class _RowWriter:
         for better, worse in pairs:
             self.row["chosen_slot"][self.pair] = first_slot + better
             self.row["rejected_slot"][self.pair] = first_slot + worse
-            if "margin" in self.row:
-                self.row["margin"][self.pair] = tree.margin
             self.row["pair_weight"][self.pair] = 2.0 / (count * (count - 1))
             self.row["pair_mask"][self.pair] = True
             self.pair += 1
@@ -501,8 +516,6 @@ def _empty(shape: PackShape) -> dict[str, np.ndarray]:
     batch |= {"pair_weight": np.zeros(pairs, np.float32), "pair_mask": np.zeros(pairs, np.bool_)}
     batch |= {name: np.zeros(targets, np.int32) for name in ("predictor", "target", "target_slot")}
     batch |= {"target_mask": np.zeros(targets, np.bool_)}
-    for number in shape.numbers:
-        batch[number] = np.zeros(pairs if number == "margin" else slots, np.float32)
     if shape.attributes:
         batch["attributes"] = np.zeros((*slots, shape.attributes), np.float32)
         batch["attributes_mask"] = np.zeros((*slots, shape.attributes), np.bool_)
@@ -514,14 +527,22 @@ def _empty(shape: PackShape) -> dict[str, np.ndarray]:
     return batch
 
 
-def _absent(shape: PackShape) -> dict[str, Absent]:
-    """What stands in the place of all that the shape does not carry."""
-    why = dict(shape.absent)
+def _empty_columns(shape: PackShape) -> dict[str, np.ndarray]:
+    columns = {}
+    for column in shape.columns:
+        places = shape.pairs if column.per == "pair" else shape.slots
+        width = (column.width,) if column.width else ()
+        columns[column.name] = np.zeros((shape.rows, places, *width), np.float32)
+    return columns
 
-    def absent(name: str) -> Absent:
-        return Absent(name, why.get(name, "its PackShape does not carry it"))
 
-    found = {number: absent(number) for number in NUMBERS if number not in shape.numbers}
+def _fields(columns: dict[str, np.ndarray], shape: PackShape) -> dict[str, object]:
+    """The fields of a batch that hold its columns, and what stands in the place of all others."""
+    why = {name: "its PackShape does not carry it" for name in (*FIELDS, "attributes")}
+    absent = {name: Absent(name, reason) for name, reason in (why | dict(shape.absent)).items()}
+    no_attributes = absent.pop("attributes")
+    columns = absent | columns
+    fields = {name: columns.pop(name) for name in FIELDS} | {"columns": columns}
     if not shape.attributes:
-        found |= {name: absent("attributes") for name in ("attributes", "attributes_mask")}
-    return found
+        fields |= {"attributes": no_attributes, "attributes_mask": no_attributes}
+    return fields

@@ -31,8 +31,8 @@ def fit_shape(
 
     Rows are planned by length alone and each capacity is set to hold 95 % of them, which keeps
     the language-model targets (the costly ones) near their mean; the planner works around the
-    rest. Batches carry those of `carried.NUMBERS` that all trees have; a loss that reads another
-    one is told which tree lacks it.
+    rest. Batches carry the columns that all trees have; a loss that reads another one is told which
+    tree lacks it.
 
     Raises:
       DataError: there are no trees, or they differ in their number of attributes.
@@ -68,7 +68,7 @@ def fit_shape(
         attributes=max(census.widths, default=0),
         steps=steps,
         ask=ask,
-        numbers=census.numbers(),
+        columns=census.columns(),
         absent=tuple(census.absent().items()),
     )
 

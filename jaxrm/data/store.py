@@ -13,16 +13,34 @@ import errno
 import hashlib
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from jaxrm.data.carried import Column
 from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.errors import DataError
 
-HEAD = 6
+HEAD = 5
 """Words at the beginning of every record, before the lengths of its branches."""
+
+Layout = tuple[Column, ...]
+"""The columns of a tree, by name."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Beside:
+    """A column of all trees of a store: their values one after another, and where each begins."""
+
+    column: Column
+    values: np.ndarray
+    starts: np.ndarray
+
+    def of_tree(self, index: int, count: int) -> np.ndarray:
+        start = self.starts[index]
+        own = self.values[start : start + (count if self.column.per == "response" else 1)]
+        return own.reshape(self.column.shape(count))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,10 +53,10 @@ class TreeStore(Sequence[TokenTree]):
 
     A tree is one record of int32 words:
 
-        length of the prompt, K, how many ranks, scores, reference log-probs and attributes each
-        branch has (0 where unknown), the length of each branch; then the margin (NaN where unknown)
-        and those labels as float64; then the tokens of the prompt and of each branch; and of a tree
-        with steps, how many each branch has, where they end, and their labels as float64
+        length of the prompt, K, how many ranks and attributes each branch has (0 where unknown),
+        which layout its columns have, the length of each branch; then those labels and the columns
+        as float64; then the tokens of the prompt and of each branch; and of a tree with steps, how
+        many each branch has, where they end, and their labels as float64
 
     where a token that is a target is stored as its complement, and so is the length of the prompt
     in a tree with steps: ids and lengths are never negative.
@@ -46,14 +64,14 @@ class TreeStore(Sequence[TokenTree]):
     Attributes:
       words: int32, the memory map.
       starts: int64 [trees], where each record begins.
-      references: float [responses], log-probs that stand in for the records' own; None without.
-      reference_starts: int64 [trees], where each tree's references begin.
+      layouts: the columns that records hold, one entry for all that hold the same.
+      beside: by name, columns that stand in for the records' own or that none of them has.
     """
 
     words: np.ndarray
     starts: np.ndarray
-    references: np.ndarray | None = None
-    reference_starts: np.ndarray | None = None
+    layouts: Sequence[Layout]
+    beside: Mapping[str, _Beside] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def write(cls, trees: Iterable[TokenTree]) -> TreeStore:
@@ -62,10 +80,12 @@ class TreeStore(Sequence[TokenTree]):
         Raises DataError where the temporary directory has no room.
         """
         starts, end = array.array("q"), 0
+        layouts: dict[Layout, int] = {}
         try:
             with tempfile.TemporaryFile() as file:
                 for tree in trees:
-                    record = _record(tree)
+                    layout = _layout(tree)
+                    record = _record(tree, layout, layouts.setdefault(layout, len(layouts)))
                     file.write(record.tobytes())
                     starts.append(end)
                     end += len(record)
@@ -77,25 +97,13 @@ class TreeStore(Sequence[TokenTree]):
                 raise
             problem = "no room for the tokenized data: set TMPDIR to a directory that has it"
             raise DataError(f"{tempfile.gettempdir()}: {problem} ({error})") from error
-        return cls(np.asarray(words), np.array(starts, np.int64))
-
-    def with_references(self, logps: Sequence[np.ndarray]) -> TreeStore:
-        """The same trees and the same file, with `logps[i]` float [K] as tree i's references."""
-        counts = self.words[self.starts + 1]
-        given = np.array([len(values) for values in logps], np.int64)
-        if len(given) != len(counts) or (given != counts).any():
-            found = f"{len(given)} trees, {given.sum()} responses"
-            raise ValueError(
-                f"reference log-probs of {found} for {len(counts)} trees, {counts.sum()} responses"
-            )
-        values = np.concatenate([np.zeros(0, np.float32), *logps])
-        return dataclasses.replace(
-            self, references=values, reference_starts=np.cumsum(given) - given
-        )
+        return cls(np.asarray(words), np.array(starts, np.int64), tuple(layouts))
 
     def key(self) -> str:
-        """SHA-256 of every record and where it begins: equal for stores of the same trees."""
-        content = hashlib.sha256(np.ascontiguousarray(self.starts, "<i8"))
+        """SHA-256 of all records, columns and where each begins: equal for the same trees."""
+        layouts = [[dataclasses.astuple(column) for column in layout] for layout in self.layouts]
+        content = hashlib.sha256(repr(layouts).encode())
+        content.update(np.ascontiguousarray(self.starts, "<i8"))
         content.update(np.ascontiguousarray(self.words))
         return content.hexdigest()
 
@@ -104,25 +112,74 @@ class TreeStore(Sequence[TokenTree]):
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            kept = None if self.reference_starts is None else self.reference_starts[index]
-            return dataclasses.replace(self, starts=self.starts[index], reference_starts=kept)
-        tree = _tree(self.words, int(self.starts[index]))
-        if self.references is None:
+            beside = {
+                name: dataclasses.replace(column, starts=column.starts[index])
+                for name, column in self.beside.items()
+            }
+            return dataclasses.replace(self, starts=self.starts[index], beside=beside)
+        tree = _tree(self.words, int(self.starts[index]), self.layouts)
+        if not self.beside:
             return tree
-        start = self.reference_starts[index]
-        logps = self.references[start : start + len(tree.branches)]
-        return dataclasses.replace(tree, reference_logps=tuple(logps.tolist()))
+        count = len(tree.branches)
+        beside = {name: column.of_tree(index, count) for name, column in self.beside.items()}
+        return dataclasses.replace(tree, columns=tree.columns | beside)
 
 
-def _record(tree: TokenTree) -> np.ndarray:
+def with_columns(
+    trees: Sequence[TokenTree], columns: Mapping[str, Sequence[ArrayLike]]
+) -> Sequence[TokenTree]:
+    """The same trees with further columns, or with others under their names.
+
+    Args:
+      trees: a list, or a store, which stays one over the same file.
+      columns: by name, the values of each tree: a float of a pair, [K] or [K, W] of its responses.
+
+    Raises:
+      ValueError: there are not as many values as trees or responses, or they are not one column.
+    """
+    if isinstance(trees, TreeStore):
+        counts = trees.words[trees.starts + 1].tolist()
+    else:
+        counts = [len(tree.branches) for tree in trees]
+    beside = {name: _beside(name, values, counts) for name, values in columns.items()}
+    if isinstance(trees, TreeStore):
+        return dataclasses.replace(trees, beside={**trees.beside, **beside})
+    return [
+        dataclasses.replace(
+            tree,
+            columns=tree.columns | {name: c.of_tree(i, counts[i]) for name, c in beside.items()},
+        )
+        for i, tree in enumerate(trees)
+    ]
+
+
+def _beside(name: str, values: Sequence[ArrayLike], counts: Sequence[int]) -> _Beside:
+    if len(values) != len(counts):
+        raise ValueError(f"{name} of {len(values)} trees for {len(counts)} trees")
+    kinds = {Column.of_values(name, *both) for both in zip(values, counts, strict=True)}
+    if len(kinds) > 1:
+        raise ValueError(f"{name} is more than one column: {sorted(map(str, kinds))}")
+    column = kinds.pop() if kinds else Column(name)
+    whole = (-1, column.width) if column.width else (-1,)
+    parts = [np.zeros(0, np.float32), *map(np.ravel, values)]
+    sizes = np.array(counts if column.per == "response" else [1] * len(counts), np.int64)
+    return _Beside(column, np.concatenate(parts).reshape(whole), np.cumsum(sizes) - sizes)
+
+
+def _layout(tree: TokenTree) -> Layout:
     count = len(tree.branches)
-    known = (tree.ranks, tree.scores, tree.reference_logps, tree.attributes)
+    return tuple(Column.of_values(name, tree.columns[name], count) for name in sorted(tree.columns))
+
+
+def _record(tree: TokenTree, layout: Layout, number: int) -> np.ndarray:
+    count = len(tree.branches)
+    known = (tree.ranks, tree.attributes)
     labels = [np.array(label or (), np.float64).reshape(count, -1) for label in known]
     widths = (label.shape[1] for label in labels)
     lengths = (len(branch.tokens) for branch in tree.branches)
-    head = np.array([len(tree.prompt), count, *widths, *lengths], np.int32)
-    margin = math.nan if tree.margin is None else tree.margin
-    numbers = np.concatenate([[margin], *(label.ravel() for label in labels)])
+    head = np.array([len(tree.prompt), count, *widths, number, *lengths], np.int32)
+    labels += [tree.columns[column.name] for column in layout]
+    numbers = np.concatenate([np.ravel(label) for label in labels], dtype=np.float64)
     tokens = (np.where(branch.targets, ~branch.tokens, branch.tokens) for branch in tree.branches)
     words = [head, numbers.view(np.int32), tree.prompt, *tokens]
     counts = [len(branch.step_ends) for branch in tree.branches]
@@ -134,36 +191,35 @@ def _record(tree: TokenTree) -> np.ndarray:
     return np.concatenate(words, dtype=np.int32)
 
 
-def _tree(words: np.ndarray, start: int) -> TokenTree:
+def _tree(words: np.ndarray, start: int, layouts: Sequence[Layout]) -> TokenTree:
     def take(length: int) -> np.ndarray:
         nonlocal start
         start += length
         return words[start - length : start]
 
-    signed, count, *single, wide = take(HEAD).tolist()
+    def floats(length: int) -> np.ndarray:
+        # Copied, since a float64 of the map may lie across its natural boundaries.
+        return take(2 * length).copy().view(np.float64)
+
+    signed, count, ranked, wide, number = take(HEAD).tolist()
     has_steps, length = signed < 0, max(signed, ~signed)
     lengths = take(count).tolist()
-    numbers = take(2 * (1 + count * (sum(single) + wide)))
-    # Copied, since a float64 of the map may lie across its natural boundaries.
-    margin, *labels = numbers.copy().view(np.float64).tolist()
-    rest = iter(labels)
-    ranks, scores, logps = (tuple(islice(rest, count)) if width else None for width in single)
-    attributes = tuple(tuple(islice(rest, wide)) for _ in range(count)) if wide else None
+    ranks, grades = floats(count * ranked).tolist(), floats(count * wide).reshape(count, -1)
+    shapes = {column.name: column.shape(count) for column in layouts[number]}
+    columns = {name: floats(math.prod(shape)).reshape(shape) for name, shape in shapes.items()}
     prompt = take(length)
     stored = [take(length) for length in lengths]
     branches = [Branch(np.where(tokens < 0, ~tokens, tokens), tokens < 0) for tokens in stored]
     if has_steps:
         counts = take(count).tolist()
         ends = [take(steps) for steps in counts]
-        labels = take(2 * sum(counts)).copy().view(np.float64)
+        labels = floats(sum(counts))
         each = zip(branches, ends, np.split(labels, np.cumsum(counts)[:-1]), strict=True)
         branches = [Branch(b.tokens, b.targets, *steps) for b, *steps in each]
     return TokenTree(
         prompt,
         tuple(branches),
-        ranks=None if ranks is None else tuple(int(rank) for rank in ranks),
-        scores=scores,
-        margin=None if math.isnan(margin) else margin,
-        attributes=attributes,
-        reference_logps=logps,
+        ranks=tuple(map(int, ranks)) if ranked else None,
+        attributes=tuple(map(tuple, grades.tolist())) if wide else None,
+        columns=columns,
     )

@@ -23,7 +23,7 @@ import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
@@ -68,6 +68,7 @@ def training_set(
     max_length: int,
     row_length: int,
     truncate_prompt: bool = False,
+    keeps: Collection[str] = (),
 ) -> TrainingSet:
     """Tokenizes, filters and stores comparisons as they are read, never all of them in memory.
 
@@ -79,6 +80,8 @@ def training_set(
         truncate_prompt: a comparison that is too long loses the oldest tokens of its prompt, as
             many as it must; a BOS at its head stays, because models degrade without one, and so
             does one token more. What is still too long then is dropped.
+        keeps: reasons for which nothing is left out, because the method has a use for what they
+            name: "single", "unranked", "tie".
 
     Raises:
         DataError: nothing is left to train on, or a weight is not a finite number above 0.
@@ -102,7 +105,7 @@ def training_set(
                     tree = whole
                     if truncate_prompt:
                         tree = _truncate(whole, max_length, row_length, bos)
-                    if reason := _reason(comparison, tree, max_length, row_length):
+                    if reason := _reason(comparison, tree, max_length, row_length, keeps):
                         dropped[reason] += 1
                         continue
                     truncated += tree is not whole
@@ -118,15 +121,21 @@ def training_set(
 
 
 def _reason(
-    comparison: Comparison, tree: TokenTree, max_length: int, row_length: int
+    comparison: Comparison,
+    tree: TokenTree,
+    max_length: int,
+    row_length: int,
+    keeps: Collection[str],
 ) -> str | None:
     """Why the comparison is left out; None where it is used."""
-    if len(comparison.responses) < 2:
-        return "single"
-    if comparison.ranks is None:
-        return "unranked"
-    if comparison.is_tie:
-        return "tie"
+    orders = {
+        "single": len(comparison.responses) < 2,
+        "unranked": comparison.ranks is None,
+        "tie": comparison.is_tie,
+    }
+    for reason, holds in orders.items():
+        if holds and reason not in keeps:
+            return reason
     if is_empty(comparison):
         return "empty"
     if len({branch.tokens.tobytes() for branch in tree.branches}) < len(tree.branches):

@@ -21,7 +21,7 @@ from jaxrm import cli, files, parallel
 from jaxrm.data import sources
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import OptionError, RunDirError, require
-from jaxrm.evaluate import benchmark, page, record, scorers
+from jaxrm.evaluate import benchmark, record, scorecard, scorers
 from jaxrm.evaluate.assess import assess, finite
 from jaxrm.evaluate.benchmark import Benchmark
 from jaxrm.evaluate.benchmarks import BENCHMARKS, contrasts, pairs
@@ -101,9 +101,9 @@ def main(config: Config) -> None:
         if jax.process_index() == 0:
             files.write_json(config.out / "results.json", results)
             with files.replacing(config.out / "report.html") as draft:
-                draft.write_text(page.page(results), "utf-8")
+                draft.write_text(scorecard.page(results), "utf-8")
     if jax.process_index() == 0:
-        print(f"{page.table(results)}\n\n{config.out / 'report.html'}")
+        print(f"{scorecard.table(results)}\n\n{config.out / 'report.html'}")
 
 
 def _check_apart(config: Config) -> None:

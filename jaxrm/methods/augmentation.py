@@ -14,12 +14,9 @@ pairwise model needs, has no counterpart here. The published code (pair-pm/RRM o
 RLHFlow/RLHF-Reward-Modeling) shuffles rows, so that a comparison may borrow from itself or from
 another one of the same prompt, whose responses do answer it: here this cannot happen.
 
-Neutral comparisons in training. Whatever goes from comparisons to trees by itself
-(`jaxrm.data.chat.tokenize`) keeps ties: a tie makes no pair in a PackedBatch, but it is a group,
-two of whose slots have one rank, of which a loss takes `jaxrm.losses.regularizers.neutral`
-(`experiments/rrm.py` does so). `jaxrm.data.training.training_set` drops ties. There, give it
-`both_orders(neutral)` as a source of weight .5: half of Bradley-Terry's loss on either order of a
-tie is `neutral`, and an epoch shows a comparison of that weight half of the time.
+In training a tie makes no pair in a PackedBatch, but it is a group, two of whose slots have one
+rank, of which the loss takes `jaxrm.losses.regularizers.neutral`. Where ties are dropped, half of
+Bradley-Terry's loss on either order of a tie (`both_orders`, at weight .5) is the same.
 """
 
 from __future__ import annotations
@@ -28,12 +25,21 @@ import dataclasses
 import itertools
 from collections.abc import Hashable, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from jaxtyping import Float, Int
 
 from jaxrm.data.comparison import Comparison, Conversation, fault
+from jaxrm.data.packing import PackedBatch
 from jaxrm.errors import DataError, require
+from jaxrm.losses import preference, regularizers
+from jaxrm.methods.method import Method, hidden_states, pair_weights
+from jaxrm.methods.task import Task
+from jaxrm.models import heads
+from jaxrm.models.transformer import RewardModel
+from jaxrm.train.terms import LossFn, Term, Terms, reward_monitors
 
 NON_CONTEXTUAL, NEUTRAL = "rrm-non-contextual", "rrm-neutral"
 """The subsets of the comparisons that are made."""
@@ -212,3 +218,35 @@ def _made_of(
 
 def _name(comparison: Comparison, place: int) -> str:
     return comparison.id or str(place)
+
+
+def rrm_loss(strength: float | None) -> LossFn:
+    """Bradley-Terry on pairs, indifference on ties; a tie weighs as much as a pair."""
+
+    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
+        rewards = heads.rewards(model, hidden_states(model, batch, rng), batch, rng)
+        grouped, ranks = batch.groups(rewards), batch.groups(batch.response_rank)
+        ties = batch.group_mask.all(-1) & (ranks[..., 0] == ranks[..., 1])
+        losses = (
+            preference.bradley_terry(*batch.pairs(rewards)),
+            regularizers.neutral(grouped[..., 0], grouped[..., 1]),
+        )
+        weights = pair_weights(batch), ties.astype(jnp.float32)
+        reward = Term(1.0, jnp.concatenate(losses, 1), jnp.concatenate(weights, 1))
+        return {"reward": reward, **reward_monitors(rewards, batch)}
+
+    return loss_fn
+
+
+def augmented(task: Task) -> list[Comparison]:
+    """Every pair, and fourteen made of it and of two others."""
+    return [*task.data.comparisons, *augment(task.data.comparisons, task.seed)]
+
+
+RRM = Method(
+    "RRM: Bradley-Terry and indifference on pairs that borrow others' responses (arXiv 2409.13156)",
+    rrm_loss,
+    prepare=augmented,
+    keeps=("tie",),
+    needs="pairs of at least three prompts",
+)

@@ -30,6 +30,8 @@ from scipy.spatial import ConvexHull
 from jaxrm.data.comparison import Comparison, Conversation, plain_text
 from jaxrm.errors import require
 from jaxrm.evaluate.similar import Embed, best_response, tf_idf
+from jaxrm.methods.method import Method
+from jaxrm.methods.task import Task
 
 COPIES, SHARE = 5, 0.05
 """The paper's: copies of each pair, and the share of their words that are misspelt."""
@@ -167,3 +169,14 @@ def _slip(word: str, rng: random.Random) -> str:
 
 def _dense(vectors: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:
     return vectors.toarray() if scipy.sparse.issparse(vectors) else np.asarray(vectors)
+
+
+def with_corners(task: Task) -> list[Comparison]:
+    """Every pair, and its misspelt copies on the hull."""
+    return [*task.data.comparisons, *convex_da(task.data.comparisons, seed=task.seed)]
+
+
+CONVEX_DA = Method(
+    "ConvexDA: Bradley-Terry on pairs and their misspelt copies (arXiv 2309.16155)",
+    prepare=with_corners,
+)

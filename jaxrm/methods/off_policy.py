@@ -13,20 +13,13 @@ computes and caches them, `heads.response_logps` gives them in a batch. The publ
 exponentiates them and adds 1e-36, which is 0 / 0 for all but the shortest responses; here nothing
 leaves the logarithm until the weight.
 
-How weights enter training. A batch has a column of numbers that frozen policies give to responses,
-`reference_logps`. It takes the log-ratios as well as the log-probs that DPO needs, for any K, and
+How weights enter training. The log-ratios, for any K, are a column of their own, `log_ratios`, and
 kappa stays with the loss, where it can be tuned:
 
     policy = reference.reference_logps(policy_model, trees, ...)
     sft = reference.reference_logps(sft_model, trees, ...)
     ratios = [relative_log_ratios(p, s) for p, s in zip(policy, sft)]
     trees = with_log_ratios(trees, ratios)
-
-    def loss_fn(model, batch, rng):
-        rewards = heads.rewards(model, model.hidden(batch), batch, rng)
-        losses = preference.bradley_terry(*batch.pairs(rewards))
-        weights = pair_weights(*batch.pairs(batch.reference_logps), kappa)
-        return {"reward": Term(1.0, weights * losses, batch.pair_weight * batch.pair_mask)}
 
 A Term divides by its weights. As a factor of the values, as above, w gives the paper's mean of
 w * loss; as a factor of the Term's weights it gives sum(w loss) / sum(w), which is the paper's
@@ -43,8 +36,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrm.data.packing import TokenTree
+from jaxrm.data.packing import PackedBatch, TokenTree
+from jaxrm.data.store import with_columns
 from jaxrm.errors import require
+from jaxrm.losses import preference
+from jaxrm.methods import method
+from jaxrm.methods.method import Method, hidden_states
+from jaxrm.models import heads
+from jaxrm.models.transformer import RewardModel
+from jaxrm.train.terms import LossFn, Term, Terms, reward_monitors
 
 ALPHA = 0.1
 """The paper's share of the new policy in the mixture of a relative ratio."""
@@ -122,8 +122,8 @@ def normalized_pair_weights(
 
 def with_log_ratios(
     trees: Sequence[TokenTree], log_ratios: Sequence[Float[np.ndarray, " K"]]
-) -> list[TokenTree]:
-    """The trees with log-ratios in the column of what frozen policies say, `reference_logps`.
+) -> Sequence[TokenTree]:
+    """The trees with log-ratios as the column `log_ratios`.
 
     Args:
       log_ratios: [K] for each tree, in the order of its branches.
@@ -131,13 +131,10 @@ def with_log_ratios(
     Raises:
       ValueError: the numbers of trees or of branches differ, or a ratio is not finite.
     """
-    attached = []
-    for i, (tree, of_tree) in enumerate(zip(trees, log_ratios, strict=True)):
-        values = np.asarray(of_tree, np.float32)
-        if values.shape != (len(tree.branches),) or not np.isfinite(values).all():
-            raise ValueError(f"tree {i}: log-ratios {values} of {len(tree.branches)} responses")
-        attached.append(dataclasses.replace(tree, reference_logps=tuple(values.tolist())))
-    return attached
+    for i, ratios in enumerate(log_ratios):
+        if not np.isfinite(ratios).all():
+            raise ValueError(f"tree {i}: log-ratios {ratios}")
+    return with_columns(trees, {"log_ratios": log_ratios})
 
 
 def first_tokens(trees: Sequence[TokenTree], count: int) -> list[TokenTree]:
@@ -184,3 +181,26 @@ def _exponents(
 
 def _constant(values: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jax.lax.stop_gradient(jnp.asarray(values, jnp.float32))
+
+
+def reweighted(kappa: float) -> LossFn:
+    """Bradley-Terry whose pairs weigh what the column "log_ratios" makes of them."""
+
+    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
+        rewards = heads.rewards(model, hidden_states(model, batch, rng), batch, rng)
+        losses = preference.bradley_terry(*batch.pairs(rewards))
+        weights = pair_weights(*batch.pairs(batch.column("log_ratios")), kappa)
+        reward = Term(1.0, weights * losses, method.pair_weights(batch))
+        return {"reward": reward, **reward_monitors(rewards, batch)}
+
+    return loss_fn
+
+
+OCRM = Method(
+    "OCRM: pairs weighed by how likely today's policy writes them (arXiv 2507.15507)",
+    reweighted,
+    (0.001, 0.01, 0.1),
+    "kappa, the power of the importance weights",
+    columns=("log_ratios",),
+    needs="pairs with a column log_ratios (?columns=log_ratios), log pi - log pi_SFT of each",
+)

@@ -27,9 +27,15 @@ from jaxtyping import Bool, Float
 
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.errors import DataError, require
+from jaxrm.methods.method import Method
+from jaxrm.methods.task import Part, Task, Trained
 
 Scorer = Callable[[Sequence[Comparison]], Sequence[np.ndarray]]
 """Comparisons -> float [K] for each, in the order of its responses, higher is better."""
+
+
+ROUNDS = 2
+"""Of labelling, at most."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -218,6 +224,59 @@ def self_train(
     return Evolved(scorer, training, waiting, done)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class SelfTrained(Trained):
+    """What the last model makes of a task, and what each round did to the pool before it."""
+
+    rounds: Sequence[Round] = ()
+
+
+def rounds_of(select: Select, rounds: int = ROUNDS) -> Callable[[Task, Method], Trained]:
+    """The procedure: trains on the pairs that have an order, and labels those that have none."""
+
+    def train(task: Task, method: Method) -> Trained:
+        pairs, models = task.data.comparisons, []
+
+        def fit(comparisons: Sequence[Comparison]) -> Scorer:
+            models.append(task.fit(method, comparisons, name=f"round_{len(models)}"))
+            model = models[-1]
+            return lambda asked: model.scores(task.bench.pack(asked))
+
+        labelled = [pair for pair in pairs if pair.ranks is not None]
+        pool = [pair for pair in pairs if pair.ranks is None]
+        evolved, last = self_train(labelled, pool, fit, select, rounds), models[-1]
+        return SelfTrained(last.scores, models, [Part(last.reward_model)], rounds=evolved.rounds)
+
+    return train
+
+
+def ssrm(pool: Sequence[Comparison], rewards: Float[np.ndarray, "n 2"]) -> Selection:
+    """What is more likely than .8 to be so."""
+    return confident(pool, of_rewards(rewards))
+
+
+def ser(pool: Sequence[Comparison], rewards: Float[np.ndarray, "n 2"]) -> Selection:
+    """What lies on two sides of 1/2, or far apart, by sigmoid(reward - mean reward of the pool):
+    SER's bounds are for scores around 1/2, and Bradley-Terry leaves the level of rewards free."""
+    return separated(pool, scipy.special.expit(rewards - rewards.mean(dtype=np.float64)))
+
+
+POOLED = "pairs with an order, and others without one"
+
+SELF_TRAINED: dict[str, Method] = {
+    "ssrm": Method(
+        "SSRM: Bradley-Terry on its own labels, where it is confident (arXiv 2409.06903)",
+        train=rounds_of(ssrm),
+        needs=POOLED,
+    ),
+    "ser": Method(
+        "SER: Bradley-Terry on its own labels, where scores lie apart (arXiv 2411.00418)",
+        train=rounds_of(ser),
+        needs=POOLED,
+    ),
+}
+
+
 # Mutual-Taught
 
 
@@ -355,7 +414,7 @@ def _select(
     kept, remaining = _parted(comparisons, first | second)
     order = second[first | second]
     labelled = [
-        dataclasses.replace(comparison, ranks=(1, 0) if flipped else (0, 1), margin=0.0)
+        dataclasses.replace(comparison, ranks=(1, 0) if flipped else (0, 1), margin=None)
         for comparison, flipped in zip(kept, order, strict=True)
     ]
     return Selection(labelled, remaining, int(order.sum()))

@@ -216,6 +216,11 @@ class RewardModel(nnx.Module):
         params.pop("lora", None)
         return RewardModel(self.config, self.head_config, compute=self.compute, params=params)
 
+    def with_head(self, head: heads.HeadConfig, arrays: Tree) -> RewardModel:
+        """The same trunk under another head, whose parameters are given."""
+        params = split(self)[1] | {"reward_head": arrays}
+        return RewardModel(self.config, head, self.lora_config, compute=self.compute, params=params)
+
     def merged(self) -> RewardModel:
         """A model without LoRA that computes the same, up to rounding."""
         if self.lora is None:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from jaxrm import parallel
 from jaxrm.data import packing, planning
-from jaxrm.data.carried import lack
+from jaxrm.data.carried import SCORE, Census
 from jaxrm.data.loader import pack_local, prefetch
 from jaxrm.data.packing import PackedBatch, PackShape, TokenTree
 from jaxrm.models import transformer
@@ -142,8 +142,8 @@ def pack_batches(
     """Batches of all trees on the mesh, packed in a thread: short texts in rows of `row_length`,
     longer ones in longer rows.
 
-    Reference log-probs come along where all trees have them, for readings that compare with them;
-    labels do not.
+    Columns of responses come along where all trees have them, for readings that compare with them
+    (the reference's log-probs); labels do not.
 
     Args:
       trees: tokenised comparisons, any K.
@@ -162,15 +162,15 @@ def pack_batches(
     """
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     shares = not config.rope.depends_on_length
-    lacking = any(lack(tree, "reference_logps") for tree in trees)
-    numbers = () if lacking else ("reference_logps",)
+    columns = Census(trees).columns()
+    carried = tuple(c for c in columns if c.per == "response" and c != SCORE)
 
     @functools.cache
     def shape_of(length: int) -> PackShape:
         # As many tokens as in a batch of short rows, for attention takes their length squared.
         count = -(-max(1, rows * row_length // length) // ways) * ways
         shape = planning.reading_shape(count, length, ask)
-        return dataclasses.replace(shape, steps=steps, numbers=numbers)
+        return dataclasses.replace(shape, steps=steps, columns=carried)
 
     parts: dict[PackShape, list[tuple[TokenTree, int]]] = collections.defaultdict(list)
     offset = 0

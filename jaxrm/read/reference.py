@@ -2,9 +2,8 @@
 
 DPO and its kin compare a policy with a reference that never changes, so its log-probs are numbers
 of the data set: one scoring pass makes them, and training needs no second model in memory. They are
-attached with `dataclasses.replace(tree, reference_logps=tuple(logps))` to a tree or with
-`with_references` to a `TreeStore`; a batch carries them where all trees have them and its shape was
-fitted to those, or lists `reference_logps` among its `numbers`.
+attached as a column with `store.with_columns(trees, {"reference_logps": logps})`; a batch carries
+them where all trees have them and its shape was fitted to those, or lists them among its columns.
 """
 
 from __future__ import annotations

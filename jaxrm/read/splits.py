@@ -58,7 +58,7 @@ def evaluate(
             )
             figures[name] = {}
             if "rewards" in values:
-                figures[name] |= _of_rewards(values["rewards"], split.comparisons)
+                figures[name] |= of_rewards(values["rewards"], split.comparisons)
             if "logps" in values:
                 likelier = accuracy(values["logps"], split.comparisons)
                 figures[name]["language"] = dataclasses.asdict(likelier)
@@ -80,7 +80,8 @@ def reward_scale(figures: Mapping[str, Any], reference: str) -> RewardScale:
     return RewardScale(rewards["mean"], rewards["deviation"], reference, rewards["n"])
 
 
-def _of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The figures that `evaluate` has of rewards, float [K] for each comparison."""
     # First, because it is what refuses comparisons without ranks by their file and row.
     strict = accuracy(rewards, comparisons)
     is_best = np.concatenate([np.equal(c.ranks, min(c.ranks)) for c in comparisons])

@@ -1,8 +1,17 @@
-"""`fit`: trains a model for a number of steps, and resumes where it was interrupted."""
+"""The training loop: `fit` keeps a run in a directory and resumes it, `points` runs in memory.
+
+Both take the same steps of the same `Trainer`, whose learning rate is an input: hundreds of short
+runs that differ in rates, length, data or seed share a compilation.
+
+    trainer = Trainer(structure, axes, params, loss_fn, optimizer, mesh=mesh, rules=rules)
+    for point in points(trainer, params, loader.batches(0), rates, count=3, seed=0):
+        ...  # look at point.params
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import math
@@ -18,6 +27,7 @@ import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxrm.errors import RunDirError
@@ -26,7 +36,7 @@ from jaxrm.parallel import ShardingRules
 from jaxrm.train.best import Best
 from jaxrm.train.checkpoint import Checkpoints, Progress
 from jaxrm.train.metrics import MetricsLog
-from jaxrm.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from jaxrm.train.optimizer import AtRate
 from jaxrm.train.state import (
     Params,
     Trainable,
@@ -38,7 +48,7 @@ from jaxrm.train.state import (
     place,
     shardings_of,
 )
-from jaxrm.train.step import make_train_step
+from jaxrm.train.step import Metrics, TrainStep, make_train_step
 from jaxrm.train.terms import LossFn
 
 log = logging.getLogger(__name__)
@@ -55,13 +65,129 @@ class Loader(Protocol):
         ...
 
 
+class Trainer:
+    """What runs share that differ in parameters, data, seed, length and learning rates alone.
+
+    The step is compiled when the first batch is there, so that a finished run compiles nothing, and
+    a batch of another shape is an error rather than a second compilation.
+
+    Args:
+      structure, axes, params: of the model, as `transformer.split` and `axes` give them; of the
+        parameters only shapes and dtypes matter.
+      optimizer: at a learning rate that is given with each step.
+      trainable: chooses the parameters that train by their "/"-joined path.
+      mesh: must be in context (`jax.set_mesh`) whenever steps are taken.
+    """
+
+    def __init__(
+        self,
+        structure: nnx.GraphDef,
+        axes: Params,
+        params: Params,
+        loss_fn: LossFn,
+        optimizer: AtRate,
+        *,
+        mesh: Mesh,
+        rules: ShardingRules,
+        trainable: Trainable = lambda path: True,
+    ):
+        self.structure, self.optimizer = structure, optimizer
+        self.abstract = abstract_state(
+            params, axes, optimizer, trainable=trainable, mesh=mesh, rules=rules
+        )
+        self._step = make_train_step(loss_fn, structure, optimizer, shardings_of(self.abstract))
+        self._compiled: TrainStep | None = None
+
+    def start(self, params: Params, seed: int) -> TrainState:
+        """The state before the first step; see `create_state`."""
+        return create_state(params, self.optimizer, self.abstract, seed=seed)
+
+    def model(self, state: TrainState) -> nnx.Module:
+        """The model at a state."""
+        return merge(self.structure, join(state.trainable, state.frozen))
+
+    def steps(
+        self,
+        state: TrainState,
+        batches: Iterator[Any],
+        rates: Float[np.ndarray, " steps"],
+        done: int = 0,
+    ) -> Iterator[tuple[int, TrainState, Metrics]]:
+        """(number of the step, the state after it, its metrics) for all steps but those `done`.
+
+        The step is compiled before this returns. A state is gone with the step after it, whose
+        memory is its own: copy what is to stay.
+
+        Args:
+          batches: on the devices, leaves [micro-batches, rows, ...]; one a step.
+          rates: float32, the learning rate of each step, of those done too.
+        """
+        first = next(batches)
+        if self._compiled is None:
+            self._compiled = self._step.lower(self.abstract, first, rates[0]).compile()
+        return self._take(state, itertools.chain([first], batches), rates, done)
+
+    def _take(self, state, batches, rates, done) -> Iterator[tuple[int, TrainState, Metrics]]:
+        for step in range(done + 1, len(rates) + 1):
+            state, metrics = self._compiled(state, next(batches), rates[step - 1])
+            yield step, state, metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A model in the course of its training, and what it has cost so far.
+
+    Attributes:
+      step, steps: how many are done, and how many there are in all.
+      params: all of the model's. They are gone with the next step: copy what is to stay.
+      seconds: of training, without the looking at points.
+      tokens: trained on, without padding.
+    """
+
+    step: int
+    steps: int
+    params: Params
+    seconds: float
+    tokens: int
+
+
+def points(
+    trainer: Trainer,
+    params: Params,
+    batches: Iterator[Any],
+    rates: Float[np.ndarray, " steps"],
+    *,
+    count: int,
+    seed: int,
+) -> Iterator[Point]:
+    """Trains in memory from `params`, and stops to be looked at after each of `count` equal parts.
+
+    Args:
+      params: in the host's memory, where they stay as they are.
+      batches, rates: as for `Trainer.steps`.
+      count: as many as steps at most; the last point is the end.
+      seed: of the key that the loss function gets.
+    """
+    stops = {round(part * len(rates) / count) for part in range(1, count + 1)}
+    taken = trainer.steps(trainer.start(params, seed), batches, rates)
+    seconds, tokens, since = 0.0, [], time.perf_counter()
+    for step, state, metrics in taken:
+        tokens.append(metrics["tokens"])
+        if step in stops:
+            jax.block_until_ready(state)
+            seconds += time.perf_counter() - since
+            at_point = join(state.trainable, state.frozen)
+            yield Point(step, len(rates), at_point, seconds, sum(map(int, jax.device_get(tokens))))
+            since = time.perf_counter()
+
+
 def fit(
     model: nnx.Module,
     loss_fn: LossFn,
     loader: Loader,
-    optimizer_config: OptimizerConfig,
+    optimizer: AtRate,
+    rates: Float[np.ndarray, " steps"],
     *,
-    steps: int,
     run_dir: Path,
     mesh: Mesh,
     rules: ShardingRules,
@@ -74,7 +200,8 @@ def fit(
     keep: int = 3,
     best: Best | None = None,
 ) -> nnx.Module:
-    """Train `model` for `steps` steps and return it; what it was given is consumed (donated).
+    """Train `model` for as many steps as there are `rates`, and return it; what it was given is
+    consumed (donated).
 
     With `best`, the model of the best evaluated step is returned in place of the last step's.
 
@@ -109,15 +236,18 @@ def fit(
     if best is not None and (evaluate is None or not eval_every):
         raise ValueError("the best step is told by evaluations: give evaluate and eval_every")
     structure, params = split(model)
-    optimizer = make_optimizer(optimizer_config, steps)
-    schedule = make_schedule(optimizer_config, steps)
-    abstract = abstract_state(
-        params, axes(model), optimizer, trainable=trainable, mesh=mesh, rules=rules
+    trainer = Trainer(
+        structure,
+        axes(model),
+        params,
+        loss_fn,
+        optimizer,
+        mesh=mesh,
+        rules=rules,
+        trainable=trainable,
     )
+    abstract, steps = trainer.abstract, len(rates)
     run_dir.mkdir(parents=True, exist_ok=True)
-
-    def trained(state: TrainState) -> nnx.Module:
-        return merge(structure, join(state.trainable, state.frozen))
 
     with contextlib.ExitStack() as stack:
         terminated = stack.enter_context(_catch_sigterm())
@@ -137,7 +267,7 @@ def fit(
             )
         done, leader = progress.step, progress.leader
         if not done:
-            state = create_state(params, optimizer, abstract, seed=seed)
+            state = trainer.start(params, seed)
         else:
             wanted = leader.step if leader is not None and done >= steps else done
             frozen = place(params, abstract.frozen)
@@ -146,17 +276,9 @@ def fit(
             state = restore(wanted, frozen)
             log.info("%s: resumed at step %d of %d", run_dir, done, steps)
         if done >= steps:
-            return trained(state)
+            return trainer.model(state)
         # Nothing here may hold the given weights while the step updates them in place.
         del model, params
-
-        batches = loader.batches(done)
-        first = next(batches)
-        batches = itertools.chain([first], batches)
-        # Compiled ahead, so that no step's time holds the compilation and a batch of another shape
-        # is an error rather than a second one.
-        train_step = make_train_step(loss_fn, structure, optimizer, shardings_of(abstract))
-        train_step = train_step.lower(state, first).compile()
 
         primary = jax.process_index() == 0
         metrics_log = stack.enter_context(
@@ -166,8 +288,10 @@ def fit(
             tqdm(total=steps, initial=done, desc=run_dir.name, unit="step", disable=not primary)
         )
         throughput = _Throughput()
-        for step in range(done + 1, steps + 1):
-            state, metrics = train_step(state, next(batches))
+        taken = trainer.steps(state, loader.batches(done), rates, done)
+        # Nothing here may hold a state while the step after it updates it in place.
+        del state
+        for step, state, metrics in taken:
             throughput.add(metrics)
             bar.update()
 
@@ -179,11 +303,11 @@ def fit(
             if logging_ or saving:
                 values = _finite(step, metrics)
             if logging_:
-                line = {"step": step, **values, "learning_rate": float(schedule(step - 1))}
+                line = {"step": step, **values, "learning_rate": float(rates[step - 1])}
                 line.update(throughput.measure())
                 bar.set_postfix({name: f"{line[name]:.4g}" for name in _SHOWN if name in line})
                 if evaluating:
-                    figures = evaluate(trained(state))
+                    figures = evaluate(trainer.model(state))
                     line.update(figures)
                     if best is not None:
                         leader = best.leader(leader, step, figures)
@@ -204,7 +328,7 @@ def fit(
     if stopping or terminated.is_set():
         log.warning("%s: stopped by SIGTERM after step %d of %d, saved", run_dir, step, steps)
         raise SystemExit(TERMINATED)
-    return trained(state)
+    return trainer.model(state)
 
 
 _SHOWN = ("loss", "accuracy")

@@ -1,13 +1,20 @@
-"""AdamW with warm-up, cosine decay and gradient clipping."""
+"""AdamW with gradient clipping, and the learning rate of each step: a warm-up, then a cosine.
+
+The rate is an input of the train step and no part of the optimizer, so that runs which differ in
+their rates or their length share one compilation.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Float
 
 from jaxrm.errors import require
 
@@ -44,20 +51,34 @@ class OptimizerConfig:
         require(self.clip is None or self.clip > 0, "clip", "above 0, or None", self.clip)
 
 
-def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate as a function of how many of `steps` steps are done.
+AtRate = Callable[[jax.typing.ArrayLike], optax.GradientTransformation]
+"""An optimizer at a learning rate, which may be a tracer; its state is the same at all rates."""
+
+
+def learning_rates(config: OptimizerConfig, steps: int) -> Float[np.ndarray, " steps"]:
+    """Float32: the learning rate of each step of a run.
 
     The first step has a rate already (1/n of the peak in a warm-up of n steps), so none is wasted.
     """
-    rising = round(config.warmup * steps)
+    count, rising = np.arange(steps), round(config.warmup * steps)
+    warm = jnp.minimum((count + 1) / max(rising, 1), 1.0)
+    done = jnp.clip((count - rising) / max(steps - rising, 1), 0.0, 1.0)
+    cosine = config.floor + (1 - config.floor) * 0.5 * (1 + jnp.cos(math.pi * done))
+    return np.asarray(config.learning_rate * warm * cosine, np.float32)
 
-    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        warm = jnp.minimum((count + 1) / max(rising, 1), 1.0)
-        done = jnp.clip((count - rising) / max(steps - rising, 1), 0.0, 1.0)
-        cosine = config.floor + (1 - config.floor) * 0.5 * (1 + jnp.cos(math.pi * done))
-        return config.learning_rate * warm * cosine
 
-    return schedule
+def make_optimizer(config: OptimizerConfig, *pulls: optax.GradientTransformation) -> AtRate:
+    """Clips, then Adam, decay, and whatever else `pulls` at the weights beside the gradient."""
+    parts = [optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)]
+    if config.clip is not None:
+        parts.insert(0, optax.clip_by_global_norm(config.clip))
+    if config.weight_decay:
+        parts.append(optax.add_decayed_weights(config.weight_decay, _decayed))
+
+    def at(rate: jax.typing.ArrayLike) -> optax.GradientTransformation:
+        return optax.chain(*parts, *pulls, optax.scale_by_learning_rate(rate))
+
+    return at
 
 
 def _decayed(params: optax.Params) -> optax.Params:
@@ -67,18 +88,3 @@ def _decayed(params: optax.Params) -> optax.Params:
         return not any(word in jax.tree_util.keystr(path) for word in ("norm", "bias"))
 
     return jax.tree_util.tree_map_with_path(decays, params)
-
-
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clip, Adam, decay and schedule, over a run of `steps` steps."""
-    adamw = optax.adamw(
-        make_schedule(config, steps),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        mask=_decayed,
-    )
-    return (
-        adamw if config.clip is None else optax.chain(optax.clip_by_global_norm(config.clip), adamw)
-    )

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from jaxrm import parallel
 from jaxrm.parallel import ShardingRules
+from jaxrm.train.optimizer import AtRate
 
 Params = dict[str, Any]
 """Nested dictionaries of arrays; a leaf's path is its keys joined by "/"."""
@@ -70,7 +71,7 @@ def join(first: Params, second: Params) -> Params:
 def abstract_state(
     params: Params,
     axes: Params,
-    optimizer: optax.GradientTransformation,
+    optimizer: AtRate,
     *,
     trainable: Trainable,
     mesh: Mesh,
@@ -93,9 +94,9 @@ def abstract_state(
         raise ValueError("the trainable predicate chooses no parameter")
     everywhere = parallel.replicated(mesh)
     optimizer_state = optax.tree_map_params(
-        optimizer,
+        optimizer(0.0),
         lambda leaf, param: describe(leaf, param.sharding),
-        jax.eval_shape(optimizer.init, chosen),
+        jax.eval_shape(optimizer(0.0).init, chosen),
         chosen,
         transform_non_params=lambda leaf: describe(leaf, everywhere),
     )
@@ -109,7 +110,7 @@ def abstract_state(
 
 
 def create_state(
-    params: Params, optimizer: optax.GradientTransformation, abstract: TrainState, *, seed: int
+    params: Params, optimizer: AtRate, abstract: TrainState, *, seed: int
 ) -> TrainState:
     """The state before the first step, every leaf made in the place where `abstract` has it.
 
@@ -121,7 +122,7 @@ def create_state(
         step=jax.device_put(jnp.int32(0), shardings.step),
         trainable=chosen,
         frozen=place(params, abstract.frozen),
-        optimizer=jax.jit(optimizer.init, out_shardings=shardings.optimizer)(chosen),
+        optimizer=jax.jit(optimizer(0.0).init, out_shardings=shardings.optimizer)(chosen),
         rng=jax.device_put(_key_data(seed), shardings.rng),
     )
 

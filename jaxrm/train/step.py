@@ -21,11 +21,13 @@ from flax import nnx
 
 from jaxrm.errors import AccumulationError
 from jaxrm.models.transformer import merge
+from jaxrm.train.optimizer import AtRate
 from jaxrm.train.state import Params, TrainState, join
 from jaxrm.train.terms import BatchTerm, LossFn, Monitor, Term, Terms, total_weight, weighted_sum
 
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Any, jax.typing.ArrayLike], tuple[TrainState, Metrics]]
+"""(state, window of micro-batches, learning rate) -> the next state, and what it was like."""
 MicroBatch = tuple[jax.Array, Any]
 """Its index in the window and its arrays."""
 
@@ -33,10 +35,10 @@ MicroBatch = tuple[jax.Array, Any]
 def make_train_step(
     loss_fn: LossFn,
     structure: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
+    optimizer: AtRate,
     shardings: TrainState,
 ) -> TrainStep:
-    """A jitted `step(state, batches) -> (state, metrics)`; the state is donated.
+    """A jitted `step(state, batches, rate) -> (state, metrics)`; the state is donated.
 
     `batches` is a window: every leaf is [micro-batches, rows, ...]. The loss function gets a key of
     its own for every step and micro-batch. The new state keeps `shardings` (see shardings_of), so
@@ -50,7 +52,7 @@ def make_train_step(
     Raises AccumulationError, when traced, for a BatchTerm in a window of several micro-batches.
     """
 
-    def step(state: TrainState, batches: Any) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batches: Any, rate: jax.Array) -> tuple[TrainState, Metrics]:
         window = jax.tree.leaves(batches)[0].shape[0]
         micro_batches = (jnp.arange(window), batches)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
@@ -80,7 +82,9 @@ def make_train_step(
         zeros = jax.tree.map(jnp.zeros_like, state.trainable)
         zeros = jax.lax.with_sharding_constraint(zeros, shardings.trainable)
         gradient, (losses, monitors) = jax.lax.scan(accumulate, zeros, micro_batches)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trainable)
+        updates, optimizer_state = optimizer(rate).update(
+            gradient, state.optimizer, state.trainable
+        )
 
         losses = jax.tree.map(jnp.sum, losses)
         metrics = {

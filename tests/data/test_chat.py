@@ -102,14 +102,17 @@ def test_a_tree_by_hand(tokenizer):
     assert tokenizer.hf.decode(tree.prompt) == "<bos><turn>user\na<end>\n<turn>model\n"
     assert [tokenizer.hf.decode(b.tokens) for b in tree.branches] == ["yo<end>\n", "no<end>\n"]
     assert asked(tokenizer, tree) == "yo<end>"
-    assert (tree.ranks, tree.margin) == ((0, 1), 2.0)
+    assert (tree.ranks, tree.columns["margin"]) == ((0, 1), 2.0)
 
 
 def test_labels_come_along(tokenizer):
     labels = {"ranks": (1, 0), "scores": (0.5, 2.0), "attributes": ((1.0,), (2.0,))}
     responses = ((says("x"),), (says("y"),))
     tree = tree_of(tokenizer, Comparison((user("a"),), responses, **labels))
-    assert {name: getattr(tree, name) for name in labels} == labels
+    assert (tree.ranks, tree.attributes) == (labels["ranks"], labels["attributes"])
+    assert {name: values.tolist() for name, values in tree.columns.items()} == {
+        "response_score": [0.5, 2.0]
+    }
 
 
 def read_at_steps(tokenizer, tree, k=0):

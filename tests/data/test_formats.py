@@ -83,7 +83,7 @@ def test_our_pairs():
         id="a/1",
         where="pairs.jsonl, row 1",
     )
-    assert (second.id, second.margin, second.scores) == ("pairs/2", 0.0, None)
+    assert (second.id, second.margin, second.scores) == ("pairs/2", None, None)
 
 
 @pytest.mark.parametrize("column", ["responses", "completions"])

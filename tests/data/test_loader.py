@@ -1,7 +1,5 @@
 """The loader's order, its resumption, and how it fails."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from jaxrm import parallel
 from jaxrm.data import planning
 from jaxrm.data.loader import Loader, prefetch
-from jaxrm.data.store import TreeStore
+from jaxrm.data.store import TreeStore, with_columns
 from jaxrm.errors import DataError, MeshError
 from tests.data.test_packing import tree
 
@@ -89,7 +87,7 @@ def test_a_prompt_that_could_outgrow_a_step_is_refused_before_the_first(mesh):
 
 
 def test_what_a_tree_lacks_is_said_before_the_first_batch(trees, mesh):
-    known = [dataclasses.replace(made, reference_logps=(-1.0, -2.0)) for made in trees]
+    known = with_columns(trees, {"reference_logps": [(-1.0, -2.0)] * len(trees)})
     shape = planning.fit_shape(known, rows=2, length=40)
     (batch,) = take(Loader(known, shape, mesh=mesh, seed=0).batches(0), 1)
     np.testing.assert_array_equal(np.unique(batch.reference_logps), [-2.0, -1.0, 0.0])

@@ -7,24 +7,29 @@ import numpy as np
 import pytest
 
 from jaxrm.data import packing, planning
+from jaxrm.data.carried import MARGIN, REFERENCE, SCORE, Column
 from jaxrm.data.packing import Branch, PackShape, TokenTree
 from jaxrm.errors import DataError
 
 
-def tree(prompt, *branches, targets=None, **known):
+def tree(prompt, *branches, targets=None, columns=None, **known):
     """A tree of consecutive ids; `targets` counts the leading branch tokens that are targets."""
+    columns = {name: np.array(values, float) for name, values in (columns or {}).items()}
     start = 10 + prompt
     made = []
     for length in branches:
         wanted = np.arange(length) < (length if targets is None else targets)
         made.append(Branch(np.arange(start, start + length, dtype=np.int32), wanted))
         start += length
-    return TokenTree(np.arange(10, 10 + prompt, dtype=np.int32), tuple(made), **known)
+    ids = np.arange(10, 10 + prompt, dtype=np.int32)
+    return TokenTree(ids, tuple(made), columns=columns, **known)
 
 
 def test_a_pair_is_written_as_the_layout_says():
-    pair = tree(3, 2, 4, targets=2, ranks=(1, 0), scores=(0.5, 2.0), margin=1.5)
-    other = tree(2, 1, 1, ranks=(0, 1), scores=(3.0, -1.0), margin=0.0)
+    columns = {"response_score": (0.5, 2.0), "margin": 1.5, "wide": ((1, 2, 3), (4, 5, 6))}
+    pair = tree(3, 2, 4, targets=2, ranks=(1, 0), columns=columns)
+    columns = {"response_score": (3.0, -1.0), "margin": 0.0, "wide": ((7, 8, 9), (0, 1, 2))}
+    other = tree(2, 1, 1, ranks=(0, 1), columns=columns)
     shape = planning.fit_shape([pair, other], rows=1, length=16, ask="all")
     batch = packing.pack([other, pair], [[1, 0]], dataclasses.replace(shape, length=16))
 
@@ -47,6 +52,13 @@ def test_a_pair_is_written_as_the_layout_says():
     np.testing.assert_array_equal(batch.chosen_slot[0], [1, 2])
     np.testing.assert_array_equal(batch.rejected_slot[0], [0, 3])
     np.testing.assert_array_equal(batch.margin[0], [1.5, 0.0])
+    assert batch.column("margin") is batch.margin
+    wide = batch.column("wide")
+    assert wide.dtype == np.float32
+    np.testing.assert_array_equal(wide[0], [[1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 1, 2]])
+    chosen, rejected = batch.pairs(wide)
+    np.testing.assert_array_equal(chosen[0], [[4, 5, 6], [7, 8, 9]])
+    np.testing.assert_array_equal(rejected[0], [[1, 2, 3], [0, 1, 2]])
     np.testing.assert_array_equal(batch.group_slots[0], [[1, 0], [2, 3]])
     # The prompt's last position (2) predicts the first token of both branches; the fourth and fifth
     # tokens of the longer branch are no targets.
@@ -114,7 +126,13 @@ def test_unlabelled_attributes_are_masked_zeros():
 
 
 NARROW = tree(2, 1, 1, attributes=((1.0,), (2.0,)))
-KNOWN = {"scores": (1.0, 0.0), "reference_logps": (-3.0, -4.0), "margin": 0.5}
+KNOWN = {
+    "response_score": (1.0, 0.0),
+    "reference_logps": (-3.0, -4.0),
+    "margin": 0.5,
+    "wide": ((1.0, 2.0), (3.0, 4.0)),
+}
+WIDE = Column("wide", width=2)
 
 
 @pytest.mark.parametrize(
@@ -122,15 +140,26 @@ KNOWN = {"scores": (1.0, 0.0), "reference_logps": (-3.0, -4.0), "margin": 0.5}
     [
         (NARROW, {"attributes": 2}, "batches carry 2 attributes, but comparison 1, .* has 1"),
         (tree(2, 1, 1, 1), {}, "comparison 1, .* has 3 responses, but a group .* holds 2"),
-        (tree(2, 1, 1), {"numbers": ("reference_logps",)}, "carry reference_logps, but comparison"),
-        (tree(2, 1, 1), {"numbers": ("response_score",)}, "comparison 1, .* has no scores"),
-        (tree(2, 1, 1), {"numbers": ("margin",)}, "comparison 1, .* has no margin"),
+        (
+            tree(2, 1, 1),
+            {"columns": (REFERENCE,)},
+            "carry reference_logps, but comp",
+        ),
+        (tree(2, 1, 1), {"columns": (SCORE,)}, "comparison 1, .* has no response_score"),
+        (tree(2, 1, 1), {"columns": (MARGIN,)}, "comparison 1, .* has no margin"),
+        (tree(2, 1, 1), {"columns": (WIDE,)}, "comparison 1, .* has no wide"),
+        (
+            tree(2, 1, 1, columns={"wide": (1, 2)}),
+            {"columns": (WIDE,)},
+            r"comparison 1, .* has wide of shape \[2\] and not \[2, 2\]",
+        ),
     ],
 )
 def test_a_tree_that_lacks_what_its_batch_carries_is_named(made, carried, problem):
     grades = ((1.0, 2.0), (3.0, 4.0))
     whole = tree(2, 1, 1, ranks=(0, 1), attributes=grades if "attributes" in carried else None)
-    trees = [dataclasses.replace(whole, **KNOWN), made]
+    columns = {name: np.array(values) for name, values in KNOWN.items()}
+    trees = [dataclasses.replace(whole, columns=columns), made]
     shape = PackShape(1, 20, slots=6, pairs=6, groups=2, group_size=2, **carried)
     packing.pack(trees, [[0]], shape)
     with pytest.raises(DataError, match=problem):
@@ -140,21 +169,15 @@ def test_a_tree_that_lacks_what_its_batch_carries_is_named(made, carried, proble
         list(packing.checked(trees, shape))
 
 
-@pytest.mark.parametrize(
-    ("carried", "problem"),
-    [
-        ({"attributes": 2}, "carry attributes, but no comparison has any"),
-        ({"numbers": ("margin",)}, "carry margin, but no comparison has a margin other than 0"),
-    ],
-)
-def test_what_no_tree_says_anything_of_is_not_carried(carried, problem):
-    trees = [tree(2, 1, 1, ranks=(0, 1), margin=0.0)] * 3
-    with pytest.raises(DataError, match=problem):
-        list(packing.checked(trees, PackShape(1, 20, slots=6, **carried)))
+def test_attributes_that_no_tree_has_are_not_carried():
+    trees = [tree(2, 1, 1, ranks=(0, 1))] * 3
+    with pytest.raises(DataError, match="carry attributes, but no comparison has any"):
+        list(packing.checked(trees, PackShape(1, 20, slots=6, attributes=2)))
 
 
 def test_a_shape_says_what_it_cannot_give_before_anything_is_computed():
-    trees = [tree(2, 1, 1, ranks=(0, 1), **KNOWN), tree(2, 1, 1, ranks=(0, 1), scores=(1.0, 2.0))]
+    scored = {"response_score": (1.0, 2.0)}
+    trees = [tree(2, 1, 1, ranks=(0, 1), columns=each) for each in (KNOWN, scored)]
     shape = planning.fit_shape(trees, rows=1, length=8)
     shape.require("response_score", "a regression")
     with pytest.raises(DataError, match="DPO needs reference_logps of every comparison: comparis"):
@@ -218,10 +241,14 @@ def test_steps_close_a_row():
 
 
 def test_splitting_takes_along_what_belongs_to_a_branch():
-    whole = dataclasses.replace(stepped(), ranks=(0, 1), reference_logps=(-1.0, -2.0))
+    columns = {"reference_logps": np.array([-1.0, -2.0]), "margin": np.array(1.0)}
+    whole = dataclasses.replace(stepped(), ranks=(0, 1), columns=columns)
     parts = packing.split(whole, 7)
     assert [part.branches[0].step_ends.tolist() for part in parts] == [[0, 3], [1]]
-    assert [part.reference_logps for part in parts] == [(-1.0,), (-2.0,)]
+    assert [part.columns for part in parts] == [
+        {"reference_logps": -1.0},
+        {"reference_logps": -2.0},
+    ]
     assert [part.ranks for part in parts] == [None, None]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -11,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrm.data import packing, planning
+from jaxrm.data.carried import MARGIN, REFERENCE, Column
 from jaxrm.data.packing import PackShape
 from jaxrm.errors import DataError
 from tests.data.test_packing import tree
@@ -88,20 +88,28 @@ def test_no_trees_have_no_shape():
 
 
 def test_a_shape_carries_what_all_trees_have():
-    pair = tree(3, 1, 1, ranks=(0, 1), scores=(1.0, 0.0), margin=1.0, reference_logps=(-1.0, -2.0))
-    bare, wide = tree(3, 1, 1, ranks=(0, 1)), tree(3, 1, 1, 1, ranks=(0, 1, 2), margin=1.0)
+    columns = {"margin": 1.0, "reference_logps": (-1, -2), "states": ((1, 2, 3), (4, 5, 6))}
+    pair = tree(3, 1, 1, ranks=(0, 1), columns=columns)
+    bare = tree(3, 1, 1, ranks=(0, 1))
+    wide = tree(3, 1, 1, 1, ranks=(0, 1, 2), columns={"margin": 1.0})
+    other = tree(3, 1, 1, ranks=(0, 1), columns={"states": (1, 2)})
 
-    def numbers(*trees):
-        return planning.fit_shape(trees, rows=2, length=20).numbers
+    def shape(*trees):
+        return planning.fit_shape(trees, rows=2, length=20)
 
-    assert numbers(pair, pair) == ("response_score", "reference_logps", "margin")
-    assert numbers(pair, bare) == numbers(bare) == numbers(wide) == ()
-    assert numbers(dataclasses.replace(pair, margin=0.0)) == ("response_score", "reference_logps")
-    why = dict(planning.fit_shape([pair, wide], rows=2, length=20).absent)
-    assert why["reference_logps"] == "comparison 1, counting from 0, has no reference log-probs"
-    assert why["margin"].endswith(" 1, counting from 0, has 3 responses, and a margin is of a pair")
-    why = dict(planning.fit_shape([bare], rows=2, length=20).absent)
-    assert why["margin"] == "no comparison has a margin other than 0"
+    states = Column("states", width=3)
+    assert shape(pair, pair).columns == (MARGIN, REFERENCE, states)
+    assert shape(pair, bare).columns == shape(bare, pair).columns == shape(bare).columns == ()
+    assert shape(wide).columns == shape(pair, other).columns == ()
+    why = dict(shape(pair, wide).absent)
+    assert why["reference_logps"] == "comparison 1, counting from 0, has no reference_logps"
+    assert why["margin"].endswith(" 1, counting from 0, has 3 responses, and margin is of a pair")
+    assert (
+        dict(shape(bare, pair).absent)["states"] == "comparison 0, counting from 0, has no states"
+    )
+    assert dict(shape(pair, other).absent)["states"].endswith("states of shape [2] and not [2, 3]")
+    why = dict(shape(bare).absent)
+    assert why["margin"] == "no comparison has margin"
     assert why["attributes"] == "no comparison has any"
 
 

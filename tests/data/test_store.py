@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jaxrm.data import packing, planning
 from jaxrm.data.packing import Branch, TokenTree
-from jaxrm.data.store import TreeStore
+from jaxrm.data.store import TreeStore, with_columns
 from jaxrm.errors import DataError
 from tests.data.test_packing import tree
 
@@ -42,16 +42,22 @@ def any_tree(draw):
         entries = st.lists(values, min_size=len(branches), max_size=len(branches))
         return draw(st.none() | entries.map(tuple))
 
-    width = draw(st.integers(1, 3))
-    grades = st.lists(NUMBERS | st.just(float("nan")), min_size=width, max_size=width).map(tuple)
+    def row(values):
+        width = draw(st.integers(1, 3))
+        return st.lists(values, min_size=width, max_size=width).map(tuple)
+
+    columns = {
+        "margin": draw(st.none() | NUMBERS),
+        "reference_logps": per_branch(NUMBERS),
+        draw(st.sampled_from("ab")): per_branch(NUMBERS),
+        draw(st.sampled_from("bc")): per_branch(row(NUMBERS)),
+    }
     return TokenTree(
         np.array(draw(st.lists(IDS, max_size=6)), np.int32),
         tuple(branches),
         ranks=per_branch(st.integers(0, 2**31 - 1)),
-        scores=per_branch(NUMBERS),
-        margin=draw(st.none() | NUMBERS),
-        attributes=per_branch(grades),
-        reference_logps=per_branch(NUMBERS),
+        attributes=per_branch(row(NUMBERS | st.just(float("nan")))),
+        columns={name: np.array(v) for name, v in columns.items() if v is not None},
     )
 
 
@@ -60,16 +66,18 @@ def contents(tree):
     arrays = [tree.prompt]
     for b in tree.branches:
         arrays += [b.tokens, b.targets, b.step_ends, b.step_labels]
-    labels = (tree.ranks, tree.scores, tree.margin, tree.attributes, tree.reference_logps)
+    columns = {name: tree.columns[name].tolist() for name in sorted(tree.columns)}
+    labels = (tree.ranks, tree.attributes, columns)
     return [(array.dtype.name, repr(array.tolist())) for array in arrays], repr(labels)
 
 
 def small(count):
-    return [tree(1 + i % 5, 2, 1 + i % 3, ranks=(0, 1), margin=float(i)) for i in range(count)]
+    known = [{"ranks": (0, 1), "columns": {"margin": i}} for i in range(count)]
+    return [tree(1 + i % 5, 2, 1 + i % 3, **each) for i, each in enumerate(known)]
 
 
 def margins(trees):
-    return [tree.margin for tree in trees]
+    return [float(tree.columns["margin"]) for tree in trees]
 
 
 @given(st.lists(any_tree(), max_size=5))
@@ -80,7 +88,7 @@ def test_trees_come_back_as_they_went_in(trees):
 
 
 def test_stores_of_trees_without_steps_keep_their_key():
-    recorded = "da460949d52e002d4710161c98b25d0645dfdaef8693f05e79b86969677c5041"
+    recorded = "8d8d7048f5823480959f6a34ae00020b2ae42c67e078eef2034836f9361840ac"
     assert TreeStore.write(small(7)).key() == recorded
     (first, *others) = small(7)
     branch = dataclasses.replace(
@@ -93,7 +101,7 @@ def test_stores_of_trees_without_steps_keep_their_key():
 def test_a_store_is_read_like_a_list():
     trees = small(7)
     stored = TreeStore.write(trees)
-    assert (stored[6].margin, stored[-1].margin, stored[np.int64(2)].margin) == (6.0, 6.0, 2.0)
+    assert margins([stored[6], stored[-1], stored[np.int64(2)]]) == [6.0, 6.0, 2.0]
     for part in (slice(2, 5), slice(None, None, -2), slice(5, 99), slice(3, 3)):
         assert margins(stored[part]) == margins(trees[part])
     for outside in (7, -8):
@@ -101,24 +109,50 @@ def test_a_store_is_read_like_a_list():
             stored[outside]
 
 
-def test_references_are_attached_to_their_trees_over_the_same_file():
-    stored = TreeStore.write(small(3))
-    logps = [np.array([-i, -i - 0.5], np.float32) for i in range(3)]
-    referred = stored.with_references(logps)
-    assert [tree.reference_logps for tree in referred] == [(0.0, -0.5), (-1.0, -1.5), (-2.0, -2.5)]
-    assert referred[1:][0].reference_logps == referred[-2].reference_logps == (-1.0, -1.5)
-    assert margins(referred) == margins(stored)
-    assert stored[0].reference_logps is None
-    assert referred.words is stored.words
-    replaced = referred.with_references([np.zeros(2)] * 3)
-    assert replaced[2].reference_logps == (0.0, 0.0)
+BESIDE = {
+    "reference_logps": [np.array([-i, -i - 0.5], np.float32) for i in range(3)],
+    "states": [np.full((2, 3), i) for i in range(3)],
+    "magnitude": [0.5, 1.5, 2.5],
+}
 
 
-def test_references_must_fit_the_trees():
+@pytest.mark.parametrize("kind", [list, TreeStore.write])
+def test_columns_are_attached_to_their_trees(kind):
+    whole = with_columns(kind(small(3)), BESIDE)
+    for i, each in enumerate(whole):
+        assert set(each.columns) == {"margin", *BESIDE}
+        for name, values in BESIDE.items():
+            np.testing.assert_array_equal(each.columns[name], values[i])
+            assert each.columns[name].shape == np.shape(values[i])
+    np.testing.assert_array_equal(whole[1:][0].columns["reference_logps"], [-1.0, -1.5])
+    np.testing.assert_array_equal(whole[-2].columns["states"], np.ones((2, 3)))
+    np.testing.assert_array_equal(whole[1:][-1].columns["magnitude"], 2.5)
+    assert margins(whole) == [0.0, 1.0, 2.0]
+    replaced = with_columns(whole, {"reference_logps": np.zeros((3, 2)), "margin": [7.0] * 3})
+    np.testing.assert_array_equal(replaced[2].columns["reference_logps"], np.zeros(2))
+    assert margins(replaced[1:]) == [7.0, 7.0]
+
+
+def test_columns_beside_a_store_are_over_the_same_file():
     stored = TreeStore.write(small(3))
-    for wrong in ([np.zeros(2)] * 2, [np.zeros(2), np.zeros(1), np.zeros(3)]):
-        with pytest.raises(ValueError, match="for 3 trees, 6 responses"):
-            stored.with_references(wrong)
+    whole = with_columns(stored, BESIDE)
+    assert whole.words is stored.words
+    assert set(stored[0].columns) == {"margin"}
+
+
+@pytest.mark.parametrize("kind", [list, TreeStore.write])
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ([np.zeros(2)] * 2, "x of 2 trees for 3 trees"),
+        ([np.zeros(2), np.zeros(1), np.zeros(2)], r"x of shape \[1\] for 2 responses"),
+        ([np.zeros((2, 0))] * 3, r"x of shape \[2, 0\] for 2 responses"),
+        ([np.zeros(2), 1.0, np.zeros(2)], "x is more than one column"),
+    ],
+)
+def test_columns_must_fit_the_trees(kind, values, problem):
+    with pytest.raises(ValueError, match=problem):
+        with_columns(kind(small(3)), {"x": values})
 
 
 def test_sizes_and_shapes_are_those_of_the_list():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrm.data import packing
+from jaxrm.data.carried import Column
 from jaxrm.data.packing import Branch, PackShape, TokenTree
 from jaxrm.errors import OptionError
 from jaxrm.losses import preference
@@ -130,9 +131,7 @@ def tree(lengths, ranks=(0, 1)):
 
 
 TREES = [tree((3, 2)), tree((2, 2, 4), ranks=(0, 1, 2))]
-SHAPE = PackShape(
-    1, 32, slots=6, pairs=5, groups=3, group_size=3, ask="none", numbers=("reference_logps",)
-)
+SHAPE = PackShape(1, 32, slots=6, pairs=5, groups=3, group_size=3, columns=(Column("log_ratios"),))
 
 
 def test_weights_reach_the_loss_through_the_batch():
@@ -142,7 +141,7 @@ def test_weights_reach_the_loss_through_the_batch():
 
     def loss(kappa):
         losses = preference.bradley_terry(*batch.pairs(jnp.zeros((1, 6))))
-        weights = off_policy.pair_weights(*batch.pairs(batch.reference_logps), kappa)
+        weights = off_policy.pair_weights(*batch.pairs(batch.column("log_ratios")), kappa)
         term = Term(1.0, weights * losses, batch.pair_weight * batch.pair_mask)
         return weighted_sum(term.values, term.weights) / total_weight(term.weights)
 
@@ -153,11 +152,14 @@ def test_weights_reach_the_loss_through_the_batch():
 
 
 def test_ratios_belong_to_branches():
-    assert off_policy.with_log_ratios(TREES[:1], [[1.5, -2.0]])[0].reference_logps == (1.5, -2.0)
-    for wrong in ([[1.0]], [[1.0, np.nan]], [[1.0, -np.inf]]):
+    (tree,) = off_policy.with_log_ratios(TREES[:1], [[1.5, -2.0]])
+    assert tree.columns["log_ratios"].tolist() == [1.5, -2.0]
+    for wrong in ([[1.0, np.nan]], [[1.0, -np.inf]]):
         with pytest.raises(ValueError, match="tree 0: log-ratios"):
             off_policy.with_log_ratios(TREES[:1], wrong)
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match=r"log_ratios of shape \[1\] for 2 responses"):
+        off_policy.with_log_ratios(TREES[:1], [[1.0]])
+    with pytest.raises(ValueError, match="log_ratios of 1 trees for 2"):
         off_policy.with_log_ratios(TREES, [[1.0, 2.0]])
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 import pytest
 
 from jaxrm import parallel
 from jaxrm.data.comparison import Comparison
+from jaxrm.data.store import with_columns
 from jaxrm.models import heads, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.read import reading
@@ -62,8 +61,8 @@ def test_other_pairs_and_other_parameters_share_the_compilation(mesh, options):
 
 def test_longer_rows_carry_what_the_shorter_ones_do(options):
     rng = np.random.default_rng(0)
-    known = {"reference_logps": (-1.0, -2.0), "scores": (1.0, 0.0)}
-    trees = [replace(random_tree(rng, 3, (n, 2)), **known) for n in (4, 100)]
+    columns = {"reference_logps": [(-1.0, -2.0)] * 2, "response_score": [(1.0, 0.0)] * 2}
+    trees = with_columns([random_tree(rng, 3, (n, 2)) for n in (4, 100)], columns)
     comparisons, _ = pairs(2)
     packed = pack(comparisons, trees, **options | {"row_length": 32, "steps": 6})
     assert [batch.tokens.shape for batch in packed.batches] == [(2, 32), (1, 128)]

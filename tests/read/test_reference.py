@@ -16,6 +16,7 @@ import pytest
 from jaxrm import parallel
 from jaxrm.data import planning
 from jaxrm.data.packing import PackShape, measure, pack
+from jaxrm.data.store import with_columns
 from jaxrm.losses import generation
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import Compute, RewardModel, split
@@ -100,11 +101,7 @@ def packed_pairs(trees):
 
 
 def test_dpo_with_them_is_dpo_with_a_live_reference(filled, model, trees):
-    attached = [
-        dataclasses.replace(tree, reference_logps=tuple(logps.tolist()))
-        for tree, logps in zip(trees, filled[1], strict=True)
-    ]
-    batch = packed_pairs(attached)
+    batch = packed_pairs(with_columns(trees, {"reference_logps": filled[1]}))
     asked = np.where(batch.response_mask, batch.response_index, 0)
     live_logps = jnp.where(batch.response_mask, live(model, trees)[asked], 0.0)
 
@@ -126,7 +123,9 @@ def test_a_second_call_does_not_run_the_model(filled, trees):
 
 
 def test_labels_and_packing_are_nothing_that_they_depend_on(filled, trees):
-    relabelled = tuple(dataclasses.replace(tree, ranks=None, margin=2.0) for tree in trees)
+    relabelled = tuple(
+        dataclasses.replace(tree, ranks=None, columns={"x": np.ones(())}) for tree in trees
+    )
     same(logps_of(asleep(), relabelled, filled[0], rows=3, row_length=64), filled[1])
 
 

@@ -23,7 +23,7 @@ from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
 from jaxrm.train.best import Best
 from jaxrm.train.checkpoint import MANIFEST, Checkpoints
 from jaxrm.train.loop import fit
-from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrm.train.optimizer import OptimizerConfig, learning_rates, make_optimizer
 from jaxrm.train.state import abstract_state
 from jaxrm.train.terms import Term
 from tests.train.toy_problem import FEATURES, HIDDEN, Toy, ToyLoader, loss_fn, window
@@ -54,7 +54,7 @@ def saved_state(run_dir, mesh=CUBE):
     abstract = abstract_state(
         split(model)[1],
         axes(model),
-        make_optimizer(config, STEPS),
+        make_optimizer(config),
         trainable=lambda path: path != "norm",
         mesh=mesh,
         rules=ShardingRules(),
@@ -221,12 +221,13 @@ def test_killed_twice_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, t
 
 
 def quick(run_dir, loss=loss_fn, **options):
-    options = {"steps": 4, "log_every": 2, "checkpoint_every": 2} | options
+    options = {"log_every": 2, "checkpoint_every": 2} | options
     return fit(
         Toy(),
         loss,
         ToyLoader(SINGLE, micro_batches=1, rows=2),
-        OptimizerConfig(),
+        make_optimizer(OptimizerConfig()),
+        learning_rates(OptimizerConfig(), options.pop("steps", 4)),
         run_dir=run_dir,
         mesh=SINGLE,
         rules=ShardingRules(),

@@ -32,7 +32,7 @@ def test_partition_into_all_and_nothing(answer):
 def make(trainable):
     model = Toy()
     params = split(model)[1]
-    optimizer = make_optimizer(OptimizerConfig(), 10)
+    optimizer = make_optimizer(OptimizerConfig())
     abstract = abstract_state(
         params,
         axes(model),

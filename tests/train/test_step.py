@@ -12,7 +12,7 @@ from jaxrm import parallel
 from jaxrm.errors import AccumulationError
 from jaxrm.models.transformer import axes, split
 from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
-from jaxrm.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrm.train.optimizer import OptimizerConfig, learning_rates, make_optimizer
 from jaxrm.train.state import abstract_state, create_state, shardings_of
 from jaxrm.train.step import make_train_step
 from jaxrm.train.terms import BatchTerm, Monitor, Term
@@ -32,7 +32,8 @@ class Run:
     def __init__(self, mesh, loss, *, model=None, trainable=everything, config=None):
         model = Toy() if model is None else model
         self.structure, params = split(model)
-        optimizer = make_optimizer(config or OptimizerConfig(learning_rate=1e-2), 100)
+        config = config or OptimizerConfig(learning_rate=1e-2)
+        optimizer, self.rates = make_optimizer(config), iter(learning_rates(config, 100))
         abstract = abstract_state(
             params, axes(model), optimizer, trainable=trainable, mesh=mesh, rules=ShardingRules()
         )
@@ -43,7 +44,7 @@ class Run:
     def __call__(self, batches):
         with jax.set_mesh(self.mesh):
             batches = parallel.shard_rows(batches, self.mesh, leading=1)
-            self.state, metrics = self.step(self.state, batches)
+            self.state, metrics = self.step(self.state, batches, next(self.rates))
         return jax.device_get(metrics)
 
     def values(self):
@@ -221,7 +222,7 @@ def test_asking_for_the_weights_does_not_run_the_model():
     batch = {"x": np.zeros((2, 512, 256), np.float32), "weight": np.ones((2, 512), np.float32)}
     run = Run(SINGLE, wide_loss, model=Wide(), config=SGD_LIKE)
     with jax.set_mesh(SINGLE):
-        operations = run.step.lower(run.state, batch).compile().cost_analysis()["flops"]
+        operations = run.step.lower(run.state, batch, 0.0).compile().cost_analysis()["flops"]
     product = 2 * 512 * 256 * 256
     # Loops count once. Forward 2 products, backward 3; the first pass's forward would be 2 more.
     assert 5 * product < operations < 5.5 * product

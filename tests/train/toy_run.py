@@ -11,10 +11,10 @@ import jax
 from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
 from jaxrm.train.best import Best
 from jaxrm.train.loop import fit
-from jaxrm.train.optimizer import OptimizerConfig
+from jaxrm.train.optimizer import OptimizerConfig, learning_rates, make_optimizer
 from tests.train.toy_problem import Toy, ToyLoader, loss_fn
 
-STEPS = 60
+STEPS, CONFIG = 60, OptimizerConfig(learning_rate=1e-2)
 BEST = Best("eval/bias", "max")
 """Falls, then rises, and falls again after about step 45."""
 
@@ -34,8 +34,8 @@ def train(run_dir: Path, loader_type: type[ToyLoader] = ToyLoader, model: Toy | 
         model or Toy(),
         loss_fn,
         loader_type(mesh),
-        OptimizerConfig(learning_rate=1e-2),
-        steps=STEPS,
+        make_optimizer(CONFIG),
+        learning_rates(CONFIG, STEPS),
         run_dir=run_dir,
         mesh=mesh,
         rules=ShardingRules(),

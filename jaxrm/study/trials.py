@@ -1,0 +1,220 @@
+"""The runs of a contest: methods x conditions x seeds, tuned on `val`, then measured.
+
+Every method starts from the same base with the same head and sees the same comparisons in the same
+order. Each is tuned on `val`, whose labels are as noisy as those of training; then the chosen
+trials are measured on seeds of their own data. Every run is a job whose record is a file, so that
+the same contest goes on where it was stopped (`jaxrm.train.sweep`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxrm.errors import DataError
+from jaxrm.huggingface import hub
+from jaxrm.methods.bench import Bench
+from jaxrm.methods.library import METHODS
+from jaxrm.methods.method import Method
+from jaxrm.methods.task import InMemory, Task, Trained
+from jaxrm.models.heads import HeadConfig
+from jaxrm.read.packed import Packed, order_of
+from jaxrm.study.draws import Condition, Draw
+from jaxrm.study.records import Choices, Trial
+from jaxrm.study.tuning import choice
+from jaxrm.train.sweep import Record, sweep
+
+COSTLIER = 1.05
+"""The ratio of training FLOPs to the baseline's from which a method has two budgets."""
+
+Trials = Callable[[str, float], Sequence[Trial]]
+"""(method, the baseline's chosen learning rate) -> the settings that it may choose from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One training run, and all that its record depends on; `base` is the base's fingerprint.
+
+    Attributes:
+      budget: "labels" is all of its epochs, "flops" no more work than the baseline's.
+      splits: what is measured: (split, comparisons) each, the endpoint first.
+      validation: comparisons of `val` that a method may use, as to standardise an ensemble.
+    """
+
+    method: str
+    trial: Trial
+    condition: Condition
+    seed: int
+    budget: Literal["labels", "flops"]
+    base: str
+    splits: tuple[tuple[str, int], ...]
+    rows: int = 8
+    length: int = 160
+    head: HeadConfig = HeadConfig()
+    validation: int = 300
+
+
+Also = Callable[[Job, Trained], Mapping[str, Any]]
+"""A job, and what its method made of it -> further figures of the record."""
+
+
+def run(
+    job: Job, base: Path, methods: Mapping[str, Method] = METHODS, also: Also | None = None
+) -> Record:
+    """Trains from the base at `base`, measures, and returns the record (see `contest`)."""
+    bench = Bench(base, head=job.head, rows=job.rows, length=job.length)
+    condition = job.condition
+    data = packed(bench, condition.data, "train", condition.pairs, job.seed)
+    # One Bradley-Terry training, on what a row holds: the unit of all costs.
+    unit = condition.epochs * bench.flops(METHODS["bt"], bench.fitting(data.trees))
+    task = Task(
+        bench,
+        InMemory(data),
+        packed(bench, condition.data, "val", job.validation, job.seed),
+        rate=job.trial.learning_rate,
+        strength=job.trial.strength,
+        epochs=condition.epochs,
+        seed=job.seed,
+        steps=condition.steps,
+        flops=unit if job.budget == "flops" else None,
+    )
+    trained = task.train(methods[job.method])
+    figures = {}
+    for split, n in job.splits:
+        held_out = packed(bench, condition.data, split, n, job.seed)
+        figures[split] = order_of(trained.scores(held_out), held_out.comparisons)
+    models = trained.models
+    return {
+        "method": job.method,
+        **dataclasses.asdict(job.trial),
+        "condition": str(condition),
+        "seed": job.seed,
+        "budget": job.budget,
+        "splits": figures,
+        "cost": sum(model.flops for model in models) / unit,
+        "steps": sum(model.fitted.steps for model in models),
+        "seconds": round(sum(model.fitted.seconds for model in models), 2),
+        "dropped": max((model.dropped for model in models), default=0),
+        **({} if also is None else also(job, trained)),
+    }
+
+
+@functools.lru_cache(maxsize=16)
+def packed(bench: Bench, data: Draw, split: str, n: int, seed: int) -> Packed:
+    """What is trained or measured on, once for all methods of a seed."""
+    return bench.pack(data.draw(split, n, seed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Contest:
+    """Which methods meet, under which conditions, and how their runs are made.
+
+    Attributes:
+      methods: names, the baseline first.
+      conditions: that are measured; methods are tuned at the first.
+      trials: what a method is tuned by; the baseline's do not depend on the rate.
+      base: a directory in Hugging Face layout.
+      out: where the records of jobs go.
+      items, val_items: comparisons of each split that is measured.
+      run: of a job, as a function of a module; it gets `base` too.
+      options: further fields of `Job`.
+      workers: processes; one for each core without it.
+    """
+
+    methods: Sequence[str]
+    conditions: Sequence[Condition]
+    trials: Trials
+    base: Path
+    out: Path
+    items: int
+    val_items: int
+    run: Callable[..., Record] = run
+    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    workers: int | None = None
+
+    def tune(self, seeds: Sequence[int], rate: float) -> Choices:
+        """Each method's best trial on `val`: {method: {learning_rate, strength, trials}}.
+
+        Args:
+          rate: that stands for the baseline's before it is chosen.
+        """
+        condition, splits = self.conditions[0], (("val", self.val_items),)
+
+        def choose(names: Sequence[str], rate: float, title: str) -> Choices:
+            jobs = [
+                self.job(name, trial, condition, seed, splits)
+                for seed in seeds
+                for name in names
+                for trial in self.trials(name, rate)
+            ]
+            records, figure = self.records(jobs, title), condition.data.figure
+            return {
+                name: choice([r for r in records if r["method"] == name], figure) for name in names
+            }
+
+        baseline, *others = self.methods
+        first = choose([baseline], rate, f"tune {baseline}")
+        rate = first[baseline]["learning_rate"]
+        return first | choose(others, rate, "tune the others") if others else first
+
+    def measure(
+        self, choices: Choices, seeds: Sequence[int], *, second_budget: bool
+    ) -> list[Record]:
+        """The chosen trials on all splits at every condition.
+
+        Args:
+          second_budget: whether a method that costs more than the baseline is measured again with
+            no more training FLOPs than that.
+        """
+        if missing := [name for name in self.methods if name not in choices]:
+            raise DataError(f"there is no choice for {', '.join(missing)}")
+
+        def jobs(names: Sequence[str], budget: str) -> list[Job]:
+            return [
+                self.job(
+                    name,
+                    Trial.of(choices[name]),
+                    condition,
+                    seed,
+                    self.splits(condition),
+                    budget=budget,
+                )
+                for seed in seeds
+                for condition in self.conditions
+                for name in names
+            ]
+
+        equal_labels = self.records(jobs(self.methods, "labels"), "equal labels")
+        if not second_budget:
+            return equal_labels
+        costs: dict[str, list[float]] = {}
+        for record in equal_labels:
+            costs.setdefault(record["method"], []).append(record["cost"])
+        costly = [name for name, cost in costs.items() if sum(cost) / len(cost) > COSTLIER]
+        return equal_labels + self.records(jobs(costly, "flops"), "equal FLOPs")
+
+    def splits(self, condition: Condition) -> tuple[tuple[str, int], ...]:
+        """All that is measured, the endpoint first."""
+        sizes = {"val": self.val_items}
+        return tuple((name, sizes.get(name, self.items)) for name in condition.data.splits)
+
+    def job(
+        self,
+        method: str,
+        trial: Trial,
+        condition: Condition,
+        seed: int,
+        splits: tuple[tuple[str, int], ...],
+        budget: Literal["labels", "flops"] = "labels",
+    ) -> Job:
+        """A run from the base."""
+        key = hub.fingerprint(self.base)
+        return Job(method, trial, condition, seed, budget, key, splits, **self.options)
+
+    def records(self, jobs: Sequence[Job], title: str) -> list[Record]:
+        """The records of jobs, in order."""
+        there = functools.partial(self.run, base=self.base)
+        return sweep(jobs, there, self.out, workers=self.workers, progress=title)
