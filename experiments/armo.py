@@ -97,6 +97,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe, head_alone
 
 from jaxrm import cli, toy
 from jaxrm.data.audit import floors
@@ -111,11 +113,9 @@ from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import macro_accuracy
 from jaxrm.read.packed import Packed
-from jaxrm.report import terminal
-from jaxrm.statistics import paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
-from jaxrm.study.recipe import Recipe, head_alone
+from jaxrm.report.tables import aligned, interval, spread
+from jaxrm.report.webpage import leave
+from jaxrm.statistics import estimate, paired
 from jaxrm.toy.gold import WEIGHTS
 from jaxrm.train.rundir import open_run
 from jaxrm.train.state import Params
@@ -570,7 +570,7 @@ def text_table(results: Mapping[str, Any]) -> str:
             for contrast, of in found["gains"].items()
         ]
         gains_head = [f"world {world}, points", *SPLITS]
-        parts += [terminal.table(head, rows), terminal.table(gains_head, gains)]
+        parts += [aligned(head, rows), aligned(gains_head, gains)]
     return "\n\n".join(parts)
 
 

@@ -68,7 +68,8 @@ import numpy as np
 
 from jaxrm import cli, toy
 from jaxrm.data.comparison import Comparison
-from jaxrm.report import terminal
+from jaxrm.report.tables import aligned
+from jaxrm.report.webpage import leave
 from jaxrm.study import outcome
 from jaxrm.study.config import StudyConfig
 from jaxrm.study.draws import Condition
@@ -190,7 +191,7 @@ def matrix(name: str, accuracies: np.ndarray) -> str:
     """A method's mean accuracies [trained on, tested on], in percent."""
     percent = np.char.mod("%.1f", 100 * accuracies)
     rows = [[data, *row] for data, row in zip(TRAINED_ON, percent, strict=True)]
-    return terminal.table([f"{name}, trained on", *DataSet.splits], rows)
+    return aligned([f"{name}, trained on", *DataSet.splits], rows)
 
 
 def main(cfg: Config) -> None:
@@ -218,7 +219,7 @@ def main(cfg: Config) -> None:
     means = {name: accuracies.mean(axis=0) for name, accuracies in cells.items()}
     parts += [matrix(name, mean) for name, mean in means.items()]
     results = {"seeds": seeds, "choices": choices, **summary, "matrices": means, "records": records}
-    outcome.leave(directory, __doc__, results, "\n\n".join(parts))
+    leave(directory, __doc__, results, "\n\n".join(parts))
 
 
 if __name__ == "__main__":

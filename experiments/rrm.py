@@ -68,6 +68,7 @@ from jaxrm.methods import augmentation
 from jaxrm.methods.library import METHODS as LIBRARY
 from jaxrm.methods.method import Method
 from jaxrm.methods.task import Task, Trained, one
+from jaxrm.report.webpage import leave
 from jaxrm.study import outcome, trials
 from jaxrm.study.config import StudyConfig
 from jaxrm.study.draws import Condition, Toy
@@ -216,7 +217,7 @@ def main(cfg: Config) -> None:
         f"non-contextual ones and {100 * shares['ties']:.0f} % of the ties"
     )
     text = f"{outcome.tables(results, list(figures), forms)}\n\n{labels}"
-    outcome.leave(directory, __doc__, results | {"labels": shares, "records": records}, text)
+    leave(directory, __doc__, results | {"labels": shares, "records": records}, text)
 
 
 if __name__ == "__main__":

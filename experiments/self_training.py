@@ -58,6 +58,7 @@ from jaxrm.errors import require
 from jaxrm.methods.method import Method
 from jaxrm.methods.self_training import SELF_TRAINED, SelfTrained
 from jaxrm.methods.task import Task, Trained
+from jaxrm.report.webpage import leave
 from jaxrm.study import outcome, trials
 from jaxrm.study.config import StudyConfig
 from jaxrm.study.draws import Condition
@@ -198,7 +199,7 @@ def main(cfg: Config) -> None:
     results = {"choices": choices, **accuracies, "rounds": rounds["methods"], "records": records}
     parts = [choices_table(choices), outcome.tables(accuracies, data.splits)]
     parts += [outcome.tables(rounds, list(figures), dict.fromkeys(COUNTS, (1, 0)))]
-    outcome.leave(directory, __doc__, results, "\n\n".join(parts))
+    leave(directory, __doc__, results, "\n\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -101,6 +101,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe
+from jaxrm.train.short import Point
 
 from jaxrm import cli, parallel, statistics, toy
 from jaxrm.data.comparison import Comparison
@@ -110,12 +113,10 @@ from jaxrm.huggingface import hub
 from jaxrm.models import average, heads, uncertainty
 from jaxrm.read.accuracy import macro_accuracy
 from jaxrm.read.packed import Packed
-from jaxrm.report import terminal
-from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
-from jaxrm.study.recipe import Recipe
+from jaxrm.report.tables import aligned, interval, spread
+from jaxrm.report.webpage import leave
+from jaxrm.statistics import estimate
 from jaxrm.train.rundir import open_run
-from jaxrm.train.short import Point
 from jaxrm.train.state import Params
 from jaxrm.train.sweep import Record, sweep
 
@@ -418,9 +419,9 @@ def text(epochs: int, found: Mapping[str, Any], cfg: Config) -> str:
     head = ["points", "id - BT", "ood - BT", "WARM - it: id", "WARM - it: ood"]
     lines = [
         f"epochs {epochs}, {cfg.pairs} pairs, noise {cfg.label_noise}, {found['n']} seeds",
-        terminal.table(["%", "cost", *shown[:-1], f"best of {cfg.candidates}"], measured),
+        aligned(["%", "cost", *shown[:-1], f"best of {cfg.candidates}"], measured),
         "",
-        terminal.table(head, differences),
+        aligned(head, differences),
         f"largest barrier between members, nats: {found['largest_barrier']['mean']:.4f}; "
         f"least cosine of their heads: {found['head_cosine']['mean']:.3f}",
         f"WARM over the best control ({found['best_control']}), ood_prompt: {found['verdict']}",

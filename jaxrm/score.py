@@ -37,11 +37,11 @@ from jaxrm.data.loader import prefetch
 from jaxrm.data.packing import TokenTree
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, require
-from jaxrm.huggingface import hub, vocabulary
-from jaxrm.models import heads, transformer
-from jaxrm.models.transformer import RewardModel
+from jaxrm.huggingface import mixture, vocabulary
+from jaxrm.models import transformer
 from jaxrm.partial import Partial, begun, digest, digests
-from jaxrm.read.reading import pack_batches, read, read_batches
+from jaxrm.read import scoring
+from jaxrm.read.scoring import Scored
 
 log = logging.getLogger(__name__)
 
@@ -65,19 +65,25 @@ class Chunk:
     rewards: list[np.ndarray]
 
 
-def score(model: RewardModel, trees: Sequence[TokenTree], **options: Any) -> list[np.ndarray]:
+def score(
+    model: Scored, trees: Sequence[TokenTree], *, progress: str = "", **options: Any
+) -> list[np.ndarray]:
     """The reward of every response: float32 [K] for each tree.
 
     Args:
-      model: a model with a reward head; its parameters may be sharded over the mesh.
+      model: a model with a reward head, or the parts of a reward from `jaxrm.read.scoring.load`;
+        parameters may be sharded over the mesh.
       trees: tokenised comparisons, any K, from `chat.tokenize`.
-      options: as for `jaxrm.read.reading.read`.
+      progress: title of a progress bar; none if empty.
+      options: mesh, rows and row_length, as for `jaxrm.read.reading.read`.
     """
-    return read(model, trees, {"rewards": heads.rewards}, **options)["rewards"]
+    total = len(scoring.parts_of(model)) * sum(len(tree.branches) for tree in trees)
+    with tqdm(total=total, desc=progress, unit="response", disable=not progress) as bar:
+        return scoring.rewards(model, trees, advance=bar.update, **options)
 
 
 def stream(
-    model: RewardModel,
+    model: Scored,
     comparisons: Iterable[Comparison],
     tokenizer: ChatTokenizer,
     **options: Any,
@@ -88,7 +94,7 @@ def stream(
     chunk by chunk.
 
     Args:
-      model: with a reward head.
+      model: as for `score`.
       comparisons: of any K; they need not exist together.
       tokenizer: the model's.
       options: chunk, the responses that a chunk holds at least, unless it is the last; and those of
@@ -102,19 +108,16 @@ def stream(
 
 
 def in_chunks(
-    model: RewardModel,
+    model: Scored,
     comparisons: Iterable[Comparison],
     tokenizer: ChatTokenizer,
     *,
-    mesh: Mesh,
     chunk: int = CHUNK,
     progress: str = "",
     **options: Any,
 ) -> Iterator[Chunk]:
     """`stream`, chunk by chunk, with the tokens. Where a chunk ends follows from each K and `chunk`
     alone."""
-    structure, params = transformer.split(model)
-    readings = {"rewards": heads.rewards}
 
     def load(part: list[Comparison]) -> tuple[list[Comparison], list[TokenTree]]:
         return part, chat.tokenize(part, tokenizer)
@@ -122,12 +125,10 @@ def in_chunks(
     start, tokens = time.monotonic(), 0
     with tqdm(desc=progress, unit=" responses", disable=not progress) as bar:
         for part, trees in prefetch(_chunks(comparisons, chunk), load, ahead=1):
-            batches = pack_batches(trees, model.config, mesh=mesh, **options)
-            with jax.set_mesh(mesh):
-                values = read_batches(structure, params, batches, readings, trees, bar.update)
+            rewards = scoring.rewards(model, trees, advance=bar.update, **options)
             tokens += sum(map(packing.tree_length, trees))
             bar.set_postfix_str(f"{tokens / (time.monotonic() - start):,.0f} tokens/s")
-            yield Chunk(part, trees, values["rewards"])
+            yield Chunk(part, trees, rewards)
 
 
 def _chunks(comparisons: Iterable[Comparison], least: int) -> Iterator[list[Comparison]]:
@@ -154,7 +155,7 @@ class Config:
     """JSONL, one {"id", "rewards"} per comparison, in input order. Written whole or not at all."""
     model: Path
     """A directory in Hugging Face layout that holds a tokenizer and, unless the adapter does, a
-    reward head."""
+    reward head; or a mixture of several."""
     adapter: Path | None = None
     """A LoRA adapter in PEFT's or GRM's layout beside it, which may bring the reward head."""
     chat_template: Path | None = None
@@ -219,14 +220,15 @@ def main(config: Config) -> None:
         f"processes see different parts of {config.output}: put it on a disk that all share",
     )
     compute = transformer.Compute(dtype=config.dtype)
-    model = hub.load(config.model, None, adapter=config.adapter, compute=compute, mesh=mesh)
-    vocabulary.check(model.config, tokenizer, str(config.model))
+    parts = scoring.load(config.model, adapter=config.adapter, compute=compute, mesh=mesh)
+    for part in parts:
+        vocabulary.check(part.model.config, tokenizer, str(config.model))
 
     writes = jax.process_index() == 0
     before, start, tokens = tally.comparisons, time.monotonic(), 0
     options = {"rows": config.rows, "row_length": config.row_length, "chunk": CHUNK}
     options |= {"mesh": mesh, "progress": "scoring" if writes else ""}
-    for chunk in in_chunks(model, comparisons, tokenizer, **options):
+    for chunk in in_chunks(parts, comparisons, tokenizer, **options):
         tally = tally.plus(chunk)
         tokens += sum(map(packing.tree_length, chunk.trees))
         if writes:
@@ -273,10 +275,13 @@ def _run(config: Config, mesh: Mesh, tokenizer: ChatTokenizer) -> dict[str, str]
         "matmul_precision": str(jax.config.jax_default_matmul_precision),
         "platform": mesh.devices.flat[0].platform,
     }
-    for role, directory in (("model", config.model), ("adapter", config.adapter)):
+    read_from = {"model": config.model, "adapter": config.adapter}
+    for member in mixture.read(config.model) or ():
+        read_from[f"model {member.directory}"] = config.model / member.directory
+    for role, directory in read_from.items():
         if directory is not None:
-            found = digests(directory, OF_A_MODEL)
-            run |= {f"{role} {name}": content for name, content in found.items()}
+            held = digests(directory, OF_A_MODEL)
+            run |= {f"{role} {name}": content for name, content in held.items()}
     if config.chat_template is not None:
         run["chat template"] = digest(config.chat_template)
     if tokenizer.dated:

@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from jaxrm.study.lab import Lab
 
 from experiments import armo as experiment
 from experiments.armo import NAMES, VERBOSITY, Config, Drawn
 from jaxrm import toy
 from jaxrm.data.packing import pack
 from jaxrm.errors import OptionError
-from jaxrm.study.lab import Lab
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 DRAWN = Drawn("by_family", seed=0, pairs=16, val_items=12, items=13)
 

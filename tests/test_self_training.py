@@ -15,7 +15,7 @@ from jaxrm.errors import OptionError
 from jaxrm.methods.bench import Bench
 from jaxrm.methods.self_training import confident, rounds_of
 from jaxrm.methods.task import InMemory, Task
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 
 @pytest.fixture(scope="module")

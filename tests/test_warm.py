@@ -7,6 +7,8 @@ import json
 
 import numpy as np
 import pytest
+from jaxrm.study.lab import Lab
+from jaxrm.train.short import Point
 
 from experiments import warm
 from experiments.warm import BASELINE, METHODS, Config
@@ -14,9 +16,7 @@ from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError, OptionError
 from jaxrm.models import uncertainty
 from jaxrm.read.packed import Packed
-from jaxrm.study.lab import Lab
-from jaxrm.train.short import Point
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 SMALL = {
     "seeds": 2,

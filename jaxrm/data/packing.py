@@ -305,7 +305,7 @@ def split(
 ) -> list[TokenTree]:
     """The tree cut into trees that rows of these capacities hold, each with the whole prompt again.
 
-    For scoring only: the parts know nothing of each other's rank. Steps and reference log-probs go
+    For scoring only: the parts know nothing of each other's rank. Steps and columns of responses go
     with their branch. A single branch that is too long for `length` stands alone in its part.
     """
     capacity = (length - len(tree.prompt), slots, steps)
@@ -320,12 +320,12 @@ def split(
         room = tuple(left - need for need, left in zip(needs, room, strict=True))
     if len(parts) == 1:
         return [tree]
-    logps = tree.reference_logps
+    of_responses = {name: values for name, values in tree.columns.items() if np.ndim(values)}
     return [
         TokenTree(
             tree.prompt,
             tuple(tree.branches[k] for k in part),
-            reference_logps=None if logps is None else tuple(logps[k] for k in part),
+            columns={name: values[part] for name, values in of_responses.items()},
         )
         for part in parts
     ]

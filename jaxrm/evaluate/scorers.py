@@ -21,7 +21,7 @@ from jaxrm.data.fields import get, items
 from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import DataError
 from jaxrm.models import uncertainty
-from jaxrm.models.transformer import RewardModel
+from jaxrm.read.scoring import Scored
 from jaxrm.score import score
 
 Scorer = Callable[[Sequence[Comparison]], list[np.ndarray]]
@@ -32,7 +32,7 @@ Judge = Callable[[Sequence[Comparison]], Sequence[float]]
 """Comparisons of two responses -> for each, from 0 to 1, how likely the first is the better one."""
 
 
-def of_model(model: RewardModel, tokenizer: ChatTokenizer, **options: Any) -> Scorer:
+def of_model(model: Scored, tokenizer: ChatTokenizer, **options: Any) -> Scorer:
     """A reward model's rewards, float32.
 
     Args:

@@ -7,36 +7,39 @@ ArmoRM takes the last one for verbosity, as HelpSteer2 has it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.ordering import ordered_pairs
 from jaxrm.data.packing import PackedBatch
 from jaxrm.evaluate.probe import final_states
 from jaxrm.losses import attributes, preference
-from jaxrm.methods.method import (
-    Method,
-    bradley_terry,
-    head_alone,
-    hidden_states,
-    pair_weights,
-)
+from jaxrm.methods.method import Method, head_alone, hidden_states, pair_weights
 from jaxrm.methods.task import Model, Part, Task, Trained
 from jaxrm.models import armo, heads
-from jaxrm.models.gate import Gated, PromptGate, prompt_states
+from jaxrm.models.gate import Gate, Gated, PromptGate, prompt_states
 from jaxrm.models.heads import HeadConfig
+from jaxrm.models.parameters import Tree
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.packed import Packed
 from jaxrm.train.terms import LossFn, Term, Terms
 
 GATE = PromptGate(layers=0, temperature=10.0, scale=10.0)
-"""Linear in the prompt's state: with a few hundred noisy pairs hidden layers did worse."""
-GATE_STEPS, GATE_BATCH = 300, 256
+"""Linear in the prompt's state: hidden layers soon know a few hundred noisy pairs by heart. The
+scale brings margins of grades from 0 to 1 to the order of 1."""
+GATE_STEPS, GATE_BATCH, GATE_RATE = 300, 256, 3e-3
+
+STATES = {"states": final_states, "prompts": prompt_states}
+"""What is read off a model: a state for each response, and one for its prompt."""
+
+
+# The losses
 
 
 def smorm(strength: float | None) -> LossFn:
@@ -68,10 +71,10 @@ def gaussian(strength: float | None) -> LossFn:
 
 
 def quantiles(strength: float | None) -> LossFn:
-    """The pinball loss of grades: 19 quantiles of each attribute."""
+    """The pinball loss of grades, on frozen states: 19 quantiles of each attribute."""
 
     def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-        outputs = heads.outputs(model, hidden_states(model, batch, rng), batch, rng)
+        outputs = heads.outputs(model, model.hidden(batch), batch, rng)
         outputs = outputs.reshape(*outputs.shape[:-1], -1, len(attributes.LEVELS))
         values = attributes.quantile(outputs, batch.attributes, batch.attributes_mask)
         return {"attributes": Term(1.0, values, batch.attributes_mask)}
@@ -79,111 +82,138 @@ def quantiles(strength: float | None) -> LossFn:
     return loss_fn
 
 
-GRADES = ("attributes",)
+# What is made of them
+
+Trunk = Callable[[Task], Model]
+"""The model on whose states attributes are read."""
 
 
-def names_of(comparisons: Sequence[Comparison]) -> list[str]:
-    """Names for the attributes of all responses, for errors. Raises DataError without any."""
-    first = comparisons[0]
+def of_pairs(task: Task) -> Model:
+    """Bradley-Terry, at the task's learning rate."""
+    return untuned(task).fit(Method("Bradley-Terry"), name="trunk")
+
+
+def untuned(task: Task) -> Task:
+    """The task without a strength, where that is no loss's: its runs share a compilation."""
+    return dataclasses.replace(task, strength=None)
+
+
+def with_grades(task: Task, method: Method) -> Trained:
+    """SMORM: one output for the reward and one for each attribute."""
+    model = task.fit(dataclasses.replace(method, outputs=1 + len(names_of(task))))
+    return Trained(model.scores, [model], [Part(model.reward_model)])
+
+
+def of_grades(task: Task, method: Method) -> Trained:
+    """URM: a trunk of grades, whose means a gate weighs."""
+    count = len(names_of(task))
+    model = task.fit(dataclasses.replace(method, outputs=2 * count))
+    means = combined(model, lambda outputs: outputs[..., :count], count)
+    return gated(task, [model], means, learning_rate=GATE_RATE)
+
+
+def of_quantiles(task: Task, method: Method, *, trunk: Trunk = of_pairs) -> Trained:
+    """QRM: quantiles on frozen states, whose means a gate weighs."""
+    shape, states = (len(names_of(task)), len(attributes.LEVELS)), trunk(task)
+    model = untuned(task).fit(
+        dataclasses.replace(method, outputs=math.prod(shape)),
+        name="quantiles",
+        rate=task.strength,
+        params={name: p for name, p in states.fitted.params.items() if name != "reward_head"},
+    )
+
+    def means(outputs: Float[Array, "... quantiles"]) -> Float[Array, "... attributes"]:
+        return outputs.reshape(*outputs.shape[:-1], *shape).mean(-1)
+
+    head = combined(model, means, shape[0])
+    return gated(task, [states, model], head, learning_rate=GATE_RATE)
+
+
+def of_ridge(
+    task: Task,
+    method: Method,
+    *,
+    trunk: Trunk = of_pairs,
+    gate: Gate = GATE,
+    debias: bool = True,
+) -> Trained:
+    """ArmoRM: ridge regressions on frozen states, debiased of verbosity, which a gate weighs."""
+    model, names = trunk(task), names_of(task)
+
+    def graded(data: Packed) -> tuple[np.ndarray, np.ndarray]:
+        states = model.read(data, STATES)["states"]
+        return states.reshape(-1, states.shape[-1]), armo.labels_of(data.comparisons, names)
+
+    states, labels = graded(task.packed)
+    weights = armo.fit_heads(states, labels, *graded(task.validation), names).weights
+    if debias:
+        verbosity = len(names) - 1
+        penalties = armo.verbosity_penalties(states @ weights, verbosity)
+        weights = armo.debiased(weights, penalties, verbosity)
+    head = HeadConfig(outputs=len(names)), {"weight": weights.astype(np.float32)}
+    return gated(task, [model], head, gate, learning_rate=task.strength)
+
+
+def names_of(task: Task) -> list[str]:
+    """Names for the attributes of its responses, for errors. Raises DataError without any."""
+    first: Comparison = task.data.comparisons[0]
     if first.attributes is None:
         raise fault(first.where or first.id, "attributes", "missing")
     return [f"attribute {a}" for a in range(len(first.attributes[0]))]
 
 
-def count(task: Task) -> int:
-    """How many attributes a response has. Raises DataError where the data have none."""
-    return len(names_of(task.data.comparisons))
-
-
-def with_grades(task: Task, method: Method) -> Trained:
-    """SMORM: one output for the reward and one for each attribute."""
-    model = task.fit(dataclasses.replace(method, outputs=1 + count(task)))
-    return Trained(model.scores, [model], [Part(model.reward_model)])
-
-
-def uncertain(task: Task, method: Method) -> Trained:
-    """URM: a trunk of grades, whose means a gate weighs afterwards."""
-    graded_by = count(task)
-    model = task.fit(dataclasses.replace(method, outputs=2 * graded_by))
-    means = np.asarray(heads.last_weight(model.whole()))[:, :graded_by]
-    return gated(task, model, [model], means)
-
-
-def of_quantiles(task: Task, method: Method) -> Trained:
-    """QRM: quantiles on the frozen states of Bradley-Terry, whose means a gate weighs."""
-    trunk = task.fit(dataclasses.replace(method, loss=bradley_terry, columns=()), name="trunk")
-    shape = count(task), len(attributes.LEVELS)
-    head = dataclasses.replace(method, outputs=shape[0] * shape[1], trains=head_alone)
-    groups = {n: p for n, p in trunk.fitted.params.items() if n != "reward_head"}
-    model = task.fit(head, name="quantiles", params=groups)
-    weight = np.asarray(heads.last_weight(model.whole()))
-    return gated(task, trunk, [trunk, model], weight.reshape(-1, *shape).mean(axis=-1))
-
-
-def ridge(task: Task, method: Method) -> Trained:
-    """ArmoRM: ridge regressions on the frozen states of Bradley-Terry, debiased, and gated."""
-    trunk = task.fit(dataclasses.replace(method, columns=()), name="trunk")
-    train = task.bench.pack(task.data.comparisons)
-    train_states, train_labels = graded(trunk, train)
-    held_out, names = graded(trunk, task.validation), names_of(train.comparisons)
-    weights = armo.fit_heads(train_states, train_labels, *held_out, names).weights
-    verbosity = weights.shape[1] - 1
-    penalties = armo.verbosity_penalties(train_states @ weights, verbosity)
-    return gated(task, trunk, [trunk], armo.debiased(weights, penalties, verbosity))
-
-
-def graded(
-    model: Model, data: Packed
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n attributes"]]:
-    """The states of all responses, and their grades."""
-    states = model.read(data, {"states": final_states})["states"]
-    return states.reshape(-1, states.shape[-1]), armo.labels_of(
-        data.comparisons, names_of(data.comparisons)
-    )
+def combined(
+    model: Model, combine: Callable[[jax.Array], jax.Array], outputs: int
+) -> tuple[HeadConfig, Tree]:
+    """A head of linear combinations of the model's outputs."""
+    whole = model.whole()
+    return heads.combined(whole.head_config, whole.reward_head.arrays(), combine, outputs)
 
 
 def gated(
-    task: Task, model: Model, models: list[Model], weights: Float[np.ndarray, "d attributes"]
+    task: Task,
+    models: Sequence[Model],
+    head: tuple[HeadConfig, Tree],
+    gate: Gate = GATE,
+    *,
+    learning_rate: float,
 ) -> Trained:
-    """Attributes on the states of a model, weighed by a gate that is fitted to the pairs.
+    """The attributes of a head on the states of the last model, weighed by a gate that is fitted to
+    the task's pairs."""
+    *_, last = models
+    model = last.whole().with_head(*jax.device_get(head))
 
-    The gate's learning rate is the method's strength.
-    """
-    readings = {"states": final_states, "prompts": prompt_states}
-    comparisons = task.data.comparisons
-    train = model.read(task.bench.pack(comparisons), readings)
-    pairs, rewards = ordered_pairs(comparisons), train["states"] @ weights
-    rewards = rewards.reshape(-1, rewards.shape[-1])
+    def read(data: Packed) -> tuple[Float[Array, "n K attributes"], Float[np.ndarray, "n K d"]]:
+        values = last.read(data, STATES)
+        return heads.of_states(model, values["states"]), values["prompts"]
+
+    (values, prompts), pairs = read(task.packed), ordered_pairs(task.data.comparisons)
+    flat = values.reshape(-1, values.shape[-1])
     params = armo.fit_gate(
-        GATE,
-        train["prompts"][pairs.owner, 0],
-        rewards[pairs.better],
-        rewards[pairs.worse],
+        gate,
+        prompts[pairs.owner, 0],
+        flat[pairs.better],
+        flat[pairs.worse],
         steps=GATE_STEPS,
         batch=GATE_BATCH,
-        learning_rate=task.strength,
+        learning_rate=learning_rate,
         seed=task.seed,
     )
-    finished = Gated(GATE, params)
+    weighed = Gated(gate, params)
 
     def scores(data: Packed) -> np.ndarray:
-        states = model.read(data, readings)
-        return np.asarray(finished.rewards(states["states"] @ weights, states["prompts"]))
+        return np.asarray(weighed.rewards(*read(data)))
 
-    def with_heads() -> RewardModel:
-        head = HeadConfig(outputs=weights.shape[1])
-        return model.whole().with_head(head, {"weight": jnp.asarray(weights, jnp.float32)})
-
-    return Trained(scores, models, [Part(with_heads)], gate=finished)
+    return Trained(scores, models, [Part(lambda: model)], gate=weighed)
 
 
-GRADED = "pairs with attributes"
+GRADES, GRADED = ("attributes",), "pairs with attributes"
 
 ATTRIBUTES: dict[str, Method] = {
     "smorm": Method(
         "SMORM: Bradley-Terry and the grades of attributes on one trunk (arXiv 2507.07375)",
         smorm,
-        (0.1, 0.3, 1.0),
+        (0.03, 0.1, 0.3),
         "the coefficient of the grades' MSE",
         columns=GRADES,
         train=with_grades,
@@ -192,28 +222,26 @@ ATTRIBUTES: dict[str, Method] = {
     "urm": Method(
         "URM: the Gaussian likelihood of grades, their means gated (arXiv 2410.00847)",
         gaussian,
-        (1e-3, 3e-3, 1e-2),
-        "the gate's learning rate",
         columns=GRADES,
-        train=uncertain,
+        train=of_grades,
         needs=GRADED,
     ),
     "qrm": Method(
         "QRM: quantiles of grades on Bradley-Terry's states, gated (arXiv 2409.10164)",
         quantiles,
-        (1e-3, 3e-3, 1e-2),
-        "the gate's learning rate",
+        (3e-3, 1e-2, 3e-2),
+        "the learning rate of the quantiles",
         columns=GRADES,
+        trains=head_alone,
         train=of_quantiles,
         needs=GRADED,
     ),
     "armo": Method(
         "ArmoRM: grades regressed on Bradley-Terry's states, debiased, gated (arXiv 2406.12845)",
-        bradley_terry,
-        (1e-3, 3e-3, 1e-2),
-        "the gate's learning rate",
+        strengths=(1e-3, 3e-3, 1e-2),
+        strength="the learning rate of the gate",
         columns=GRADES,
-        train=ridge,
+        train=of_ridge,
         needs=f"{GRADED}, the last of them verbosity",
     ),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from jaxrm.methods.bench import Fitted
@@ -18,19 +21,15 @@ def ensemble(task: Task, method: Method) -> Trained:
 
     Members are standardised on `val` first: Bradley-Terry leaves every one's offset and scale free.
     """
-    seeds = [task.seed + 1000 * m for m in range(MEMBERS)]
-    models = [
-        task.fit(method, name=f"member_{m}", share=1 / MEMBERS, seed=seed)
-        for m, seed in enumerate(seeds)
-    ]
+    models = members(task, method, [(task.rate, seed) for seed in seeds_of(task)])
     scales = [uncertainty.scale_of(model.scores(task.validation), "val") for model in models]
 
     def mean(data: Packed) -> np.ndarray:
-        members = np.stack([model.scores(data) for model in models])
-        return np.asarray(uncertainty.mean(uncertainty.standardise(members, scales)))
+        rewards = np.stack([model.scores(data) for model in models])
+        return np.asarray(uncertainty.mean(uncertainty.standardise(rewards, scales)))
 
     parts = [
-        Part(model.reward_model, weight=1 / (MEMBERS * scale.scale), offset=scale.offset)
+        Part(model.reward_model, weight=1 / (len(models) * scale.scale), offset=scale.offset)
         for model, scale in zip(models, scales, strict=True)
     ]
     return Trained(mean, models, parts)
@@ -39,21 +38,38 @@ def ensemble(task: Task, method: Method) -> Trained:
 def warm(task: Task, method: Method) -> Trained:
     """WARM (arXiv 2401.12187): the mean of the weights of models that start from one head and
     differ in learning rate and order of data."""
-    models = [
-        task.fit(
-            method,
-            name=f"member_{m}",
-            share=1 / MEMBERS,
-            rate=task.rate * factor,
-            seed=task.seed + 1000 * m,
-            head_seed=task.seed,
-        )
-        for m, factor in enumerate((1.0, 0.7, 1.4, 1.0))
-    ]
-    averaged = average.average_models(model.whole() for model in models)
-    steps = sum(model.fitted.steps for model in models)
-    mean = Model(task.bench, method, Fitted(*transformer.split(averaged), steps))
+    rates = [task.rate * factor for factor in (1.0, 0.7, 1.4, 1.0)]
+    trials = list(zip(rates, seeds_of(task), strict=True))
+    models = members(task, method, trials, head_seed=task.seed)
+    mean = averaged(models)
     return Trained(mean.scores, models, [Part(mean.reward_model)])
+
+
+def seeds_of(task: Task) -> list[int]:
+    """Those of the members."""
+    return [task.seed + 1000 * m for m in range(MEMBERS)]
+
+
+def members(
+    task: Task, method: Method, trials: Sequence[tuple[float, int]], **start: Any
+) -> list[Model]:
+    """A model for each learning rate and seed, which share the work that may be done.
+
+    Args:
+      start: where all of them begin: `head_seed` or `params`, as for `Task.fit`.
+    """
+    return [
+        task.fit(method, name=f"member_{m}", share=1 / len(trials), rate=rate, seed=seed, **start)
+        for m, (rate, seed) in enumerate(trials)
+    ]
+
+
+def averaged(models: Sequence[Model]) -> Model:
+    """The mean of models' weights, LoRA merged into them."""
+    first, *_ = models
+    mean = average.average_models(model.whole() for model in models)
+    steps = sum(model.fitted.steps for model in models)
+    return Model(first.bench, first.method, Fitted(*transformer.split(mean), steps))
 
 
 ENSEMBLES: dict[str, Method] = {

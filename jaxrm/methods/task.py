@@ -219,6 +219,13 @@ class Task:
     watch: Callable[[Model], Mapping[str, float]] | None = None
     kept: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def packed(self) -> Packed:
+        """The data, to be read by a model. Raises ValueError where comparisons differ in K."""
+        if isinstance(self.data, InMemory):
+            return self.data.packed
+        return self.bench.pack(self.data.comparisons)
+
     def train(self, method: Method) -> Trained:
         """What the method makes of the task."""
         return (method.train or one)(self, method)

@@ -80,15 +80,19 @@ def declare(head: HeadConfig, embed: int) -> Tree:
 
 
 def combined(
-    head: HeadConfig, arrays: Tree, combine: Callable[[jax.Array], jax.Array]
+    head: HeadConfig, arrays: Tree, combine: Callable[[jax.Array], jax.Array], outputs: int = 1
 ) -> tuple[HeadConfig, Tree]:
-    """A head with one output, what a linear function of the last axis makes of the outputs."""
+    """A head whose outputs are what a linear function of the last axis makes of this one's.
+
+    Args:
+      combine: gives one number, or `outputs` of them on the last axis.
+    """
     last = {
-        name: combine(value)[..., None]
+        name: combine(value).reshape(*value.shape[:-1], outputs)
         for name, value in arrays.items()
         if name in ("weight", f"weight_{head.layers}", f"bias_{head.layers}")
     }
-    return dataclasses.replace(head, outputs=1), arrays | last
+    return dataclasses.replace(head, outputs=outputs), arrays | last
 
 
 def last_weight(model: RewardModel) -> Float[Array, "inputs outputs"]:
@@ -124,8 +128,8 @@ def outputs(
     rng: jax.Array | None = None,
 ) -> Float[Array, "rows slots outputs"]:
     """All of the head's outputs for each response, as `rewards` gives the only one."""
-    found = _scores(model, _at(hidden, batch.response_end), rng)
-    return jnp.where(batch.response_mask[..., None], found, 0.0)
+    values = of_states(model, _at(hidden, batch.response_end), rng)
+    return jnp.where(batch.response_mask[..., None], values, 0.0)
 
 
 def step_outputs(
@@ -145,8 +149,8 @@ def step_outputs(
     """
     if batch.step_end is None:
         raise ValueError("this batch carries no steps: give its shape some")
-    found = _scores(model, _at(hidden, batch.step_end), rng)
-    return jnp.where(batch.step_present[..., None], found, 0.0)
+    values = of_states(model, _at(hidden, batch.step_end), rng)
+    return jnp.where(batch.step_present[..., None], values, 0.0)
 
 
 def steps_by_response(
@@ -169,10 +173,13 @@ def _check_single(model: RewardModel) -> None:
         raise ModelFileError(f"a reward is one number, and the model's head has {count} outputs")
 
 
-def _scores(
-    model: RewardModel, states: Float[Array, "rows n d"], rng: jax.Array | None
-) -> Float[Array, "rows n outputs"]:
-    """The head's float32 outputs for any states."""
+def of_states(
+    model: RewardModel, states: Float[Array, "*n d"], rng: jax.Array | None = None
+) -> Float[Array, "*n outputs"]:
+    """The head's float32 outputs for any states; `rng` as for `rewards`.
+
+    Raises ValueError where the model has no head.
+    """
     if model.reward_head is None:
         raise ValueError("this model has no reward head")
     x = states.astype(jnp.float32)

@@ -6,10 +6,11 @@ Each part is a model, a reading of it, and what that counts in the reward.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
@@ -17,10 +18,10 @@ from jaxtyping import Float
 from jaxrm.data.packing import Ask, TokenTree
 from jaxrm.errors import ModelFileError
 from jaxrm.huggingface import gatefile, hub, mixture
-from jaxrm.models import heads
+from jaxrm.models import heads, transformer
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.transformer import Compute, RewardModel
-from jaxrm.read.reading import Reading, read
+from jaxrm.read.reading import Reading, pack_batches, read_batches
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +37,10 @@ class Part:
     ask: Ask = "none"
     weight: float = 1.0
     offset: float = 0.0
+
+
+Scored = RewardModel | Sequence[Part]
+"""What scores: a model with a reward head, or the parts of a reward."""
 
 
 def load(
@@ -83,16 +88,34 @@ def read_config(directory: str | Path) -> ModelConfig:
     return min(map(hub.read_config, places), key=lambda config: config.vocab_size)
 
 
-def rewards(parts: Sequence[Part], trees: Sequence[TokenTree], **options: Any) -> list[np.ndarray]:
+def parts_of(model: Scored) -> tuple[Part, ...]:
+    """A model with a reward head as the only part; parts as they are."""
+    return (Part(model),) if isinstance(model, RewardModel) else tuple(model)
+
+
+def rewards(
+    model: Scored,
+    trees: Sequence[TokenTree],
+    *,
+    mesh: Mesh,
+    advance: Callable[[int], Any] = int,
+    **options: Any,
+) -> list[np.ndarray]:
     """The reward of every response, part after part: float32 [K] for each tree.
 
     Args:
-      options: as for `jaxrm.read.reading.read`, without what to ask.
+      mesh: the mesh that all parts lie on.
+      advance: is told of how many more responses a part has been read.
+      options: rows and row_length, as for `jaxrm.read.reading.read`.
     """
-    by_part = [
-        read(part.model, trees, {"read": part.reading}, ask=part.ask, **options)["read"]
-        for part in parts
-    ]
+    parts, by_part = parts_of(model), []
+    with jax.set_mesh(mesh):
+        for part in parts:
+            batches = pack_batches(trees, part.model.config, mesh=mesh, ask=part.ask, **options)
+            structure, params = transformer.split(part.model)
+            readings = {"rewards": part.reading}
+            values = read_batches(structure, params, batches, readings, trees, advance)
+            by_part.append(values["rewards"])
     return [total(parts, values) for values in zip(*by_part, strict=True)]
 
 

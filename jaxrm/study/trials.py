@@ -21,15 +21,11 @@ from jaxrm.methods.library import METHODS
 from jaxrm.methods.method import Method
 from jaxrm.methods.task import InMemory, Task, Trained
 from jaxrm.models.heads import HeadConfig
-from jaxrm.read.accuracy import order_of
-from jaxrm.read.packed import Packed
+from jaxrm.read.packed import Packed, order_of
 from jaxrm.study.draws import Condition, Draw
 from jaxrm.study.records import Choices, Trial
 from jaxrm.study.tuning import choice
 from jaxrm.train.sweep import Record, sweep
-
-STANDARDISED_ON = 300
-"""Comparisons of `val` that a method may use, as to standardise an ensemble's members."""
 
 COSTLIER = 1.05
 """The ratio of training FLOPs to the baseline's from which a method has two budgets."""
@@ -45,6 +41,7 @@ class Job:
     Attributes:
       budget: "labels" is all of its epochs, "flops" no more work than the baseline's.
       splits: what is measured: (split, comparisons) each, the endpoint first.
+      validation: comparisons of `val` that a method may use, as to standardise an ensemble.
     """
 
     method: str
@@ -57,6 +54,7 @@ class Job:
     rows: int = 8
     length: int = 160
     head: HeadConfig = HeadConfig()
+    validation: int = 300
 
 
 Also = Callable[[Job, Trained], Mapping[str, Any]]
@@ -75,7 +73,7 @@ def run(
     task = Task(
         bench,
         InMemory(data),
-        packed(bench, condition.data, "val", STANDARDISED_ON, job.seed),
+        packed(bench, condition.data, "val", job.validation, job.seed),
         rate=job.trial.learning_rate,
         strength=job.trial.strength,
         epochs=condition.epochs,
@@ -99,7 +97,7 @@ def run(
         "cost": sum(model.flops for model in models) / unit,
         "steps": sum(model.fitted.steps for model in models),
         "seconds": round(sum(model.fitted.seconds for model in models), 2),
-        "dropped": max(model.dropped for model in models),
+        "dropped": max((model.dropped for model in models), default=0),
         **({} if also is None else also(job, trained)),
     }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from jaxrm import parallel
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.store import with_columns
-from jaxrm.errors import DataError
 from jaxrm.models import heads, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.read import reading
