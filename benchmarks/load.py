@@ -51,7 +51,7 @@ from jaxrm.huggingface import families, hub, weights
 from jaxrm.huggingface.layout import read_json, stored_layout
 from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
-from jaxrm.report.markdown import table
+from jaxrm.report.tables import markdown
 
 GIB = 2**30
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -298,7 +298,7 @@ def summary(loads: Mapping[Case, Sequence[Load]], held: int) -> str:
                 f"{median['peak'] / median['model']:.2f}",
             )
         )
-    return table(head, rows, left=2)
+    return markdown(head, rows, left=2)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from jaxrm.errors import OptionError, require
 from jaxrm.huggingface import families, hub
 from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
-from jaxrm.report.markdown import table
+from jaxrm.report.tables import markdown
 
 Way = Callable[[Sequence[Comparison]], np.ndarray]
 """Comparisons -> float32 [responses], in order."""
@@ -248,7 +248,7 @@ def summary(timings: Mapping[str, Timing], comparisons: int) -> str:
                 f"{np.abs(timing.rewards - ours.rewards).max():.1e}",
             )
         )
-    return table(head, rows, left=1)
+    return markdown(head, rows, left=1)
 
 
 def spread(values: Sequence[float]) -> str:

@@ -28,12 +28,12 @@ import optax
 from jaxrm import cli, parallel, toy
 from jaxrm.data import chat
 from jaxrm.data.loader import Loader
+from jaxrm.data.planning import pair_shape
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.huggingface import hub
 from jaxrm.methods.method import bradley_terry
 from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
-from jaxrm.read.packed import pair_shape
 from jaxrm.train.sweep import Record, sweep
 from jaxrm.train.terms import total_weight, weighted_sum
 

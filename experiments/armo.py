@@ -108,6 +108,7 @@ from jaxrm.methods.method import Method
 from jaxrm.methods.task import InMemory, Model, Task, Trained
 from jaxrm.models.gate import ConstantGate
 from jaxrm.read.packed import Packed
+from jaxrm.report.webpage import leave
 from jaxrm.study import outcome, trials
 from jaxrm.study.config import StudyConfig
 from jaxrm.study.draws import Condition
@@ -344,7 +345,7 @@ def main(cfg: Config) -> None:
     worlds = {world: measure(cfg, weighting) for world, weighting in WORLDS.items()}
     results = {"seeds": list(cfg.measured), "items": cfg.items, "worlds": worlds}
     text = "\n\n".join(table(world, of_world) for world, of_world in worlds.items())
-    outcome.leave(directory, __doc__, results, text)
+    leave(directory, __doc__, results, text)
 
 
 if __name__ == "__main__":

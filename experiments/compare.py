@@ -33,11 +33,11 @@ from jaxrm.errors import DataError, OptionError, require
 from jaxrm.methods.library import COMPARED, METHODS
 from jaxrm.methods.method import Method
 from jaxrm.methods.rankings import RANKINGS
+from jaxrm.report.tables import fill
+from jaxrm.report.webpage import leave
 from jaxrm.study import contest
 from jaxrm.study.contest import Run
 from jaxrm.study.draws import Condition, Files, Toy
-from jaxrm.study.measured import fill
-from jaxrm.study.outcome import leave
 from jaxrm.study.records import Trial
 from jaxrm.study.trials import Contest
 from jaxrm.study.tuning import choices_table

@@ -18,19 +18,18 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from jaxrm.train.pretrain import pretrain
-
 from jaxrm import cli, parallel, toy
 from jaxrm.data import chat, sources
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import OptionError, require
-from jaxrm.huggingface import families
+from jaxrm.huggingface import families, hub
 from jaxrm.methods import grm
 from jaxrm.methods.grm import Regularizer
 from jaxrm.methods.library import METHODS
 from jaxrm.methods.method import Method
 from jaxrm.study import run
 from jaxrm.study.run import Preset, Run, RunConfig
+from jaxrm.train.pretrain import pretrain
 from jaxrm.train.rundir import open_run
 
 Name = Literal["baseline", "margin", "label_smoothed", "grm"]
@@ -134,17 +133,18 @@ def make_base(cfg: Config, directory: Path) -> Path:
     """
     tokenizer = load_tokenizer(toy.TOKENIZER)
     text = toy.World(seed=0, lexicon=cfg.lexicon).pretraining_text(cfg.documents)
-    return pretrain(
+    model = pretrain(
         families.read(json.loads((toy.TOKENIZER / "config.json").read_text())),
         chat.tokenize(text, tokenizer),
-        tokenizer,
         directory,
-        mesh=parallel.make_mesh(cfg.mesh),
         rows=6,
         length=224,
-        dtype="bfloat16",
+        mesh=parallel.make_mesh(cfg.mesh),
+        rules=parallel.ShardingRules(),
         checkpoint_every=cfg.checkpoint_every,
     )
+    hub.save(model, directory / "export", tokenizer, dtype="bfloat16")
+    return directory / "export"
 
 
 if __name__ == "__main__":

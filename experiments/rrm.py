@@ -17,8 +17,8 @@ of them once. All methods know the same labels.
 The learning rate is 1e-3, because the cue has to be followed before it can be cured: at 3e-4, which
 `val` of another seed prefers, Bradley-Terry hardly follows it. `bt_slow` is that cure, `rrm_slow`
 both. Rate and size were settled after a look at seeds 0 and 50: with 200 pairs too, the cue was
-hardly followed. PCRM and BSR have the better of two strengths on that `val` (one seed, 200 pairs);
-like `rrm_long` they are trained only where `--methods` names them.
+hardly followed. PCRM and BSR have the better of two strengths on that `val` (one seed, 200 pairs;
+PCRM with a steeper prior); like `rrm_long` they are trained only where `--methods` names them.
 
 What it printed here, at the defaults (6 seeds; ± is one standard error, intervals are the sign-flip
 test's at 95 %; ood is `ood_prompt`, gains are over Bradley-Terry at 1e-3 and the same agreement):
@@ -54,58 +54,39 @@ of its comparisons (`rrm_long`), or those that its filter keeps, was not measure
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
-import json
+import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxrm import cli, files, toy
+from jaxrm import cli, toy
 from jaxrm.data.comparison import Comparison, Message
-from jaxrm.data.packing import PackedBatch
 from jaxrm.errors import require
-from jaxrm.huggingface import hub
-from jaxrm.losses import preference, regularizers
-from jaxrm.methods import augmentation as rrm
-from jaxrm.models import heads
-from jaxrm.models.transformer import RewardModel
-from jaxrm.read.accuracy import macro_accuracy
-from jaxrm.read.packed import Packed
-from jaxrm.report import terminal
-from jaxrm.statistics import paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
-from jaxrm.study.recipe import Recipe, beside, pairwise
+from jaxrm.methods import augmentation
+from jaxrm.methods.library import METHODS as LIBRARY
+from jaxrm.methods.method import Method
+from jaxrm.methods.task import Task, Trained, one
+from jaxrm.report.webpage import leave
+from jaxrm.study import outcome, trials
+from jaxrm.study.config import StudyConfig
+from jaxrm.study.draws import Condition, Toy
+from jaxrm.study.records import Record, Trial, macro
+from jaxrm.study.trials import Job
 from jaxrm.toy.samples import answers, question
-from jaxrm.train.rundir import open_run
-from jaxrm.train.sweep import Record, sweep
-from jaxrm.train.terms import BatchTerm, LossFn, Term, Terms, reward_monitors
 
 SPLITS = ("id", "spurious", "ood_prompt")
-"""Where accuracy is measured, on clean labels."""
-
+"""Of those that are measured, on clean labels, what is shown."""
 ROWS = 4
 """Of a batch: few, because there are few pairs."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(StudyConfig):
     """Train with and without a spurious cue, and toggle it."""
 
     run_dir: Path = Path("runs/rrm")
-    """Where the results go; the same command goes on where it was stopped."""
-    base: Path | None = None
-    """A Hugging Face directory to train from; the toy base that ships without it."""
-    seed: int = 0
-    """The first."""
-    seeds: int = 6
-    """Below 6 no interval excludes 0."""
     agreements: tuple[float, ...] = (0.5, 0.9)
     """How often the better answer has the "!" in training."""
     methods: tuple[str, ...] = ("bt", "rrm", "bt_slow", "rrm_slow")
@@ -116,218 +97,74 @@ class Config:
     """In which they are trained on; 15 are as many comparisons as RRM makes."""
     items: int = 250
     """Comparisons of each split; half as many have their marks toggled."""
-    workers: int | None = None
-    """Processes; one for each core of a CPU without it, one on an accelerator."""
 
     def __post_init__(self):
-        for name in ("seeds", "pairs", "items"):
-            require(getattr(self, name) >= 2, f"--{name}", "at least 2", getattr(self, name))
-        require(self.seed >= 0, "--seed", "at least 0", self.seed)
-        known = "bt" in self.methods and set(self.methods) <= set(METHODS)
+        super().__post_init__()
+        self.at_least(2, "pairs", "items")
+        listed = "bt" in self.methods and set(self.methods) <= set(METHODS)
         words = f"bt, and others of {', '.join(METHODS)}"
-        require(known, "--methods", words, self.methods)
-        require(1 <= self.epochs <= 1 + rrm.FOLD, "--epochs", "from 1 to 15", self.epochs)
-        holds = self.agreements and all(0 <= value <= 1 for value in self.agreements)
-        require(bool(holds), "--agreements", "numbers in [0, 1]", self.agreements)
+        require(listed, "--methods", words, self.methods)
+        require(1 <= self.epochs <= 1 + augmentation.FOLD, "--epochs", "from 1 to 15", self.epochs)
+        shares = bool(self.agreements) and all(0 <= value <= 1 for value in self.agreements)
+        require(shares, "--agreements", "numbers in [0, 1]", self.agreements)
 
 
 # The methods
 
 
-def rrm_loss(strength: float | None) -> LossFn:
-    """Bradley-Terry on pairs, indifference on ties; a tie weighs as much as a pair."""
-
-    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-        rewards = heads.rewards(model, model.hidden(batch), batch, rng)
-        of_groups, ranks = batch.groups(rewards), batch.groups(batch.response_rank)
-        ties = batch.group_mask.all(-1) & (ranks[..., 0] == ranks[..., 1])
-        losses = (
-            preference.bradley_terry(*batch.pairs(rewards)),
-            regularizers.neutral(of_groups[..., 0], of_groups[..., 1]),
-        )
-        weights = batch.pair_weight * batch.pair_mask, ties.astype(jnp.float32)
-        reward = Term(1.0, jnp.concatenate(losses, 1), jnp.concatenate(weights, 1))
-        return {"reward": reward, **reward_monitors(rewards, batch)}
-
-    return loss_fn
+def once(task: Task, method: Method) -> Trained:
+    """One epoch of all that is prepared."""
+    return one(dataclasses.replace(task, epochs=1), method)
 
 
-@beside
-def bsr_loss(rewards, batch: PackedBatch, strength: float) -> BatchTerm:
-    """Bradley-Terry + strength x the square of the batch's mean reward."""
-    return BatchTerm(strength, regularizers.sum_to_zero(rewards, batch.response_mask))
+def drawn(task: Task, method: Method) -> Trained:
+    """One epoch of as many of the prepared comparisons as Bradley-Terry sees in all of its own."""
+    pool, count = method.prepare(task), task.epochs * len(task.data.comparisons)
+    places = np.random.default_rng(task.seed).permutation(len(pool))[:count]
+    chosen = [pool[place] for place in places]
+    return once(task, dataclasses.replace(method, prepare=lambda task: chosen))
 
 
-@pairwise
-def pcrm_loss(chosen, rejected, batch: PackedBatch, strength: float):
-    """Bradley-Terry with margins held near a prior of that strength."""
-    lengths = batch.pairs(batch.response_length)
-    target = preference.length_prior(*lengths, beta1=strength)
-    return preference.prior_constrained(chosen, rejected, target)
+RRM = dataclasses.replace(LIBRARY["rrm"], train=drawn)
+METHODS = {
+    "bt": LIBRARY["bt"],
+    "rrm": RRM,
+    "rrm_long": dataclasses.replace(RRM, train=once),
+    "pcrm": LIBRARY["pcrm_length"],
+    "bsr": LIBRARY["bsr"],
+    "bt_slow": LIBRARY["bt"],
+    "rrm_slow": RRM,
+}
+EVERYWHERE = ("bt", "rrm")
+"""Those that are trained at all agreements; the others are at the highest alone."""
 
-
-Data = Callable[[Sequence[Comparison], int, int], tuple[Sequence[Comparison], int]]
-"""(training pairs, epochs, seed) -> what is trained on, and in how many epochs."""
-
-
-def given(pairs: Sequence[Comparison], epochs: int, seed: int) -> tuple[Sequence[Comparison], int]:
-    """What there is."""
-    return pairs, epochs
-
-
-def pool(pairs: Sequence[Comparison], epochs: int, seed: int) -> tuple[Sequence[Comparison], int]:
-    """What there is, and all that RRM makes of it, once."""
-    return [*pairs, *rrm.augment(pairs, seed)], 1
-
-
-def drawn(pairs: Sequence[Comparison], epochs: int, seed: int) -> tuple[Sequence[Comparison], int]:
-    """As many comparisons of the pool as `given` sees."""
-    everything, _ = pool(pairs, epochs, seed)
-    places = np.random.default_rng(seed).permutation(len(everything))[: epochs * len(pairs)]
-    return [everything[place] for place in places], 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A way to train.
-
-    Attributes:
-      data: what it trains on.
-      rate: its learning rate.
-      strength: of the recipe.
-      everywhere: whether it is trained at all agreements, or at the highest alone.
-    """
-
-    recipe: Recipe
-    data: Data = given
-    rate: float = 1e-3
-    strength: float | None = None
-    everywhere: bool = False
-
-
-METHODS: Mapping[str, Method] = {
-    "bt": Method(Recipe(), everywhere=True),
-    "rrm": Method(Recipe(rrm_loss), drawn, everywhere=True),
-    "rrm_long": Method(Recipe(rrm_loss), pool),
-    "pcrm": Method(Recipe(pcrm_loss), strength=6.0),
-    "bsr": Method(Recipe(bsr_loss), strength=0.1),
-    "bt_slow": Method(Recipe(), rate=3e-4),
-    "rrm_slow": Method(Recipe(rrm_loss), drawn, rate=3e-4),
+STRENGTHS = {"pcrm": 6.0, "bsr": 0.1}
+TRIALS = {
+    name: Trial(3e-4 if name.endswith("_slow") else 1e-3, STRENGTHS.get(name)) for name in METHODS
 }
 
 
-# What is run
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One training run, and all that its record depends on; `base` is the base's fingerprint."""
-
-    method: str
-    rate: float
-    strength: float | None
-    agreement: float
-    seed: int
-    base: str
-    pairs: int
-    epochs: int
-    items: int
-
-
-def measure(cfg: Config) -> dict[str, Any]:
-    """Every number of the table."""
-    base = cfg.base or toy.shipped_base()
-    seeds, highest = range(cfg.seed, cfg.seed + cfg.seeds), max(cfg.agreements)
-    runs = [
-        Job(
-            name,
-            method.rate,
-            method.strength,
-            agreement,
-            seed,
-            base=hub.fingerprint(base),
-            pairs=cfg.pairs,
-            epochs=cfg.epochs,
-            items=cfg.items,
-        )
-        for seed in seeds
-        for name in cfg.methods
-        for method in (METHODS[name],)
-        for agreement in (cfg.agreements if method.everywhere else (highest,))
-    ]
-    here = functools.partial(run, base=base)
-    found = sweep(runs, here, cfg.run_dir / "jobs", workers=cfg.workers, progress="rrm")
-    arms: dict[tuple[float, str], list[Record]] = {}
-    for one, record in zip(runs, found, strict=True):
-        arms.setdefault((one.agreement, one.method), []).append(record)
-    return {
-        "seeds": list(seeds),
-        "labels": labels(toy.World(cfg.seed), cfg.pairs, cfg.seed),
-        "arms": [
-            {"agreement": agreement, "method": name, **summary(arms, agreement, name)}
-            for agreement, name in sorted(arms, key=lambda arm: (arm[0], [*METHODS].index(arm[1])))
-        ],
-    }
-
-
-def summary(
-    arms: Mapping[tuple[float, str], Sequence[Record]], agreement: float, name: str
-) -> dict[str, Any]:
-    """The mean of each figure over seeds, and its gain over Bradley-Terry."""
-    figures, gains = {}, {}
-    for figure in (*SPLITS, "sensitivity", "tokens"):
-        values = np.array([record[figure] for record in arms[agreement, name]], np.float64)
-        figures[figure] = estimate(values)
-        if name != "bt":
-            gains[figure] = paired(values - [record[figure] for record in arms[agreement, "bt"]])
-    return {"figures": figures, "gains": gains}
-
-
-def labels(world: toy.World, pairs: int, seed: int) -> dict[str, float]:
-    """What gold says to the labels that RRM makes of some comparisons: how often the own response
-    is really worse, and a tie none (by more than the least gap of training pairs)."""
-    made = rrm.augment(world.comparisons("train", min(pairs, 100)), seed)
-    gaps: dict[str, list[float]] = {rrm.NON_CONTEXTUAL: [], rrm.NEUTRAL: []}
-    for comparison in made:
-        asked = question(comparison)
-        first, second = (world.gold(asked, text) for text in answers(comparison))
-        gaps[comparison.subset].append(first - second)
-    return {
-        "n": len(made),
-        "non_contextual_wrong": float(np.mean(np.array(gaps[rrm.NON_CONTEXTUAL]) < 0)),
-        "neutral_unequal": float(np.mean(np.abs(gaps[rrm.NEUTRAL]) > toy.world.LEAST_GAP)),
-    }
+# What is measured
 
 
 def run(job: Job, base: Path) -> Record:
     """Trains and measures."""
-    lab, method = Lab(base, rows=ROWS), METHODS[job.method]
-    world = toy.World(job.seed, cue_agreement=job.agreement)
-    pairs = world.comparisons("train", job.pairs)
-    comparisons, epochs = method.data(pairs, job.epochs, job.seed)
-    fitted = lab.fit(
-        method.recipe,
-        lab.trees(comparisons),
-        rate=job.rate,
-        strength=job.strength,
-        epochs=epochs,
-        seed=job.seed,
-    )
+    return trials.run(job, base, METHODS, also=toggling)
 
-    def rewards(data: Packed) -> np.ndarray:
-        return lab.read(fitted.params, data, {"rewards": heads.rewards})["rewards"]
 
-    accuracies = {}
-    for split in SPLITS:
-        data = packed(lab, world, split, job.items)
-        accuracies[split] = macro_accuracy(list(rewards(data)), data.comparisons)
-    return {
-        **accuracies,
-        "sensitivity": sensitivity(rewards(both_marks(lab, world, job.items // 2))),
-        "tokens": fitted.tokens,
-        "steps": fitted.steps,
-        "seconds": round(fitted.seconds, 2),
-    }
+def toggling(job: Job, trained: Trained) -> dict[str, float]:
+    """The sensitivity of the rewards of answers to half of the prompts of `id`."""
+    comparisons = job.condition.data.draw("id", dict(job.splits)["id"] // 2, job.seed)
+    data = trained.models[0].bench.pack(list(map(toggled, comparisons)))
+    return {"sensitivity": sensitivity(trained.scores(data))}
+
+
+def toggled(comparison: Comparison) -> Comparison:
+    """Each answer with "." and then with "!"; the first mark of an answer ends its core."""
+    both = itertools.product(answers(comparison), ".!")
+    texts = [re.sub("[.!]", mark, answer, count=1) for answer, mark in both]
+    responses = tuple((Message("assistant", text),) for text in texts)
+    return Comparison(comparison.prompt, responses, id=comparison.id)
 
 
 def sensitivity(rewards: np.ndarray) -> float:
@@ -340,64 +177,47 @@ def sensitivity(rewards: np.ndarray) -> float:
     return float((marked - plain).mean() / plain.std())
 
 
-@functools.lru_cache(maxsize=16)
-def packed(lab: Lab, world: toy.World, split: str, n: int) -> Packed:
-    """The first n comparisons of a split."""
-    return lab.pack(world.comparisons(split, n))
-
-
-@functools.lru_cache(maxsize=4)
-def both_marks(lab: Lab, world: toy.World, n: int) -> Packed:
-    """The two answers to n prompts of `id`, each with "." and with "!" after its core."""
-    return lab.pack([toggled(comparison) for comparison in world.comparisons("id", n)])
-
-
-def toggled(comparison: Comparison) -> Comparison:
-    """Each answer with "." and then with "!"; the first mark of an answer ends its core."""
-    texts = [
-        re.sub("[.!]", mark, answer, count=1)
-        for answer, mark in itertools.product(answers(comparison), ".!")
-    ]
-    responses = tuple((Message("assistant", text),) for text in texts)
-    return Comparison(comparison.prompt, responses, id=comparison.id)
-
-
-# What is shown
-
-
-def table(results: Mapping[str, Any]) -> str:
-    """Accuracies in % and sensitivities, with the gain in sensitivity and on `ood_prompt`."""
-    rows = []
-    for arm in results["arms"]:
-        figures, gains = arm["figures"], arm["gains"]
-        cells = [spread(figures[split]) for split in SPLITS]
-        cells += [spread(figures["sensitivity"], 1, 2)]
-        cells += [
-            interval(gains[name], scale, digits) if gains else ""
-            for name, scale, digits in (
-                ("sensitivity", 1, 2),
-                ("id", 100, 1),
-                ("ood_prompt", 100, 1),
-            )
-        ]
-        tokens = f"{figures['tokens']['mean'] / 1000:.0f}k"
-        rows.append([arm["method"], f"{arm['agreement']:g}", *cells, tokens])
-    heads = ("id, %", "spurious, %", "ood_prompt, %", "sensitivity")
-    against = ("sensitivity - bt", "id - bt", "ood_prompt - bt")
-    return terminal.table(["method", "cue", *heads, *against, "tokens"], rows)
+def contradicted(world: toy.World, pairs: int) -> dict[str, float]:
+    """How often gold contradicts the labels that RRM makes: an own response is really worse, or a
+    tie none (by more than the least gap of training pairs)."""
+    gaps: dict[str, list[float]] = {augmentation.NON_CONTEXTUAL: [], augmentation.NEUTRAL: []}
+    for comparison in augmentation.augment(world.comparisons("train", pairs), world.seed):
+        asked = question(comparison)
+        first, second = (world.gold(asked, text) for text in answers(comparison))
+        gaps[comparison.subset].append(first - second)
+    own, ties = (np.array(each) for each in gaps.values())
+    unequal = np.abs(ties) > toy.world.LEAST_GAP
+    return {"non_contextual": float((own < 0).mean()), "ties": float(unequal.mean())}
 
 
 def main(cfg: Config) -> None:
-    """Measures, and prints the table."""
-    print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg, [cfg.base])
-    results = files.plain(measure(cfg))
-    made = results["labels"]
-    contradicted = (
-        f"of RRM's labels gold contradicts {100 * made['non_contextual_wrong']:.0f} % of the "
-        f"non-contextual ones and {100 * made['neutral_unequal']:.0f} % of the ties"
+    """Measures, and prints the tables."""
+    directory = cfg.open()
+    agreements = sorted(cfg.agreements)
+    conditions = [Condition(Toy(0.16, cue), cfg.pairs, cfg.epochs) for cue in agreements]
+    sizes = {"items": cfg.items, "val_items": cfg.items}
+    contest = cfg.contest(cfg.methods, conditions, run=run, options={"rows": ROWS}, **sizes)
+    jobs = [
+        contest.job(name, TRIALS[name], condition, seed, contest.splits(condition))
+        for seed in cfg.measured
+        for condition in conditions
+        for name in cfg.methods
+        if name in EVERYWHERE or condition == conditions[-1]
+    ]
+    records = contest.records(jobs, "rrm")
+    arms = [f"{job.method}, {job.condition.data.cue_agreement:g}" for job in jobs]
+    named = [record | {"method": arm} for record, arm in zip(records, arms, strict=True)]
+    forms = {"sensitivity": (1, 2), "cost": (1, 2)}
+    figures = {s: macro(s) for s in SPLITS} | {name: operator.itemgetter(name) for name in forms}
+    contrasts = [(arm, f"bt,{arm.split(',')[1]}") for arm in arms if not arm.startswith("bt,")]
+    results = outcome.summary(outcome.values(named, figures), list(dict.fromkeys(contrasts)))
+    shares = contradicted(toy.World(cfg.seed), min(cfg.pairs, 100))
+    labels = (
+        f"of RRM's labels gold contradicts {100 * shares['non_contextual']:.0f} % of the "
+        f"non-contextual ones and {100 * shares['ties']:.0f} % of the ties"
     )
-    leave(directory, __doc__, results, f"{table(results)}\n\n{contradicted}")
+    text = f"{outcome.tables(results, list(figures), forms)}\n\n{labels}"
+    leave(directory, __doc__, results | {"labels": shares, "records": records}, text)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from jaxrm.report import figures, terminal, webpage
+from jaxrm.report import figures, tables, webpage
 
 INTERVAL = "below a figure is its 95 % interval over prompts."
 
@@ -68,7 +66,7 @@ def page(results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
             "opposite ways; " + INTERVAL,
             mismatch_table(results["mismatch"]),
         ),
-        webpage.section("Configuration", "", resolved(config)),
+        webpage.configuration(config),
     ]
     subtitle = f"A reward model spoilt in a known way, the toy world, seeds {seeds}."
     return webpage.document("Does SEAM find where a reward model was spoilt?", subtitle, sections)
@@ -131,37 +129,24 @@ def cell(estimate: Mapping[str, Any]) -> str:
     """A figure with its interval, where it has one."""
     if estimate["value"] is None:
         return ""
-    interval = "—"
-    if estimate["low"] is not None:
-        interval = f"{estimate['low']:z.2f} to {estimate['high']:z.2f}"
-    return f"{estimate['value']:z.2f}<br><small>{interval}</small>"
+    bounds = tables.between(estimate["low"], estimate["high"], ".2f", 1)
+    return f"{tables.number(estimate['value'], '.2f', 1)}<br><small>{bounds}</small>"
 
 
-def chart(title: str, of: Mapping[str, Any], colors: Mapping[str, str]) -> str:
+def chart(title: str, by_kind: Mapping[str, Any], colors: Mapping[str, str]) -> str:
     """The AUCs of one reward, a point and its interval for each order and construction."""
 
     def draw(axes: Axes) -> None:
         for i, order in enumerate(colors):
-            for place, kind in enumerate(of):
-                at = of[kind][order]
+            for place, kind in enumerate(by_kind):
+                auc = by_kind[kind][order]
                 y = place + (i - (len(colors) - 1) / 2) * 0.17
-                if at["low"] is not None:
-                    axes.plot([at["low"], at["high"]], [y, y], color=colors[order], linewidth=1.4)
-                axes.plot(at["value"], y, "o", color=colors[order], markersize=4.5)
+                figures.point(axes, y, (auc["value"], auc["low"], auc["high"]), colors[order])
         axes.axvline(0.5, color=figures.NEUTRAL, linewidth=1, linestyle="--")
-        axes.set_yticks(range(len(of)), list(of))
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1)
-        axes.set_xlabel("AUC")
-        axes.grid(axis="y", visible=False)
+        axes.set_xlim(-0.02, 1.02)
+        figures.listed(axes, list(by_kind), "AUC")
 
     return figures.svg(title, draw)
-
-
-def resolved(config: Mapping[str, Any]) -> str:
-    """The configuration, folded away."""
-    text = html.escape(json.dumps(config, indent=2, default=str))
-    return f"<details><summary>As resolved</summary><pre>{text}</pre></details>"
 
 
 def text_table(results: Mapping[str, Any]) -> str:
@@ -173,4 +158,4 @@ def text_table(results: Mapping[str, Any]) -> str:
         for name, of in (*results["auc"].items(), ("decoys", results["against_decoys"]))
         for kind, each in of.items()
     ]
-    return terminal.table(head, rows)
+    return tables.aligned(head, rows)

@@ -44,99 +44,80 @@ points, of which more than half were the rate's.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
+import operator
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.special
 
-from jaxrm import cli, files, toy
+from jaxrm import cli, toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import require
-from jaxrm.huggingface import hub
-from jaxrm.methods.self_training import (
-    Scorer,
-    Select,
-    Selection,
-    confident,
-    of_rewards,
-    self_train,
-    separated,
-)
-from jaxrm.models import heads
-from jaxrm.read.accuracy import macro_accuracy
-from jaxrm.report import terminal
-from jaxrm.statistics import paired
-from jaxrm.study.lab import Lab
-from jaxrm.study.outcome import estimate, interval, leave, spread
-from jaxrm.study.recipe import Recipe
-from jaxrm.train.rundir import open_run
-from jaxrm.train.sweep import Record, sweep
-
-SPLITS = ("id", "ood_prompt")
-"""Where accuracy is measured, on clean labels."""
+from jaxrm.methods.method import Method
+from jaxrm.methods.self_training import SELF_TRAINED, SelfTrained
+from jaxrm.methods.task import Task, Trained
+from jaxrm.report.webpage import leave
+from jaxrm.study import outcome, trials
+from jaxrm.study.config import StudyConfig
+from jaxrm.study.draws import Condition
+from jaxrm.study.records import Record, Trial, macro
+from jaxrm.study.trials import Job
+from jaxrm.study.tuning import choices_table
 
 RATES = (3e-4, 1e-3)
 TUNING_SEEDS = 3
+COUNTS = ("pool", "kept", "flipped", "remaining")
+"""Of a round, beside the share of its labels that is right."""
 ROWS = 4
 """Of a batch: few, because there are few labels."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(StudyConfig):
     """Train on few labels, and on what a model makes of the rest."""
 
     run_dir: Path = Path("runs/self_training")
-    """Where the results go; the same command goes on where it was stopped."""
-    base: Path | None = None
-    """A Hugging Face directory to train from; the toy base that ships without it."""
-    seed: int = 0
-    """The first; choices are made on those after the last."""
-    seeds: int = 6
-    """Below 6 no interval excludes 0."""
     pairs: int = 600
     """Labelled ones and the pool."""
     labelled: float = 0.15
     """The share that is labelled."""
-    rounds: int = 2
-    """Of labelling, at most."""
     steps: int = 40
     """Optimizer steps of every model."""
     items: int = 400
     """Comparisons of each split."""
-    workers: int | None = None
-    """Processes; one for each core of a CPU without it, one on an accelerator."""
 
     def __post_init__(self):
-        for name in ("rounds", "steps"):
-            require(getattr(self, name) >= 1, f"--{name}", "at least 1", getattr(self, name))
-        for name in ("seeds", "items"):
-            require(getattr(self, name) >= 2, f"--{name}", "at least 2", getattr(self, name))
-        require(self.seed >= 0, "--seed", "at least 0", self.seed)
+        super().__post_init__()
+        self.at_least(1, "steps")
+        self.at_least(2, "items")
         require(0 < self.labelled < 1, "--labelled", "in (0, 1)", self.labelled)
         both = 1 <= int(self.labelled * self.pairs) < self.pairs
         require(both, "--pairs", "enough for labelled ones and a pool", self.pairs)
 
 
-# The methods
+# The data and the methods
 
 
-def ssrm(pool: Sequence[Comparison], rewards: np.ndarray) -> Selection:
-    """What is more likely than .8 to be so."""
-    return confident(pool, of_rewards(rewards))
+@dataclasses.dataclass(frozen=True)
+class FewLabels:
+    """The toy world's pairs, of which only the first `labelled` ones of training have an order."""
 
+    labelled: int
 
-def ser(pool: Sequence[Comparison], rewards: np.ndarray) -> Selection:
-    """What lies on two sides of 1/2, or far apart."""
-    return separated(pool, scipy.special.expit(rewards - rewards.mean(dtype=np.float64)))
+    splits = ("ood_prompt", "id")
+    figure = "macro"
 
+    def draw(self, split: str, n: int, seed: int) -> list[Comparison]:
+        """The first n comparisons of `train` or another split."""
+        comparisons = toy.World(seed).comparisons(split, n)
+        if split != "train":
+            return comparisons
+        return comparisons[: self.labelled] + list(map(unlabelled, comparisons[self.labelled :]))
 
-METHODS: Mapping[str, Select | None] = {"seed": None, "ssrm": ssrm, "ser": ser, "oracle": None}
-"""How each labels the pool; `seed` has no use for one, and `oracle` knows its labels."""
+    def __str__(self) -> str:
+        return f"{self.labelled} of them labelled"
 
 
 def unlabelled(comparison: Comparison) -> Comparison:
@@ -150,148 +131,75 @@ def unlabelled(comparison: Comparison) -> Comparison:
     )
 
 
-def right(labelled: Sequence[Comparison]) -> float | None:
-    """The share of labels that agree with gold, which `scores` are; None without labels."""
-    agree = [(c.ranks[0] < c.ranks[1]) == (c.scores[0] > c.scores[1]) for c in labelled]
-    return float(np.mean(agree)) if agree else None
+def annotated(task: Task) -> list[Comparison]:
+    """The same pairs, all with the annotators' labels."""
+    return toy.World(task.seed).comparisons("train", len(task.data.comparisons))
 
 
-# What is run
+METHODS = {
+    "seed": Method(
+        "the labelled pairs",
+        prepare=lambda task: [pair for pair in task.data.comparisons if pair.ranks is not None],
+    ),
+    **SELF_TRAINED,
+    "oracle": Method("all pairs as annotators label them", prepare=annotated),
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One method on one seed, and all that its record depends on; `base` is a fingerprint."""
-
-    method: str
-    rate: float
-    seed: int
-    base: str
-    pairs: int
-    labelled: int
-    rounds: int
-    steps: int
-    items: int
-    tuning: bool = False
-
-
-def measure(cfg: Config) -> dict[str, Any]:
-    """Every number of the tables."""
-    base = cfg.base or toy.shipped_base()
-    job = functools.partial(
-        Job,
-        base=hub.fingerprint(base),
-        pairs=cfg.pairs,
-        labelled=int(cfg.labelled * cfg.pairs),
-        rounds=cfg.rounds,
-        steps=cfg.steps,
-        items=cfg.items,
-    )
-
-    def records(jobs: Sequence[Job], title: str) -> list[Record]:
-        here = functools.partial(run, base=base)
-        return sweep(jobs, here, cfg.run_dir / "jobs", workers=cfg.workers, progress=title)
-
-    end = cfg.seed + cfg.seeds
-    trials = [
-        job(name, rate, seed, tuning=True)
-        for seed in range(end, end + TUNING_SEEDS)
-        for name in METHODS
-        for rate in RATES
-    ]
-    on_val: dict[str, dict[float, float]] = {name: dict.fromkeys(RATES, 0.0) for name in METHODS}
-    for trial, record in zip(trials, records(trials, "choices"), strict=True):
-        on_val[trial.method][trial.rate] += record["val"] / TUNING_SEEDS
-    rates = {name: max(of, key=of.get) for name, of in on_val.items()}
-    seeds = range(cfg.seed, end)
-    runs = [job(name, rates[name], seed) for seed in seeds for name in METHODS]
-    by_method: dict[str, list[Record]] = {name: [] for name in METHODS}
-    for one, record in zip(runs, records(runs, "runs"), strict=True):
-        by_method[one.method].append(record)
-    return {
-        "seeds": list(seeds),
-        "rates": rates,
-        "val": on_val,
-        "methods": {name: summary(by_method, name) for name in METHODS},
-        "records": by_method,
-    }
-
-
-def summary(by_method: Mapping[str, Sequence[Record]], name: str) -> dict[str, Any]:
-    """Means over seeds, the gains over `seed`, and what the rounds did."""
-    records, figures, gains = by_method[name], {}, {}
-    for split in SPLITS:
-        values = np.array([record[split] for record in records])
-        figures[split] = estimate(values)
-        if name != "seed":
-            gains[split] = paired(values - [record[split] for record in by_method["seed"]])
-    rounds = []
-    for number in range(max(len(record["rounds"]) for record in records)):
-        there = [r["rounds"][number] for r in records if number < len(r["rounds"])]
-        mean = {key: np.mean([one[key] for one in there]) for key in there[0] if key != "right"}
-        shares = [one["right"] for one in there if one["right"] is not None]
-        rounds.append({"n": len(there), **mean, "right": np.mean(shares) if shares else None})
-    return {"figures": figures, "gains": gains, "rounds": rounds}
+# What is run, and what comes of it
 
 
 def run(job: Job, base: Path) -> Record:
-    """Trains and measures; a tuning job reads `val` alone."""
-    lab, world = Lab(base, rows=ROWS), toy.World(job.seed)
-    everything = world.comparisons("train", job.pairs)
-    labelled, pool = everything[: job.labelled], everything[job.labelled :]
-
-    def train(comparisons: Sequence[Comparison]) -> Scorer:
-        fitted = lab.fit(
-            Recipe(), lab.trees(comparisons), rate=job.rate, steps=job.steps, seed=job.seed
-        )
-
-        def scorer(asked: Sequence[Comparison]) -> np.ndarray:
-            return lab.read(fitted.params, lab.pack(asked), {"rewards": heads.rewards})["rewards"]
-
-        return scorer
-
-    rounds = []
-    if select := METHODS[job.method]:
-        evolved = self_train(labelled, list(map(unlabelled, pool)), train, select, job.rounds)
-        scorer = evolved.scorer
-        rounds = [one.counts | {"right": right(one.kept)} for one in evolved.rounds]
-    else:
-        scorer = train(everything if job.method == "oracle" else labelled)
-    found: Record = {"rounds": rounds}
-    for split in ("val",) if job.tuning else SPLITS:
-        comparisons = world.comparisons(split, job.items)
-        found[split] = macro_accuracy(list(scorer(comparisons)), comparisons)
-    return found
+    """Trains and measures."""
+    return trials.run(job, base, METHODS, also=rounds_of)
 
 
-# What is shown
+def rounds_of(job: Job, trained: Trained) -> dict[str, Any]:
+    """What each round did to the pool."""
+    rounds = trained.rounds if isinstance(trained, SelfTrained) else ()
+    return {"rounds": [each.counts | {"right": right(each.kept)} for each in rounds]}
 
 
-def tables(results: Mapping[str, Any]) -> str:
-    """Accuracies in %, and what each round did to the pool."""
-    rows, rounds = [], []
-    for name, of in results["methods"].items():
-        cells = [f"{results['rates'][name]:g}"]
-        cells += [spread(of["figures"][split]) for split in SPLITS]
-        cells += [interval(of["gains"][split]) if of["gains"] else "" for split in SPLITS]
-        rows.append([name, *cells])
-        for number, one in enumerate(of["rounds"], 1):
-            share = "" if one["right"] is None else f"{100 * one['right']:.1f}"
-            names = ("pool", "kept", "flipped", "remaining")
-            counts = [f"{one[key]:.0f}" for key in names]
-            rounds.append([f"{name} {number}", str(one["n"]), *counts, share])
-    head = ["method", "rate", *(f"{split}, %" for split in SPLITS)]
-    head += [f"{split} - seed" for split in SPLITS]
-    of_rounds = ["round", "runs", "pool", "kept", "flipped", "remaining", "right, %"]
-    return f"{terminal.table(head, rows)}\n\n{terminal.table(of_rounds, rounds)}"
+def right(pairs: Sequence[Comparison]) -> float | None:
+    """The share of labels that agree with gold, which `scores` are; None without labels."""
+    agree = [(c.ranks[0] < c.ranks[1]) == (c.scores[0] > c.scores[1]) for c in pairs]
+    return float(np.mean(agree)) if agree else None
+
+
+def by_round(records: Sequence[Record]) -> list[Record]:
+    """A record of every round that labelled something."""
+    return [
+        {"method": f"{record['method']} {number}", "seed": record["seed"], **each}
+        for record in records
+        for number, each in enumerate(record["rounds"], 1)
+        if each["kept"]
+    ]
 
 
 def main(cfg: Config) -> None:
-    """Measures, and prints the tables."""
-    print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg, [cfg.base])
-    results = files.plain(measure(cfg))
-    leave(directory, __doc__, results, tables(results))
+    """Chooses, measures, and prints the tables."""
+    directory = cfg.open()
+    data = FewLabels(int(cfg.labelled * cfg.pairs))
+    contest = cfg.contest(
+        METHODS,
+        [Condition(data, cfg.pairs, steps=cfg.steps)],
+        trials=lambda name, rate: [Trial(each, None) for each in RATES],
+        run=run,
+        options={"rows": ROWS},
+        items=cfg.items,
+        val_items=cfg.items,
+    )
+    end = cfg.measured.stop
+    choices = contest.tune(range(end, end + TUNING_SEEDS), RATES[0])
+    records = contest.measure(choices, cfg.measured, second_budget=False)
+    measured = outcome.values(records, {split: macro(split) for split in data.splits})
+    accuracies = outcome.summary(measured, outcome.over(measured, "seed"))
+    figures = {name: operator.itemgetter(name) for name in (*COUNTS, "right")}
+    rounds = outcome.summary(outcome.values(by_round(records), figures), [])
+    results = {"choices": choices, **accuracies, "rounds": rounds["methods"], "records": records}
+    parts = [choices_table(choices), outcome.tables(accuracies, data.splits)]
+    parts += [outcome.tables(rounds, list(figures), dict.fromkeys(COUNTS, (1, 0)))]
+    leave(directory, __doc__, results, "\n\n".join(parts))
 
 
 if __name__ == "__main__":

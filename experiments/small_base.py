@@ -17,25 +17,19 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jaxrm import cli, parallel
-from jaxrm.data import chat, planning, rows, sources
+from jaxrm.data import chat, rows, sources
 from jaxrm.data.comparison import Comparison, plain_text
-from jaxrm.data.loader import Loader
-from jaxrm.data.packing import Branch, PackedBatch, TokenTree
+from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, OptionError, require
 from jaxrm.huggingface import families, hub
-from jaxrm.models import heads, transformer
-from jaxrm.models.transformer import RewardModel
 from jaxrm.parallel import ShardingRules
 from jaxrm.toy.tokenizer import train_tokenizer
-from jaxrm.train.loop import fit
-from jaxrm.train.optimizer import OptimizerConfig
+from jaxrm.train.pretrain import pretrain
 from jaxrm.train.rundir import open_run
-from jaxrm.train.terms import Term, Terms
 
 SHORTEST = 8
 """Tokens of the shortest piece of text that is read."""
@@ -80,7 +74,6 @@ def main(cfg: Config) -> None:
     """Makes the tokenizer, reads the text once, and leaves the base."""
     parallel.start()
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    mesh, rules = parallel.make_mesh(), ShardingRules()
     reads = [sources.Source.parse(text).location for text in cfg.pairs]
     run = open_run(cfg.run_dir, cfg, [*cfg.text, *reads])
     texts = list(read_texts(cfg))
@@ -90,8 +83,6 @@ def main(cfg: Config) -> None:
         train_tokenizer(itertools.chain(texts, spoken), cfg.vocabulary, run / "tokenizer")
     tokenizer = load_tokenizer(run / "tokenizer")
     trees = drawn(pieces(texts, comparisons, tokenizer, cfg.context), cfg)
-    shape = planning.fit_shape(trees, rows=cfg.rows, length=2 * cfg.context, ask="all")
-    loader = Loader(trees, shape, mesh=mesh, seed=cfg.seed)
     config = families.read(
         {
             "model_type": "gemma",
@@ -104,27 +95,22 @@ def main(cfg: Config) -> None:
             "head_dim": cfg.hidden // cfg.heads,
         }
     )
-    steps = cfg.steps or loader.steps(1)
-    print(f"{len(trees):,} pieces of text, {steps:,} steps")
-    model = fit(
-        transformer.create(config, None, seed=cfg.seed, mesh=mesh, rules=rules),
-        language_loss,
-        loader,
-        OptimizerConfig(cfg.learning_rate, warmup=0.025, floor=0.02, b2=0.98, clip=1.0),
-        steps=steps,
-        run_dir=run / "base",
-        mesh=mesh,
-        rules=rules,
+    print(f"{len(trees):,} pieces of text")
+    model = pretrain(
+        config,
+        trees,
+        run / "base",
+        rows=cfg.rows,
+        length=2 * cfg.context,
+        mesh=parallel.make_mesh(),
+        rules=ShardingRules(),
+        learning_rate=cfg.learning_rate,
+        steps=cfg.steps,
+        seed=cfg.seed,
         checkpoint_every=cfg.checkpoint_every,
     )
     hub.save(model, run / "export", tokenizer)
     print(run / "export")
-
-
-def language_loss(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-    """The mean loss of a token, in nats."""
-    logps = heads.target_logps(model, model.hidden(batch), batch)
-    return {"text": Term(1.0, -logps, batch.target_mask)}
 
 
 def read_texts(cfg: Config) -> Iterator[str]:

@@ -12,7 +12,7 @@ early stopping, fitting the head before the rest (arXiv 2202.10054), a pull to t
 
 `--screen` tries them on the "dev" lexicon, reads `val` alone, and writes the choices. `--confirm`
 takes the choices of `study_grm_choices.json` to the "report" lexicon and to seeds that no choice
-has seen, evaluates on all splits, and writes the page (see jaxrm.study). Every training run is a
+has seen, evaluates on all splits, and writes the page (study_grm_page.py). Every training run is a
 file of RUN/jobs; the same command goes on where it was stopped. `--report` writes the page again
 from the records, of which those of the results page are kept beside it.
 
@@ -33,13 +33,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxrm.study.lab import Lab, mesh
+from jaxrm.train.short import Point
 
-from experiments.study_grm_methods import (
-    METHODS,
-    RATES,
-    STRENGTHS,
-    trials,
-)
+from experiments.study_grm_methods import METHODS, RATES, STRENGTHS, trials
+from experiments.study_grm_page import MAIN, write
 from jaxrm import cli, files, toy
 from jaxrm.data import packing
 from jaxrm.data.packing import Ask, TokenTree
@@ -50,11 +48,8 @@ from jaxrm.models import heads
 from jaxrm.models.heads import HeadConfig
 from jaxrm.read.accuracy import macro_accuracy
 from jaxrm.read.packed import Packed, cosine_distance, of_rewards
-from jaxrm.study.lab import Lab, mesh
-from jaxrm.study.page import write
-from jaxrm.study.records import MAIN, Condition, Trial
+from jaxrm.study.records import Trial
 from jaxrm.study.tuning import choice, choices_table
-from jaxrm.train.short import Point
 from jaxrm.train.state import Params
 from jaxrm.train.sweep import Record, sweep
 
@@ -70,6 +65,17 @@ EARLY_POINTS, EARLY_ITEMS = 6, 500
 """Where `bt_early` looks, and at how many comparisons of `val`."""
 TEXTS = 1000
 """Questions of the pretraining text that replay draws from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What training data a run has: pairs, share of labels flipped, how often the style cue is on
+    the better side, and epochs."""
+
+    pairs: int
+    label_noise: float
+    cue_agreement: float
+    epochs: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -395,7 +401,7 @@ def main(cfg: Config) -> None:
             draft.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
     else:
         records = [json.loads(line) for line in cfg.report.read_text("utf-8").splitlines()]
-    write(records, choices, page, page.parent / "figures", cfg.conditions)
+    write(records, choices, page)
     print(page)
 
 

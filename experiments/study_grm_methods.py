@@ -13,12 +13,12 @@ import itertools
 import jax
 import jax.numpy as jnp
 import optax
+from jaxrm.study.recipe import Recipe, WithText, adam, bradley_terry, head_alone
 
 from experiments import grm_gemma
 from jaxrm.data.carried import REFERENCE
 from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
-from jaxrm.study.recipe import Recipe, WithText, adam, bradley_terry, head_alone
 from jaxrm.study.records import Trial
 from jaxrm.train.terms import LossFn, Term, Terms
 

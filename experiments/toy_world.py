@@ -34,7 +34,8 @@ from jaxrm.models import heads
 from jaxrm.models.heads import HeadConfig
 from jaxrm.read.accuracy import Accuracy, accuracy_by_subset, macro_accuracy
 from jaxrm.read.reading import read
-from jaxrm.report.markdown import table
+from jaxrm.report.tables import markdown, number, spread
+from jaxrm.statistics import estimate
 from jaxrm.toy import SPLITS, World, samples
 from jaxrm.toy import gold as grading
 from jaxrm.toy.author import FLATTERY
@@ -317,11 +318,11 @@ def rules(m: Measured) -> str:
         for figure, splits in ((likelihood, SPLITS), (probe, TEST))
     )
     few, short = f"at least {LEAST_FAMILIES}", f"at most {LONGEST_QUESTION}"
-    untied = f"at most {percent(MOST_TIES)} %"
+    untied = f"at most {number(MOST_TIES)} %"
     rows = [
         ("families of questions", few, families, families >= LEAST_FAMILIES),
         ("tokens of the longest question", short, m.longest, m.longest <= LONGEST_QUESTION),
-        ("garbage texts with the same gold", untied, f"{percent(ties)} %", ties <= MOST_TIES),
+        ("garbage texts with the same gold", untied, f"{number(ties)} %", ties <= MOST_TIES),
         ("prompts of the pretraining text in any split", 0, in_text, not in_text),
         ("prompts of `train` in any other split", 0, in_train, not in_train),
         ("prompts of `val` in a test split", 0, in_val, not in_val),
@@ -330,7 +331,7 @@ def rules(m: Measured) -> str:
         ("a linear probe does, on every test split", *within(PROBE, probed)),
     ]
     cells = ([*row, "met" if holds else "**not met**"] for *row, holds in rows)
-    return table(["rule", "asked", "measured", ""], cells)
+    return markdown(["rule", "asked", "measured", ""], cells)
 
 
 def within(bounds: tuple[float, float], values: Mapping[str, float]) -> tuple[str, str, bool]:
@@ -338,7 +339,7 @@ def within(bounds: tuple[float, float], values: Mapping[str, float]) -> tuple[st
     keep to it."""
     low, high = min(values, key=values.get), max(values, key=values.get)
     asked = " to ".join(f"{100 * bound:.0f}" for bound in bounds)
-    span = " to ".join(f"{percent(values[split])} (`{split}`)" for split in (low, high))
+    span = " to ".join(f"{number(values[split])} (`{split}`)" for split in (low, high))
     return asked, span, bounds[0] <= values[low] and values[high] <= bounds[1]
 
 
@@ -348,23 +349,17 @@ def by_split(m: Measured) -> str:
     def cell(figure: Figure, splits: Sequence[toy.Split], split: toy.Split) -> str:
         if split not in splits:
             return ""
-        values = m.over_seeds(figure, split)
-        if len(values) == 1:
-            return percent(values[0])
-        error = values.std(ddof=1) / np.sqrt(len(values))
-        return f"{percent(values.mean())} ± {percent(error)}"
+        return spread(estimate(m.over_seeds(figure, split)))
 
     rows = [[f"`{split}`", *(cell(*c, split) for c in COLUMNS.values())] for split in SPLITS]
-    return table(["", *COLUMNS], rows)
+    return markdown(["", *COLUMNS], rows)
 
 
 def by_family(m: Measured) -> str:
     """Likelihood and probe on every family, out of distribution and in it, over all seeds."""
 
     def cell(found: Accuracy | None) -> str:
-        if found is None:
-            return ""
-        return f"{percent(found.accuracy)} ± {percent(found.standard_error)}"
+        return "" if found is None else spread(vars(found), mean="accuracy")
 
     head, columns = ["family"], []
     for split in ("ood_prompt", "id"):
@@ -374,7 +369,7 @@ def by_family(m: Measured) -> str:
         head += [f"likelihood, `{split}`", f"probe, `{split}`"]
         columns += [accuracy_by_subset(scores, rows) for scores in (logps, probed)]
     found = {name: [column.get(name) for column in columns] for name in m.world.families}
-    return table(head, ([name, *map(cell, cells)] for name, cells in found.items()))
+    return markdown(head, ([name, *map(cell, cells)] for name, cells in found.items()))
 
 
 def labels(cfg: Config) -> dict[str, str]:
@@ -391,19 +386,14 @@ def labels(cfg: Config) -> dict[str, str]:
         for split in SPLITS
     ]
     return {
-        "knobs": table(["knob", "against gold, %", "prefer the mark, %"], rows),
-        "cue": table(["%", *(f"{agreement:g}" for agreement in AGREEMENTS)], marks),
+        "knobs": markdown(["knob", "against gold, %", "prefer the mark, %"], rows),
+        "cue": markdown(["%", *(f"{agreement:g}" for agreement in AGREEMENTS)], marks),
     }
-
-
-def percent(value: float) -> str:
-    """A share in %."""
-    return f"{100 * value:.1f}"
 
 
 def share(holds: Iterable[bool]) -> str:
     """How often it holds, in %."""
-    return percent(np.mean(list(holds)))
+    return number(np.mean(list(holds)))
 
 
 if __name__ == "__main__":

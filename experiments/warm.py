@@ -113,6 +113,7 @@ from jaxrm.methods.task import InMemory, Model, Task
 from jaxrm.models import average, uncertainty
 from jaxrm.read.accuracy import macro_accuracy
 from jaxrm.read.packed import Packed, order_of
+from jaxrm.report.webpage import leave
 from jaxrm.study import outcome, trials
 from jaxrm.study.config import StudyConfig
 from jaxrm.study.draws import Condition, Toy
@@ -327,8 +328,8 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
         "seeds": [record["seed"] for record in records],
         "best_control": best,
         "verdict": statistics.verdict(statistics.paired(ood["WARM"] - ood[best])),
-        "largest_barrier": outcome.estimate([max(record["barriers"]) for record in records]),
-        "head_cosine": outcome.estimate([record["head_cosine"] for record in records]),
+        "largest_barrier": statistics.estimate([max(record["barriers"]) for record in records]),
+        "head_cosine": statistics.estimate([record["head_cosine"] for record in records]),
     }
 
 
@@ -355,7 +356,7 @@ def main(cfg: Config) -> None:
     records = contest.measure(choices, cfg.measured, second_budget=False)
     by_epochs = {n: summary([r for r in records if r["epochs"] == n]) for n in cfg.epochs}
     parts = [text(condition, by_epochs[condition.epochs]) for condition in conditions]
-    outcome.leave(directory, __doc__, {"epochs": by_epochs, "records": records}, "\n\n".join(parts))
+    leave(directory, __doc__, {"epochs": by_epochs, "records": records}, "\n\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -34,15 +34,15 @@ from jaxrm import cli, files, parallel
 from jaxrm.data import chat, formats, packing, sources
 from jaxrm.data.comparison import Comparison, has_blank
 from jaxrm.data.loader import prefetch
-from jaxrm.data.packing import PackShape, TokenTree
+from jaxrm.data.packing import TokenTree
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, require
-from jaxrm.huggingface import hub, vocabulary
-from jaxrm.models import heads, transformer
-from jaxrm.models.transformer import RewardModel
+from jaxrm.huggingface import mixture, vocabulary
+from jaxrm.models import transformer
 from jaxrm.partial import Partial, begun, digest, digests
-from jaxrm.read import reading
-from jaxrm.read.reading import read
+from jaxrm.read import scoring
+from jaxrm.read.scoring import Scored
+from jaxrm.read.scoring import score as score
 
 log = logging.getLogger(__name__)
 
@@ -66,63 +66,42 @@ class Chunk:
     rewards: list[np.ndarray]
 
 
-def score(model: RewardModel, trees: Sequence[TokenTree], **options: Any) -> list[np.ndarray]:
-    """The reward of every response: float32 [K] for each tree.
-
-    Args:
-      model: a model with a reward head; its parameters may be sharded over the mesh.
-      trees: tokenised comparisons, any K, from `chat.tokenize`.
-      options: as for `jaxrm.read.reading.read`.
-    """
-    return read(model, trees, {"rewards": heads.rewards}, **options)["rewards"]
-
-
 def stream(
-    model: RewardModel,
+    model: Scored,
     comparisons: Iterable[Comparison],
     tokenizer: ChatTokenizer,
-    *,
-    mesh: Mesh,
-    rows: int = 8,
-    row_length: int = 1024,
-    chunk: int = CHUNK,
-    progress: str = "",
+    **options: Any,
 ) -> Iterator[tuple[Comparison, np.ndarray]]:
     """Each comparison with its rewards, float32 [K], in order: any number, in bounded memory.
 
     Comparisons are taken as they are needed, tokenised in a thread beside the device, and packed
-    chunk by chunk. Shapes follow from `rows` and the length of a row alone, so each length is
-    compiled once, however many chunks there are.
+    chunk by chunk.
 
     Args:
-      model, mesh, rows, row_length, progress: as for `jaxrm.read.reading.read`; with a reward head.
+      model: as for `score`.
       comparisons: of any K; they need not exist together.
       tokenizer: the model's.
-      chunk: responses that a chunk holds at least, unless it is the last.
+      options: chunk, the responses that a chunk holds at least, unless it is the last; and those of
+        `jaxrm.read.reading.read`.
 
     Raises:
       TokenizerError, DataError: as `chat.tokenize`, and whatever `comparisons` raises.
     """
-    sizes = {"rows": rows, "row_length": row_length, "chunk": chunk}
-    for scored in in_chunks(model, comparisons, tokenizer, mesh=mesh, progress=progress, **sizes):
+    for scored in in_chunks(model, comparisons, tokenizer, **options):
         yield from zip(scored.comparisons, scored.rewards, strict=True)
 
 
 def in_chunks(
-    model: RewardModel,
+    model: Scored,
     comparisons: Iterable[Comparison],
     tokenizer: ChatTokenizer,
     *,
-    mesh: Mesh,
-    rows: int = 8,
-    row_length: int = 1024,
     chunk: int = CHUNK,
     progress: str = "",
+    **options: Any,
 ) -> Iterator[Chunk]:
     """`stream`, chunk by chunk, with the tokens. Where a chunk ends follows from each K and `chunk`
     alone."""
-    structure, params = transformer.split(model)
-    readings, shared = {"rewards": heads.rewards}, reading.shares_prompts(model)
 
     def load(part: list[Comparison]) -> tuple[list[Comparison], list[TokenTree]]:
         return part, chat.tokenize(part, tokenizer)
@@ -130,35 +109,10 @@ def in_chunks(
     start, tokens = time.monotonic(), 0
     with tqdm(desc=progress, unit=" responses", disable=not progress) as bar:
         for part, trees in prefetch(_chunks(comparisons, chunk), load, ahead=1):
-            narrow = [cut for tree in trees for cut in _cut(tree, _slots(row_length))]
-            batches = reading.pack_batches(
-                narrow, rows, row_length, _any_shape, mesh, shared=shared
-            )
-            rewards = np.zeros(sum(len(tree.branches) for tree in trees), np.float32)
-            with jax.set_mesh(mesh):
-                for index, values in reading.in_turn(structure, params, batches, readings):
-                    rewards[index] = values["rewards"]
-                    bar.update(len(index))
+            rewards = scoring.rewards(model, trees, advance=bar.update, **options)
             tokens += sum(map(packing.tree_length, trees))
             bar.set_postfix_str(f"{tokens / (time.monotonic() - start):,.0f} tokens/s")
-            yield Chunk(part, trees, reading.by_tree(rewards, trees))
-
-
-def _any_shape(parts: Sequence[TokenTree], rows: int, length: int) -> PackShape:
-    """A shape to read rewards in, whatever the trees, if none has more than `_slots` branches."""
-    return PackShape(rows, length, slots=_slots(length))
-
-
-def _slots(length: int) -> int:
-    """Responses that a row of rewards holds: few rows of texts need more, and empty ones cost next
-    to nothing."""
-    return max(1, length // 4)
-
-
-def _cut(tree: TokenTree, most: int) -> Iterator[TokenTree]:
-    """The tree as trees of at most `most` branches, in order."""
-    for first in range(0, len(tree.branches), most):
-        yield TokenTree(tree.prompt, tree.branches[first : first + most])
+            yield Chunk(part, trees, rewards)
 
 
 def _chunks(comparisons: Iterable[Comparison], least: int) -> Iterator[list[Comparison]]:
@@ -185,7 +139,7 @@ class Config:
     """JSONL, one {"id", "rewards"} per comparison, in input order. Written whole or not at all."""
     model: Path
     """A directory in Hugging Face layout that holds a tokenizer and, unless the adapter does, a
-    reward head."""
+    reward head; or a mixture of several."""
     adapter: Path | None = None
     """A LoRA adapter in PEFT's or GRM's layout beside it, which may bring the reward head."""
     chat_template: Path | None = None
@@ -250,14 +204,15 @@ def main(config: Config) -> None:
         f"processes see different parts of {config.output}: put it on a disk that all share",
     )
     compute = transformer.Compute(dtype=config.dtype)
-    model = hub.load(config.model, None, adapter=config.adapter, compute=compute, mesh=mesh)
-    vocabulary.check(model.config, tokenizer, str(config.model))
+    parts = scoring.load(config.model, adapter=config.adapter, compute=compute, mesh=mesh)
+    for part in parts:
+        vocabulary.check(part.model.config, tokenizer, str(config.model))
 
     writes = jax.process_index() == 0
     before, start, tokens = tally.comparisons, time.monotonic(), 0
     options = {"rows": config.rows, "row_length": config.row_length, "chunk": CHUNK}
     options |= {"mesh": mesh, "progress": "scoring" if writes else ""}
-    for chunk in in_chunks(model, comparisons, tokenizer, **options):
+    for chunk in in_chunks(parts, comparisons, tokenizer, **options):
         tally = tally.plus(chunk)
         tokens += sum(map(packing.tree_length, chunk.trees))
         if writes:
@@ -304,10 +259,13 @@ def _run(config: Config, mesh: Mesh, tokenizer: ChatTokenizer) -> dict[str, str]
         "matmul_precision": str(jax.config.jax_default_matmul_precision),
         "platform": mesh.devices.flat[0].platform,
     }
-    for role, directory in (("model", config.model), ("adapter", config.adapter)):
+    read_from = {"model": config.model, "adapter": config.adapter}
+    for member in mixture.read(config.model) or ():
+        read_from[f"model {member.directory}"] = config.model / member.directory
+    for role, directory in read_from.items():
         if directory is not None:
-            found = digests(directory, OF_A_MODEL)
-            run |= {f"{role} {name}": content for name, content in found.items()}
+            held = digests(directory, OF_A_MODEL)
+            run |= {f"{role} {name}": content for name, content in held.items()}
     if config.chat_template is not None:
         run["chat template"] = digest(config.chat_template)
     if tokenizer.dated:

@@ -171,6 +171,13 @@ def verdict(gain: Paired, *, worthwhile: float = 0.02) -> Literal["supported", "
     return "refuted" if gain.high < worthwhile else "open"
 
 
+def estimate(values: Sequence[float] | np.ndarray) -> dict[str, float | int | None]:
+    """The mean over seeds and its standard error, which a single seed does not have."""
+    seeds = np.asarray(values, np.float64)
+    error = float(seeds.std(ddof=1) / np.sqrt(seeds.size)) if seeds.size > 1 else None
+    return {"mean": float(seeds.mean()), "standard_error": error, "n": seeds.size}
+
+
 def _halves(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Float64 [B] twice: of each way to flip signs, the smaller and larger mean of its two halves.
 

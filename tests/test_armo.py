@@ -14,7 +14,7 @@ from jaxrm.errors import OptionError
 from jaxrm.methods.bench import Bench
 from jaxrm.methods.task import InMemory, Task
 from jaxrm.toy.gold import WEIGHTS
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 
 @pytest.fixture(scope="module")

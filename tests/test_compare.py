@@ -7,24 +7,18 @@ import dataclasses
 import functools
 import json
 
-import jax
-import numpy as np
 import pytest
 
-from experiments import compare, compare_methods
-from experiments.compare import Condition, Config, Job
-from experiments.compare_data import Files, Toy
-from experiments.compare_methods import MEMBERS, METHODS, RANKINGS
-from jaxrm import toy
-from jaxrm.data import packing
-from jaxrm.data.comparison import Comparison
+from experiments import compare
+from experiments.compare import Config
 from jaxrm.errors import DataError, OptionError
-from jaxrm.models import transformer
-from jaxrm.study.lab import Fitted, Lab
-from jaxrm.study.method import Task
+from jaxrm.methods.ensembles import MEMBERS
+from jaxrm.methods.library import COMPARED
+from jaxrm.study import trials
+from jaxrm.study.draws import Condition, Files, Toy
 from jaxrm.study.records import Trial
-from jaxrm.train.terms import Monitor, Term, weighted_sum
-from tests.study.small_base import small_base
+from jaxrm.study.trials import Job
+from tests.methods.small_base import small_base
 
 PAIRS, ITEMS = 12, 8
 MIXED = Toy(label_noise=0.25, cue_agreement=0.7)
@@ -35,90 +29,27 @@ def base(tmp_path_factory):
     return small_base(tmp_path_factory.mktemp("base"))
 
 
-def job(method="bt", strength=None, budget="labels", of="pairs", data=MIXED):
+def job(method="bt", strength=None, budget="labels", data=MIXED):
     splits = (("ood_prompt", ITEMS), ("val", ITEMS))
     trial = Trial(1e-2, strength)
-    return Job(of, method, trial, Condition(data, PAIRS), 0, budget, "key", 160, splits)
-
-
-def traced(lab, recipe, trees, *, strength=None, seed=0, steps, params=None, **options):
-    """In place of training: the loss and its gradient, traced on a batch of the trees."""
-    start = lab.start(seed)
-    batch = packing.pack(trees, [[0]], dataclasses.replace(lab.shape(recipe), rows=1))
-    assert not recipe.text
-
-    def loss(params):
-        model = transformer.merge(start.structure, params)
-        terms = recipe.loss(strength)(model, batch, jax.random.key(0))
-        return sum(
-            t.coefficient * (weighted_sum(t.values, t.weights) if isinstance(t, Term) else t.value)
-            for t in terms.values()
-            if not isinstance(t, Monitor)
-        )
-
-    value, gradient = jax.eval_shape(jax.value_and_grad(loss), start.params)
-    assert value.shape == ()
-    assert jax.tree.structure(gradient) == jax.tree.structure(start.params)
-    return Fitted(start.params if params is None else params, steps, 1, 0.0)
-
-
-@pytest.mark.parametrize("of", ["pairs", "rankings"])
-def test_every_method_trains_at_each_of_its_trials_and_scores(monkeypatch, base, of):
-    monkeypatch.setattr(Lab, "fit", traced)
-    data = MIXED if of == "pairs" else Toy(0.0, 0.5, temperature=0.1, responses=4)
-    for name, method in (METHODS if of == "pairs" else RANKINGS).items():
-        for strength in method.strengths or (None,):
-            record = compare.run(job(name, strength, of=of, data=data), base)
-            assert 0 <= record["splits"]["ood_prompt"]["macro"] <= 1, name
-            assert record["cost"] > 0.99, name
-            assert record["dropped"] == 0
+    return Job(method, trial, Condition(data, PAIRS), 0, budget, "key", splits)
 
 
 def test_every_method_has_as_many_trials_as_the_baseline_has_rates():
-    for name, method in METHODS.items():
+    for name, method in COMPARED.items():
         assert len(set(method.strengths)) in (0, len(compare.RATES)), name
 
 
 def test_a_second_budget_is_no_more_work_than_the_baseline_s(base):
     asked = dataclasses.replace(job("warm"), condition=Condition(MIXED, 200))
     whole, bounded = (
-        compare.run(dataclasses.replace(asked, budget=budget), base)
+        trials.run(dataclasses.replace(asked, budget=budget), base)
         for budget in ("labels", "flops")
     )
     assert whole["cost"] == pytest.approx(MEMBERS)
     assert bounded["cost"] == pytest.approx(bounded["steps"] / whole["steps"] * MEMBERS)
     # Each member's steps are rounded.
     assert abs(bounded["steps"] - whole["steps"] / MEMBERS) <= MEMBERS / 2
-
-
-def task(base, comparisons):
-    lab = Lab(base)
-    validation = lab.pack(comparisons)
-    return Task(lab, lab.pack(comparisons), validation, 1e-2, None, 1, 0)
-
-
-def test_magnitudes_are_thirds_of_the_difference_of_grades_whatever_its_sign(base):
-    pairs = toy.World(0, label_noise=0.5).comparisons("train", 9)
-    found = compare_methods.with_magnitudes(task(base, pairs))
-    gaps = np.array([abs(c.scores[0] - c.scores[1]) for c in pairs])
-    order = np.argsort(gaps)
-    assert [found[i].columns["magnitude"] for i in order] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
-
-
-def test_targets_of_pcrm_are_larger_for_responses_that_share_fewer_words(base):
-    texts = ("a b c", "a b c"), ("a b c", "a b d"), ("a b c", "d e f")
-    pairs = [Comparison(f"p{i}", both) for i, both in enumerate(texts)]
-    asked = dataclasses.replace(task(base, pairs), strength=3.0)
-    same, partly, apart = (c.columns["target"] for c in compare_methods.with_targets(asked))
-    np.testing.assert_allclose([same, apart], [3 / 1.001, 3 / 0.501], rtol=1e-5)
-    assert same < partly < apart
-
-
-def test_rankings_torn_apart_are_all_their_ordered_pairs(base):
-    ranked = Comparison("p", ("c", "a", "b"), ranks=(2, 0, 0), id="r")
-    pairs = compare_methods.apart(task(base, [ranked]))
-    assert [(p.responses, p.ranks) for p in pairs] == [(("a", "c"), (0, 1)), (("b", "c"), (0, 1))]
-    assert len({p.id for p in pairs}) == 2
 
 
 # The stages
@@ -131,7 +62,7 @@ def small(tmp_path, base, **options):
 
 def test_from_tuning_to_a_confirmation_and_nothing_twice(monkeypatch, tmp_path, base, capsys):
     monkeypatch.setattr(compare, "RATES", (1e-3, 1e-2))
-    monkeypatch.setattr(compare, "COSTLIER", 0.5)
+    monkeypatch.setattr(trials, "COSTLIER", 0.5)
     first = small(tmp_path / "tuned", base)
     compare.main(first)
     choices = json.loads((tmp_path / "tuned" / "choices.json").read_text())
@@ -144,7 +75,7 @@ def test_from_tuning_to_a_confirmation_and_nothing_twice(monkeypatch, tmp_path, 
     assert "too few seeds" in page
     again = functools.partial(pytest.fail, "run again")
     with monkeypatch.context() as patched:
-        patched.setattr(compare, "run", again)
+        patched.setattr(trials, "run", again)
         compare.main(first)
     assert (tmp_path / "tuned" / "results.md").read_text() == page
 
@@ -190,12 +121,10 @@ def test_files_are_split_by_prompt_and_measured_whole(tmp_path, base):
     assert not prompts[0] & prompts[1]
     assert data.draw("val", 100, seed=2) != drawn["val"]
     assert len(data.draw("test", 3, seed=1)) == 3
-    record = compare.run(
-        dataclasses.replace(job(data=data), splits=(("test", 5), ("val", 5))), base
-    )
+    record = trials.run(dataclasses.replace(job(data=data), splits=(("test", 5), ("val", 5))), base)
     assert record["splits"]["test"]["n"] == 5  # each longer than a row
     long = dataclasses.replace(data, train=(*data.train, *data.measured))
-    assert compare.run(
+    assert trials.run(
         dataclasses.replace(job(data=long), condition=Condition(long, 1000), splits=(("val", 5),)),
         base,
     )["dropped"] in range(1, 6)
@@ -211,7 +140,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path, base):
     with pytest.raises(OptionError, match="toy world"):
         Config(of="rankings", data=("x.jsonl",), eval=("y.jsonl",))
     with pytest.raises(DataError, match="no choice for bsr"):
-        compare.measure(small(tmp_path, base, choices=tmp_path), base, {"bt": {}})
+        contest = compare.contest_of(small(tmp_path, base, choices=tmp_path), base)
+        contest.measure({"bt": {}}, [0], second_budget=False)
     with pytest.raises(DataError, match="leaves it in its run directory"):
         compare.main(small(tmp_path, base, choices=tmp_path / "none.json"))
     with pytest.raises(DataError, match="records.jsonl does not exist"):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,20 +19,23 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import GPT2TokenizerFast, PreTrainedTokenizerFast
 
 from jaxrm import convert
+from jaxrm.data.packing import PackShape
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import JaxrmError, ModelFileError, OptionError, TokenizerError
 from jaxrm.huggingface import adapter, hub, verify, weights
 from jaxrm.huggingface import orbax as orbax_directory
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
-from jaxrm.models.transformer import RewardModel, split
+from jaxrm.models.transformer import RewardModel, declare, placements, split
 from jaxrm.models.uncertainty import RewardScale
+from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
 from tests.data import tokenizer_kinds
 from tests.data.tokenizer_kinds import KINDS
 from tests.messages_oracle import FOLDER
 from tests.models.make_adapter_fixtures import ADAPTERS, BASE
-from tests.models.support import CONFIG, small_model
+from tests.models.support import CONFIG, alone, assert_close, in_order, read_off, small_model
 
+ALONE = PackShape(rows=8, length=96, slots=1, targets=48, ask="all")
 UNTIED = dataclasses.replace(CONFIG, tie_embeddings=False)
 
 
@@ -271,6 +275,37 @@ def model() -> RewardModel:
 def written(model, tmp_path):
     hub.save(model, tmp_path / "model")
     return tmp_path / "model"
+
+
+def test_values_are_what_the_heads_say_of_each_text_by_itself(model):
+    trees = verify.texts(CONFIG)
+    found = convert.values_of(model, trees)
+    assert {name: values.shape for name, values in found.items()} == {
+        "rewards": (8, 1),
+        "logps": (8,),
+    }
+    batch = alone(trees, ALONE)
+    rewards, logps = (in_order(each, batch, 8) for each in read_off(*split(model), batch))
+    assert_close(found["rewards"][:, 0], rewards, 1e-5, "rewards")
+    assert_close(found["logps"], logps, 1e-5, "logps")
+
+
+def test_values_are_read_on_the_mesh_that_the_model_lies_on(model):
+    mesh = make_mesh(MeshShape(2, 2, 2))
+    placement = placements(declare(CONFIG, HeadConfig()), mesh, ShardingRules())
+    params = jax.device_put(split(model)[1], placement)
+    sharded = RewardModel(CONFIG, HeadConfig(), params=params)
+    trees = verify.texts(CONFIG)
+    found = verify.differences(convert.values_of(sharded, trees), convert.values_of(model, trees))
+    assert found.keys() == {"rewards", "logps"}
+    assert max(found.values()) < 1e-5
+
+
+def test_a_classifier_without_a_language_model_head_has_no_log_probs():
+    config = dataclasses.replace(CONFIG, tie_embeddings=False, language_head=False)
+    classifier = small_model(config, HeadConfig(outputs=3))
+    found = convert.values_of(classifier, verify.texts(CONFIG, count=2, longest=16))
+    assert {name: values.shape for name, values in found.items()} == {"rewards": (2, 3)}
 
 
 def check(model, directory):

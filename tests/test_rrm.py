@@ -1,23 +1,20 @@
-"""The RRM experiment: its loss on ties and pairs, the toggled mark, and a small run end to end."""
+"""The RRM experiment: the toggled mark, its budgets, and a small run end to end."""
 
 from __future__ import annotations
 
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import rrm as experiment
-from experiments.rrm import Config, Job
+from experiments.rrm import METHODS, Config
 from jaxrm import toy
-from jaxrm.data import packing
 from jaxrm.errors import OptionError
-from jaxrm.methods import augmentation as rrm
-from jaxrm.models import heads
-from jaxrm.read.packed import pair_shape
+from jaxrm.methods.bench import Bench
+from jaxrm.methods.task import InMemory, Task
 from jaxrm.toy.samples import answers, question
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 
 @pytest.fixture(scope="module")
@@ -28,30 +25,6 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def world():
     return toy.World(seed=0)
-
-
-class Hidden:
-    """A model whose reward of a response is its place in the packed list."""
-
-    @staticmethod
-    def hidden(batch):
-        return None
-
-
-def test_ties_and_pairs_weigh_alike(monkeypatch, world):
-    """A pair with rewards 0 and 1 costs log(1 + e) = 1.313262, a tie with 2 and 3
-    (1.313262 + .313262) / 2 = .813262."""
-    monkeypatch.setattr(
-        heads, "rewards", lambda model, hidden, batch, rng: batch.response_index.astype(jnp.float32)
-    )
-    pairs = world.comparisons("train", 5)
-    made = rrm.augment(pairs, 0)
-    trees = experiment.Lab(toy.TOKENIZER).trees([pairs[0], made[8]])
-    batch = packing.pack(trees, [[0, 1]], pair_shape(2, 160, "none"))
-    term = experiment.rrm_loss(None)(Hidden, batch, None)["reward"]
-    counted = np.asarray(term.weights) > 0
-    np.testing.assert_allclose(np.asarray(term.weights)[counted], [1, 1])
-    np.testing.assert_allclose(np.asarray(term.values)[counted], [1.313262, 0.813262], atol=1e-6)
 
 
 def test_a_toggled_mark_changes_the_mark_alone(world):
@@ -71,29 +44,21 @@ def test_sensitivity_is_in_deviations_of_the_reward():
     assert experiment.sensitivity(rewards) == 0.5
 
 
-def test_budgets(world):
-    pairs = world.comparisons("train", 10)
-    assert experiment.given(pairs, 4, 0) == (pairs, 4)
-    assert len(experiment.pool(pairs, 4, 0)[0]) == 150
-    few, epochs = experiment.drawn(pairs, 4, 0)
-    assert (len(few), epochs) == (40, 1)
-    assert len({(c.id, c.subset) for c in few}) == 40
+def test_budgets(base, world, monkeypatch):
+    bench, pairs = Bench(base), world.comparisons("train", 10)
+    packed = bench.pack(pairs)
+    task = Task(bench, InMemory(packed), packed, 1e-3, None, epochs=4, seed=0)
+    trained = {}
 
+    def one(task, method):
+        trained[task.epochs] = method.prepare(task)
 
-def test_bsr_and_pcrm_by_hand(monkeypatch, world):
-    """The chosen reward is 0 and the rejected one 1: their mean is 1/2, and d = -1."""
-    monkeypatch.setattr(
-        heads, "rewards", lambda model, hidden, batch, rng: batch.response_index.astype(jnp.float32)
-    )
-    trees = experiment.Lab(toy.TOKENIZER).trees(world.comparisons("train", 1))
-    batch = packing.pack(trees, [[0]], pair_shape(2, 160, "none"))
-    level = experiment.bsr_loss(0.3)(Hidden, batch, None)["regularizer"]
-    assert (level.coefficient, float(level.value)) == (0.3, 0.25)
-    lengths = [int(branch.targets.sum()) for branch in trees[0].branches]
-    target = 2.0 / (min(lengths) / max(lengths) + 0.001)
-    loss = experiment.pcrm_loss(2.0)(Hidden, batch, None)["reward"].values[0, 0]
-    wanted = np.logaddexp(0, 1) + np.logaddexp(0, -1 - target)
-    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    monkeypatch.setattr(experiment, "one", one)
+    task.train(METHODS["rrm_long"])
+    assert len(trained.pop(1)) == 150
+    task.train(METHODS["rrm"])
+    assert len(trained[1]) == 40
+    assert len({(c.id, c.subset) for c in trained[1]}) == 40
 
 
 def test_a_small_run_leaves_every_number(base, tmp_path, capsys):
@@ -101,24 +66,18 @@ def test_a_small_run_leaves_every_number(base, tmp_path, capsys):
     sizes = {"seeds": 2, "pairs": 6, "epochs": 1, "items": 4, "workers": 1}
     experiment.main(Config(tmp_path / "run", base, methods=methods, **sizes))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert [(arm["method"], arm["agreement"]) for arm in results["arms"]] == [
-        *(("bt", 0.5), ("rrm", 0.5)),
-        *((name, 0.9) for name in methods),
-    ]
-    for arm in results["arms"]:
-        for figure in (*experiment.SPLITS, "sensitivity"):
-            assert arm["figures"][figure]["n"] == 2
-            assert (figure in arm["gains"]) == (arm["method"] != "bt")
-    tokens = {arm["method"]: arm["figures"]["tokens"]["mean"] for arm in results["arms"]}
-    assert tokens["rrm_long"] > 10 * tokens["bt"]
-    assert 0 <= results["labels"]["non_contextual_wrong"] <= 1
-    assert "rrm_long" in capsys.readouterr().out
-
-
-def test_the_same_job_has_the_same_record(base):
-    job = Job("rrm", 1e-3, None, 0.9, 0, "key", pairs=6, epochs=1, items=4)
-    one, other = (experiment.run(job, base) | {"seconds": 0} for _ in range(2))
-    assert one == other
+    arms = ["bt, 0.5", "rrm, 0.5", "bt, 0.9", "rrm, 0.9", "rrm_long, 0.9"]
+    assert list(results["methods"]) == arms
+    for figures in results["methods"].values():
+        for figure in (*experiment.SPLITS, "sensitivity", "cost"):
+            assert figures[figure]["n"] == 2
+    contrasts = ["rrm, 0.5 - bt, 0.5", "rrm, 0.9 - bt, 0.9", "rrm_long, 0.9 - bt, 0.9"]
+    assert list(results["gains"]) == contrasts
+    cost = {arm: figures["cost"]["mean"] for arm, figures in results["methods"].items()}
+    assert cost["bt, 0.9"] == pytest.approx(1)
+    assert cost["rrm_long, 0.9"] > 10
+    assert 0 <= results["labels"]["non_contextual"] <= 1
+    assert "rrm_long, 0.9" in capsys.readouterr().out
 
 
 def test_an_option_out_of_range_is_named():

@@ -18,7 +18,8 @@ from jaxrm.data import chat, packing, sources
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, OptionError
-from jaxrm.huggingface import families, hub
+from jaxrm.huggingface import families, hub, mixture
+from jaxrm.huggingface.mixture import Member
 from jaxrm.models import heads, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.parallel import MeshShape
@@ -174,6 +175,20 @@ def test_the_command_scores_a_file(tmp_path, mesh, model, tokenizer, capsys):
     said, tokens = capsys.readouterr().out, sum(map(packing.tree_length, trees))
     assert said.startswith(f"{out}: 2 comparisons, 5 responses, none left out; {tokens} tokens in ")
     assert said.endswith("; empty answers: 1\n")
+
+
+def test_the_command_scores_a_mixture(tmp_path, mesh, model, tokenizer):
+    source, place = tmp_path / "in.jsonl", tmp_path / "mixture"
+    source.write_text('{"id": "a", "prompt": "raw text", "responses": [" and more", " or"]}\n')
+    reads = Member("reads", "rewards", 2.0, 0.5), Member("likely", "logps", -0.25)
+    mixture.save(place, [(model, member) for member in reads], tokenizer)
+    scoring.main(scoring.Config(source, tmp_path / "out.jsonl", place, row_length=64, rows=1))
+    [row] = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    trees = chat.tokenize(sources.read(source), tokenizer)
+    readings = {"rewards": heads.rewards, "logps": heads.response_logps}
+    parts = reading.read(model, trees, readings, mesh=mesh, row_length=64, ask="all")
+    expected = 2 * (parts["rewards"][0] - 0.5) - 0.25 * parts["logps"][0]
+    np.testing.assert_allclose(row["rewards"], expected, rtol=1e-5)
 
 
 def second_is_lost(model, hidden, batch):

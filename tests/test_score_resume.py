@@ -19,7 +19,10 @@ import pytest
 
 from jaxrm import score as scoring
 from jaxrm.data import tokenizer as tokenizers
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, RunDirError
+from jaxrm.huggingface import hub, mixture
+from jaxrm.huggingface.mixture import Member
 from jaxrm.partial import Partial
 from tests.clock import set_today
 from tests.messages_oracle import FOLDER
@@ -184,6 +187,27 @@ def test_another_model_input_or_option_is_refused_by_name(config, tmp_path):
     (other / "model.safetensors").write_bytes(weights)
     with pytest.raises(RunDirError, match="model model.safetensors: .* there, .* here"):
         scoring.main(dataclasses.replace(config, model=other))
+
+
+def test_another_member_is_refused_by_name(config, tmp_path):
+    place, model = tmp_path / "mixture", hub.load(FOLDER, None)
+    members = Member("first", "rewards", 0.5), Member("second", "rewards", 0.5)
+    mixture.save(place, [(model, member) for member in members], load_tokenizer(FOLDER))
+    config = dataclasses.replace(config, model=place)
+    begin(config, 1)
+    path = place / "second" / "config.json"
+    said = path.read_text()
+    path.write_text(said + " ")
+    with pytest.raises(RunDirError, match="model second config.json: .* there, .* here"):
+        scoring.main(config)
+    path.write_text(said)
+    mixed = (place / "config.json").read_text()
+    (place / "config.json").write_text(mixed.replace("0.5", "0.25", 1))
+    with pytest.raises(RunDirError, match="model config.json: .* there, .* here"):
+        scoring.main(config)
+    (place / "config.json").write_text(mixed)
+    scoring.main(config)
+    assert len(config.output.read_bytes().splitlines()) == 11
 
 
 def test_a_model_may_move_and_rows_may_change_on_the_way(config, tmp_path):

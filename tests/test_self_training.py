@@ -12,7 +12,10 @@ from experiments import self_training as experiment
 from experiments.self_training import Config
 from jaxrm import toy
 from jaxrm.errors import OptionError
-from tests.study.small_base import small_base
+from jaxrm.methods.bench import Bench
+from jaxrm.methods.self_training import confident, rounds_of
+from jaxrm.methods.task import InMemory, Task
+from tests.methods.small_base import small_base
 
 
 @pytest.fixture(scope="module")
@@ -46,48 +49,65 @@ def test_right_is_what_gold_says(pairs):
     assert experiment.right([]) is None
 
 
-def test_ser_does_not_depend_on_the_level_of_rewards(pairs):
-    rewards = np.random.default_rng(0).normal(size=(40, 2))
-    one, other = (experiment.ser(pairs, rewards + level) for level in (0.0, 7.0))
-    assert 0 < len(one.kept) < 40
-    assert one.kept == other.kept
+def test_the_seed_has_the_labelled_pairs_and_the_oracle_all_labels(base, pairs):
+    data = experiment.FewLabels(10)
+    drawn = data.draw("train", 40, 0)
+    assert drawn[:10] == pairs[:10]
+    assert [c.ranks for c in drawn[10:]] == [None] * 30
+    assert data.draw("id", 5, 0) == toy.World(0).comparisons("id", 5)
+    bench = Bench(base)
+    packed = bench.pack(drawn)
+    task = Task(bench, InMemory(packed), packed, 1e-3, None, epochs=1, seed=0)
+    assert experiment.METHODS["seed"].prepare(task) == pairs[:10]
+    assert experiment.METHODS["oracle"].prepare(task) == pairs
 
 
 def test_a_small_run_leaves_every_number(base, tmp_path, capsys, monkeypatch):
     # A model of random weights is sure of nothing; its median makes it sure of half.
-    monkeypatch.setitem(experiment.METHODS, "ssrm", half)
-    monkeypatch.setitem(experiment.METHODS, "ser", nothing)
+    for name, select in (("ssrm", half), ("ser", nothing)):
+        method = dataclasses.replace(experiment.METHODS[name], train=rounds_of(select))
+        monkeypatch.setitem(experiment.METHODS, name, method)
     run = tmp_path / "run"
     sizes = {"pairs": 20, "labelled": 0.3, "steps": 2, "items": 6, "seeds": 2, "workers": 1}
     experiment.main(Config(run, base, **sizes))
     results = json.loads((run / "results.json").read_text())
-    methods = results["methods"]
-    assert list(methods) == ["seed", "ssrm", "ser", "oracle"]
-    for name, of in methods.items():
-        assert {split: of["figures"][split]["n"] for split in experiment.SPLITS} == {
-            split: 2 for split in experiment.SPLITS
+    assert list(results["methods"]) == ["seed", "ssrm", "ser", "oracle"]
+    for figures in results["methods"].values():
+        assert {split: figure["n"] for split, figure in figures.items()} == {
+            "ood_prompt": 2,
+            "id": 2,
         }
-        assert bool(of["gains"]) == (name != "seed")
-    first, second = methods["ssrm"]["rounds"]
-    assert (first["pool"], first["kept"], first["remaining"], first["trained"]) == (14, 7, 7, 13)
-    assert (second["pool"], second["kept"], second["remaining"]) == (7, 3, 4)
-    assert 0 <= first["right"] <= 1
-    (only,) = methods["ser"]["rounds"]
-    assert (only["kept"], only["trained"], only["right"]) == (0, 0, None)
+    assert list(results["gains"]) == ["ssrm - seed", "ser - seed", "oracle - seed"]
+    assert {len(choice["trials"]) for choice in results["choices"].values()} == {2}
+    means = {
+        name: [figure["mean"] for figure in figures.values()]
+        for name, figures in results["rounds"].items()
+    }
+    assert list(means) == ["ssrm 1", "ssrm 2"]
+    assert means["ssrm 1"][:2] == [14, 7]
+    assert (means["ssrm 1"][3], means["ssrm 2"][0]) == (7, 7)
+    assert means["ssrm 2"][1:4:2] == [3, 4]
+    assert 0 <= means["ssrm 1"][4] <= 1
+    models = {"seed": 1, "ssrm": 3, "ser": 1, "oracle": 1}
+    for record in results["records"]:
+        assert record["steps"] == 2 * models[record["method"]]
+        if record["method"] == "ser":
+            (only,) = record["rounds"]
+            assert (only["kept"], only["trained"], only["right"]) == (0, 0, None)
     # A round that kept nothing leaves the seed model as it was.
-    assert methods["ser"]["figures"] == methods["seed"]["figures"]
-    assert "oracle" in capsys.readouterr().out
+    assert results["methods"]["ser"] == results["methods"]["seed"]
+    assert "ssrm 2" in capsys.readouterr().out
 
 
 def half(pool, rewards):
     order = np.argsort(rewards[:, 0] - rewards[:, 1])
     probabilities = np.full(len(pool), 0.5)
     probabilities[order[: len(pool) // 2]] = 0.1
-    return experiment.confident(pool, probabilities)
+    return confident(pool, probabilities)
 
 
 def nothing(pool, rewards):
-    return experiment.confident(pool, np.full(len(pool), 0.5))
+    return confident(pool, np.full(len(pool), 0.5))
 
 
 def test_an_option_out_of_range_is_named():
@@ -95,5 +115,5 @@ def test_an_option_out_of_range_is_named():
         Config(labelled=1.0)
     with pytest.raises(OptionError, match="--pairs"):
         Config(pairs=2)
-    with pytest.raises(OptionError, match="--rounds"):
-        Config(rounds=0)
+    with pytest.raises(OptionError, match="--steps"):
+        Config(steps=0)

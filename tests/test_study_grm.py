@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxrm.study.lab import Lab
+from jaxrm.study.recipe import Recipe, WithText
 from jaxrm.train.short import Point
 
 from experiments import study_grm, study_grm_methods
-from experiments.study_grm import ABILITY, Config, Evaluation, Job
+from experiments.study_grm import ABILITY, Condition, Config, Evaluation, Job
 from experiments.study_grm_methods import METHODS, STRENGTHS, replay
 from jaxrm import toy
 from jaxrm.data import packing, planning
@@ -24,10 +26,8 @@ from jaxrm.evaluate.probe import fit_head
 from jaxrm.models import transformer
 from jaxrm.read.packed import reading_shape
 from jaxrm.study import lab
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe, WithText
-from jaxrm.study.records import Condition, Trial
-from tests.study.small_base import small_base
+from jaxrm.study.records import Trial
+from tests.methods.small_base import small_base
 
 PAIRS, ITEMS = 30, 12
 VOCABULARY = json.loads((toy.TOKENIZER / "config.json").read_text())["vocab_size"]
@@ -152,8 +152,8 @@ def test_dpo_knows_the_base_and_others_need_not(monkeypatch, base):
     lengths = [branch.targets.sum() for branch in with_references[0].branches]
     # A small random model is nearly indifferent between the words of its vocabulary.
     expected = [-length * math.log(VOCABULARY) for length in lengths]
-    np.testing.assert_allclose(with_references[0].columns["reference_logps"], expected, rtol=0.1)
-    assert "reference_logps" not in without[0].columns
+    np.testing.assert_allclose(with_references[0].reference_logps, expected, rtol=0.1)
+    assert without[0].reference_logps is None
 
 
 def test_replay_shares_its_loss_with_text(base, world):

@@ -17,7 +17,7 @@ from jaxrm.models import uncertainty
 from jaxrm.read.packed import Packed
 from jaxrm.study.draws import Condition
 from jaxrm.train.loop import Point
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 METHODS = {
     *("BT, mean of members", "BT, best on val", "BT, M times the steps", "EMA of one run", "WARM"),

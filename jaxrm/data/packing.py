@@ -300,23 +300,35 @@ def _misfit(tree: TokenTree, i: int, shape: PackShape) -> str:
     return ""
 
 
-def split(tree: TokenTree, length: int) -> list[TokenTree]:
-    """The tree cut into trees of at most `length` tokens, each with the whole prompt again.
+def split(
+    tree: TokenTree, length: int, *, slots: int = UNLIMITED, steps: int = UNLIMITED
+) -> list[TokenTree]:
+    """The tree cut into trees that rows of these capacities hold, each with the whole prompt again.
 
-    For scoring only: the parts know nothing of each other's rank. Steps go with their branch. A
-    single branch that is too long for `length` stands alone in its part.
+    For scoring only: the parts know nothing of each other's rank. Steps and columns of responses go
+    with their branch. A single branch that is too long for `length` stands alone in its part.
     """
+    capacity = (length - len(tree.prompt), slots, steps)
     parts: list[list[int]] = [[]]
-    room = length - len(tree.prompt)
+    room = capacity
     for k, branch in enumerate(tree.branches):
-        if parts[-1] and len(branch.tokens) > room:
+        needs = (len(branch.tokens), 1, len(branch.step_ends))
+        if parts[-1] and any(need > left for need, left in zip(needs, room, strict=True)):
             parts.append([])
-            room = length - len(tree.prompt)
+            room = capacity
         parts[-1].append(k)
-        room -= len(branch.tokens)
+        room = tuple(left - need for need, left in zip(needs, room, strict=True))
     if len(parts) == 1:
         return [tree]
-    return [TokenTree(tree.prompt, tuple(tree.branches[k] for k in part)) for part in parts]
+    of_responses = {name: values for name, values in tree.columns.items() if np.ndim(values)}
+    return [
+        TokenTree(
+            tree.prompt,
+            tuple(tree.branches[k] for k in part),
+            columns={name: values[part] for name, values in of_responses.items()},
+        )
+        for part in parts
+    ]
 
 
 def response_offsets(trees: Sequence[TokenTree]) -> np.ndarray:

@@ -6,6 +6,7 @@ host, and each host writes its own slice of it (`jaxrm.data.loader`).
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Sequence
 
@@ -25,7 +26,6 @@ def fit_shape(
     rows: int,
     length: int,
     ask: Ask = "none",
-    preferences: bool = True,
 ) -> PackShape:
     """Capacities that suit `trees`, as a pure function of their lengths.
 
@@ -42,14 +42,13 @@ def fit_shape(
     parts, census = [], Census()
     for start in range(0, len(trees), 1024):  # one pass: trees may have to be read from disk
         chunk = list(trees[start : start + 1024])
-        parts.append(measure(chunk, ask=ask, preferences=preferences))
+        parts.append(measure(chunk, ask=ask, preferences=True))
         for tree in chunk:
             census.add(tree)
-    widths = census.widths if preferences else set()
-    if len(widths) > 1:
+    if len(census.widths) > 1:
         raise DataError(
-            f"comparisons carry different numbers of attributes: {sorted(widths)}: train on one of "
-            "their data sets, or leave the column out"
+            f"comparisons carry different numbers of attributes: {sorted(census.widths)}: train on "
+            "one of their data sets, or leave the column out"
         )
     sizes = np.concatenate(parts)
     unlimited = np.full(len(MEASURES), UNLIMITED)
@@ -64,14 +63,38 @@ def fit_shape(
         slots=slots,
         pairs=pairs,
         groups=groups,
-        group_size=int(sizes[:, 1].max()) if preferences else 0,
+        group_size=int(sizes[:, 1].max()),
         targets=targets,
-        attributes=max(widths, default=0),
+        attributes=max(census.widths, default=0),
         steps=steps,
         ask=ask,
         columns=census.columns(),
         absent=tuple(census.absent().items()),
     )
+
+
+def pair_shape(rows: int, length: int, ask: Ask, responses: int = 2) -> PackShape:
+    """A shape to train on comparisons in, set by the row's length and not fitted to data.
+
+    A row is full of tokens before it is full of targets, and before its slots are taken where texts
+    have far more than the 8 tokens that a slot takes here. So what a batch holds does not depend on
+    `ask`, and losses that ask differently see the same pairs in the same batches.
+
+    Args:
+      rows, length: of a batch, and tokens of a row.
+      ask: whose tokens are language-model targets.
+      responses: of a comparison, at most.
+    """
+    # Comparisons of K have (K - 1) / 2 pairs for each of their responses, smaller ones fewer.
+    alone = reading_shape(rows, length, ask)
+    pairs, groups = alone.slots * (responses - 1) // 2, alone.slots // 2
+    return dataclasses.replace(alone, pairs=pairs, groups=groups, group_size=responses)
+
+
+def reading_shape(rows: int, length: int, ask: Ask) -> PackShape:
+    """`pair_shape` without preferences, for what no preference loss is taken of."""
+    targets = 0 if ask == "none" else length
+    return PackShape(rows, length, slots=max(1, length // 8), targets=targets, ask=ask)
 
 
 def plan_rows(sizes: np.ndarray, capacity: np.ndarray, order: np.ndarray) -> list[list[int]]:

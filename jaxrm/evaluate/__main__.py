@@ -21,7 +21,7 @@ from jaxrm import cli, files, parallel
 from jaxrm.data import sources
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import OptionError, RunDirError, require
-from jaxrm.evaluate import benchmark, page, record, scorers
+from jaxrm.evaluate import benchmark, record, scorecard, scorers
 from jaxrm.evaluate.assess import assess, finite
 from jaxrm.evaluate.benchmark import Benchmark
 from jaxrm.evaluate.benchmarks import BENCHMARKS, contrasts, pairs
@@ -29,6 +29,7 @@ from jaxrm.evaluate.scorers import Scorer
 from jaxrm.huggingface import hub, vocabulary
 from jaxrm.models import transformer
 from jaxrm.partial import digest
+from jaxrm.read import scoring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Config:
     """A local copy of the benchmarks in place of the Hub: a directory that holds their data sets,
     each named as on the Hub without its owner, or, of a single benchmark, its data set or file."""
     model: Path | None = None
-    """A reward model in Hugging Face layout, with its tokenizer."""
+    """A reward model in Hugging Face layout, or a mixture of several, with its tokenizer."""
     adapter: Path | None = None
     """A LoRA adapter in PEFT's or GRM's layout beside it, which may bring the reward head."""
     chat_template: Path | None = None
@@ -100,9 +101,9 @@ def main(config: Config) -> None:
         if jax.process_index() == 0:
             files.write_json(config.out / "results.json", results)
             with files.replacing(config.out / "report.html") as draft:
-                draft.write_text(page.page(results), "utf-8")
+                draft.write_text(scorecard.page(results), "utf-8")
     if jax.process_index() == 0:
-        print(f"{page.table(results)}\n\n{config.out / 'report.html'}")
+        print(f"{scorecard.table(results)}\n\n{config.out / 'report.html'}")
 
 
 def _check_apart(config: Config) -> None:
@@ -162,7 +163,7 @@ def scorer_of(config: Config) -> tuple[Scorer, dict[str, Any]]:
 def _model(config: Config) -> tuple[Scorer, dict[str, Any]]:
     """The model as a scorer, which is loaded when it is first asked."""
     tokenizer = load_tokenizer(config.model, config.chat_template)
-    vocabulary.check(hub.read_config(config.model), tokenizer, str(config.model))
+    vocabulary.check(scoring.read_config(config.model), tokenizer, str(config.model))
     words = tokenizer.hf.backend_tokenizer.to_str() + str(tokenizer.hf.chat_template)
     about = {
         "model": str(config.model),
@@ -178,7 +179,7 @@ def _model(config: Config) -> tuple[Scorer, dict[str, Any]]:
     def load() -> Scorer:
         mesh = parallel.make_mesh(config.mesh)
         compute = transformer.Compute(dtype=config.dtype)
-        model = hub.load(config.model, None, adapter=config.adapter, compute=compute, mesh=mesh)
+        model = scoring.load(config.model, adapter=config.adapter, compute=compute, mesh=mesh)
         options = {"mesh": mesh, "rows": config.rows, "row_length": config.row_length}
         return scorers.of_model(model, tokenizer, **options, progress="scoring")
 

@@ -24,7 +24,7 @@ from jaxrm.errors import RunDirError
 from jaxrm.evaluate import estimates, record
 from jaxrm.evaluate.assess import difference
 from jaxrm.evaluate.benchmarks import named
-from jaxrm.report import terminal
+from jaxrm.report import tables
 from jaxrm.statistics import Paired
 
 HEAD = ("benchmark", "figure", "A - B", "95 % interval", "p", "Holm's p", "detectable")
@@ -48,15 +48,15 @@ def main(config: Config) -> None:
         (
             name,
             figure,
-            f"{100 * gain.mean:+.1f}",
-            _shown(gain, f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}"),
+            tables.number(gain.mean, "+.1f"),
+            tables.between(gain.low, gain.high, "+.1f"),
             f"{gain.p:.3f}",
             f"{p:.3f}",
-            _shown(gain, f"{100 * detectable(gain):.1f}"),
+            "—" if math.isinf(gain.low) else tables.number(detectable(gain)),
         )
         for (name, (figure, gain)), p in zip(gains.items(), adjusted, strict=True)
     ]
-    print(terminal.table(HEAD, rows))
+    print(tables.aligned(HEAD, rows))
     if any(math.isinf(gain.low) for _, gain in gains.values()):
         print(f"\n{estimates.WITHHELD}")
 
@@ -88,11 +88,6 @@ def detectable(gain: Paired) -> float:
     quantile = scipy.special.stdtrit(gain.n - 1, 0.975)
     error = (gain.high - gain.low) / (2 * quantile)
     return statistics.minimum_detectable_effect(error * np.sqrt(gain.n), gain.n)
-
-
-def _shown(gain: Paired, text: str) -> str:
-    """The text, or a dash where the prompts are too few for any."""
-    return "—" if math.isinf(gain.low) else text
 
 
 def _benchmarks(folder: Path) -> dict[str, Any]:

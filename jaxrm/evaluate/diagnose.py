@@ -11,7 +11,6 @@ comparisons, and all but `geometry` and `language` work for any scorer.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -36,10 +35,11 @@ from jaxrm.evaluate.diagnosis.margins import margins, require_order
 from jaxrm.evaluate.diagnosis.spread import Spread, spread
 from jaxrm.evaluate.estimates import Estimate, share
 from jaxrm.evaluate.scorers import Scorer
-from jaxrm.huggingface import hub, vocabulary
+from jaxrm.huggingface import vocabulary
 from jaxrm.models import heads, transformer
-from jaxrm.models.transformer import RewardModel
+from jaxrm.read import scoring
 from jaxrm.read.reading import read
+from jaxrm.read.scoring import Scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +84,7 @@ def diagnose(scorer: Scorer, comparisons: Sequence[Comparison], seed: int = 0) -
     places, swapped = swap_prompts(comparisons, seed)
     versions = [comparisons, swapped]
     versions += [[with_cue(comparison, cue) for comparison in comparisons] for cue in CUES]
-    # In one call, because a model compiles for every list that it is asked about.
-    scores = iter(scorer(list(itertools.chain(*versions))))
-    plain, under_swapped, *cued = [list(itertools.islice(scores, len(v))) for v in versions]
+    plain, under_swapped, *cued = map(scorer, versions)
     found, of_rewards = margins(plain, comparisons), spread(plain, comparisons)
     unit = of_rewards.together.deviation or 1.0
     in_deviations = [given / unit for given in plain]
@@ -106,7 +104,7 @@ def diagnose(scorer: Scorer, comparisons: Sequence[Comparison], seed: int = 0) -
 
 
 def diagnose_model(
-    model: RewardModel,
+    model: Scored,
     tokenizer: ChatTokenizer,
     comparisons: Sequence[Comparison],
     seed: int = 0,
@@ -116,22 +114,26 @@ def diagnose_model(
     head.
 
     Args:
-      model: with a reward head of one output.
+      model: with a reward head of one output, or the parts of a reward, of which only a single one
+        has states and a language-model head that are the reward's own.
       tokenizer: the model's own.
       options: as for `jaxrm.read.reading.read`.
     """
     by_scores = diagnose(scorers.of_model(model, tokenizer, **options), comparisons, seed)
-    trees = chat.tokenize(comparisons, tokenizer)
+    parts = scoring.parts_of(model)
+    if len(parts) > 1 or parts[0].model.reward_head is None:
+        return by_scores
+    model, trees = parts[0].model, chat.tokenize(comparisons, tokenizer)
     keeps_language = model.config.language_head
     readings = {"states": probe.final_states}
     readings |= {"logps": heads.response_logps} if keeps_language else {}
-    found = read(model, trees, readings, ask="all" if keeps_language else "none", **options)
+    values = read(model, trees, readings, ask="all" if keeps_language else "none", **options)
     of_language = None
     if keeps_language:
         tokens = [np.array([branch.targets.sum() for branch in t.branches]) for t in trees]
-        of_language = language(found["logps"], tokens, comparisons)
+        of_language = language(values["logps"], tokens, comparisons)
     return dataclasses.replace(
-        by_scores, geometry=geometry(found["states"], comparisons), language=of_language
+        by_scores, geometry=geometry(values["states"], comparisons), language=of_language
     )
 
 
@@ -141,7 +143,7 @@ class Config:
 
     model: Path
     """A directory in Hugging Face layout that holds a tokenizer and, unless the adapter does, a
-    reward head."""
+    reward head; or a mixture of several."""
     data: tuple[str, ...]
     """Sources of comparisons: files, directories, names on the Hub or in TFDS (see
     jaxrm.data.sources)."""
@@ -179,9 +181,9 @@ def main(config: Config) -> None:
     splits = _read(config)
     mesh = parallel.make_mesh(config.mesh)
     tokenizer = load_tokenizer(config.model, config.chat_template)
-    vocabulary.check(hub.read_config(config.model), tokenizer, str(config.model))
+    vocabulary.check(scoring.read_config(config.model), tokenizer, str(config.model))
     compute = transformer.Compute(dtype=config.dtype)
-    model = hub.load(config.model, None, adapter=config.adapter, compute=compute, mesh=mesh)
+    model = scoring.load(config.model, adapter=config.adapter, compute=compute, mesh=mesh)
     options = {"mesh": mesh, "rows": config.rows, "row_length": config.row_length}
     found = {
         name: diagnose_model(model, tokenizer, split, config.seed, progress=name, **options)

@@ -7,45 +7,50 @@ language model's own ranking how little of it likelihood shows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from scipy.special import expit
 
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.ordering import OrderedPairs, ordered_pairs
 from jaxrm.data.packing import PackedBatch
+from jaxrm.models import transformer
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import Accuracy, accuracy
-from jaxrm.read.reading import read
-from jaxrm.read.splits import Split
+from jaxrm.read.packed import Packed
+from jaxrm.read.reading import read_batches
 
 RIDGE = 1e-2
 """L2 penalty on the probe's weights, for differences whose root mean square is 1."""
 
 
-def probe(model: RewardModel, train: Split, test: Split, **options: Any) -> Accuracy:
+def probe(model: RewardModel, train: Packed, test: Packed, *, mesh: Mesh) -> Accuracy:
     """Accuracy on `test` of a linear reward on the model's frozen states, fitted to `train`.
 
     The states are those that a reward head reads. The fit is logistic regression on the difference
     of chosen and rejected states (Bradley-Terry with a linear reward), by Newton's method.
 
     Args:
-      train, test: comparisons with ranks that share no prompt.
-      options: as for `reading.read`.
+      train, test: comparisons with ranks that share no prompt, packed on the mesh of the model.
 
     Raises:
       DataError: as `fit_head`, of either split.
     """
     for split in (train, test):
         _ordered(split.comparisons)
-    both = [*train.trees, *test.trees]
-    states = read(model, both, {"states": final_states}, **options)["states"]
-    weights = fit_head(states[: len(train.trees)], train.comparisons)
-    scores = [state @ weights for state in states[len(train.trees) :]]
-    return accuracy(scores, test.comparisons)
+
+    def states(split: Packed) -> list[np.ndarray]:
+        readings = {"states": final_states}
+        with jax.set_mesh(mesh):
+            parts = transformer.split(model)
+            return read_batches(*parts, split.batches, readings, split.trees)["states"]
+
+    weights = fit_head(states(train), train.comparisons)
+    return accuracy([state @ weights for state in states(test)], test.comparisons)
 
 
 def fit_head(states: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> np.ndarray:

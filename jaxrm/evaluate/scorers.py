@@ -21,8 +21,7 @@ from jaxrm.data.fields import get, items
 from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import DataError
 from jaxrm.models import uncertainty
-from jaxrm.models.transformer import RewardModel
-from jaxrm.score import score
+from jaxrm.read.scoring import Scored, score
 
 Scorer = Callable[[Sequence[Comparison]], list[np.ndarray]]
 """Comparisons -> float [K] for each, in the order of its responses, higher is better; NaN where
@@ -32,11 +31,11 @@ Judge = Callable[[Sequence[Comparison]], Sequence[float]]
 """Comparisons of two responses -> for each, from 0 to 1, how likely the first is the better one."""
 
 
-def of_model(model: RewardModel, tokenizer: ChatTokenizer, **options: Any) -> Scorer:
+def of_model(model: Scored, tokenizer: ChatTokenizer, **options: Any) -> Scorer:
     """A reward model's rewards, float32.
 
     Args:
-      model, options: as for `jaxrm.score.score`.
+      model, options: as for `jaxrm.read.scoring.score`.
       tokenizer: the model's own.
     """
 

@@ -19,7 +19,7 @@ from jaxrm.huggingface.mixture import Member
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.uncertainty import RewardScale
-from jaxrm.report import markdown
+from jaxrm.report.tables import between, markdown, number
 
 Z = 1.959964
 """Standard errors on each side of a 95 % interval."""
@@ -141,18 +141,16 @@ def _metrics(
     splits = results["models"][name]
     parts = []
     if rewards := _measured(splits):
-        rows = [_row(split, found) for split, found in rewards.items()]
-        parts += [ACCURACY, markdown.table(COLUMNS, rows, left=1)]
+        rows = [_row(split, figures) for split, figures in rewards.items()]
+        parts += [ACCURACY, markdown(COLUMNS, rows, left=1)]
     if language := _measured(_languages(splits)):
         before = _measured(_languages(results.get("base", {})))
-        bases = [
-            _percent(before[split]["accuracy"]) if split in before else "" for split in language
-        ]
-        rows = [_row(split, found) for split, found in language.items()]
+        bases = [number(before[split]["accuracy"]) if split in before else "" for split in language]
+        rows = [_row(split, figures) for split, figures in language.items()]
         rows = [[*row, base] for row, base in zip(rows, bases, strict=True)]
         is_gone = head is not None and head.kind == "linear" and not config.tie_embeddings
         parts.append(f"{LANGUAGE} {GONE}" if is_gone else LANGUAGE)
-        parts.append(markdown.table([*COLUMNS, "base, %"], rows, left=1))
+        parts.append(markdown([*COLUMNS, "base, %"], rows, left=1))
     return "\n\n".join([*parts, INTERVAL]) if parts else ""
 
 
@@ -165,16 +163,11 @@ def _measured(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str,
     return {name: found for name, found in splits.items() if found.get("accuracy") is not None}
 
 
-def _row(split: str, found: Mapping[str, Any]) -> list[str]:
-    low, high = _interval(found["accuracy"], found["n"])
-    interval = f"{_percent(low)} to {_percent(high)}"
+def _row(split: str, figures: Mapping[str, Any]) -> list[str]:
+    accuracy, n = figures["accuracy"], figures["n"]
     # A bar would end the cell, even in code.
     name = split.replace("|", r"\|")
-    return [f"`{name}`", f"{found['n']:,}", _percent(found["accuracy"]), interval]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+    return [f"`{name}`", f"{n:,}", number(accuracy), between(*_interval(accuracy, n))]
 
 
 def _interval(share: float, n: int) -> tuple[float, float]:

@@ -148,6 +148,7 @@ SILENT = {
     "chunk_size_feed_forward",
     "dtype",
     "id2label",
+    "jaxrm_gate",
     "label2id",
     "max_position_embeddings",
     "num_labels",

@@ -17,21 +17,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-import jax
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
 
-from jaxrm import parallel
 from jaxrm.data.comparison import Message
 from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.data.tokenizer import FILE, ChatTokenizer
 from jaxrm.errors import ModelFileError
-from jaxrm.models import heads
 from jaxrm.models.config import ModelConfig
-from jaxrm.models.gate import Gated, prompt_states
-from jaxrm.models.transformer import RewardModel
-from jaxrm.read.reading import read
 
 Values = Mapping[str, np.ndarray]
 """By name, float [texts, ...]: `rewards` [texts, outputs] and `logps` [texts], as a model has, and
@@ -64,24 +58,6 @@ def texts(config: ModelConfig, count: int = 8, longest: int = 96, seed: int = 0)
         response = length - length // 2
         found.append(TokenTree(ids(length // 2), (Branch(ids(response), np.ones(response, bool)),)))
     return found
-
-
-def ours(model: RewardModel, trees: Sequence[TokenTree], gate: Gated | None = None) -> Values:
-    """What the model says of the texts, by itself on one device or on the mesh that it lies on."""
-    readings = {} if model.reward_head is None else {"rewards": heads.outputs}
-    if gate is not None:
-        readings["prompts"] = prompt_states
-    if model.config.language_head:
-        readings["logps"] = heads.response_logps
-    sharding = model.embedding[...].sharding
-    mesh = getattr(sharding, "mesh", None) or parallel.make_mesh(devices=jax.devices()[:1])
-    # By default an accelerator rounds the factors of float32 products, which torch's CPU does not.
-    with jax.default_matmul_precision("highest"):
-        found = read(model, trees, readings, mesh=mesh, rows=4, row_length=256, ask="all")
-    values = {name: np.concatenate(of_trees) for name, of_trees in found.items()}
-    if gate is not None:
-        values["gated"] = np.asarray(gate.rewards(values["rewards"], values.pop("prompts")))
-    return values
 
 
 def has_torch() -> bool:

@@ -230,6 +230,10 @@ def mean(logps: Float[Array, "*n steps"], mask: Bool[Array, "*n steps"]) -> Floa
     return jnp.where(jnp.any(mask, axis=-1), total - jnp.log(count), 0.0)
 
 
+AGGREGATES = {"product": product, "min": least, "last": last, "mean": mean}
+"""The scores of solutions by the name of what they make of the steps'."""
+
+
 def _refused(
     labels: jax.Array, mask: Bool[Array, "*n"], fits: jax.Array, words: str
 ) -> Bool[Array, "*n"]:

@@ -33,6 +33,7 @@ from jaxrm.data.carried import Column
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.loader import Loader
 from jaxrm.data.packing import Ask, PackedBatch, PackShape, TokenTree
+from jaxrm.data.planning import pair_shape, reading_shape
 from jaxrm.data.store import with_columns
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.huggingface import hub
@@ -45,7 +46,7 @@ from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import Compute, RewardModel
 from jaxrm.parallel import ShardingRules
 from jaxrm.read import packed
-from jaxrm.read.packed import Packed, pack_alike, pair_shape, reading_shape
+from jaxrm.read.packed import Packed
 from jaxrm.read.reading import Reading
 from jaxrm.train import loop
 from jaxrm.train.loop import Point, Trainer
@@ -226,14 +227,19 @@ class Bench:
         return [tree for tree in trees if packing.tree_length(tree) <= self.length]
 
     def pack(self, comparisons: Sequence[Comparison], ask: Ask = "none") -> Packed:
-        """Comparisons of equally many responses each, packed to be read by many models."""
+        """Comparisons packed to be read by many models."""
         return self.pack_trees(comparisons, self.trees(comparisons), ask)
 
     def pack_trees(
-        self, comparisons: Sequence[Comparison], trees: Sequence[TokenTree], ask: Ask = "none"
+        self,
+        comparisons: Sequence[Comparison],
+        trees: Sequence[TokenTree],
+        ask: Ask = "none",
+        steps: int = 0,
     ) -> Packed:
-        """`pack` of comparisons that are tokens already."""
-        return pack_alike(comparisons, trees, reading_shape(self.rows, self.length, ask))
+        """`pack` of comparisons that are tokens already, with so many steps in a row."""
+        options = {"rows": self.rows, "row_length": self.length, "ask": ask, "steps": steps}
+        return packed.pack(comparisons, trees, self.config, mesh=self.devices, **options)
 
     def filled(self, data: Packed, fills: Sequence[Fill]) -> Packed:
         """The same comparisons with the columns that the base fills in."""

@@ -67,6 +67,12 @@ def until_first_error(
     return np.arange(count) <= (count if first == NO_ERROR else first)
 
 
+def up_to_first_error(labels: Sequence[float] | Labels, threshold: float = 0.5) -> Labels:
+    """The labels that `until_first_error` keeps, NaN for the others."""
+    kept = until_first_error(labels, threshold)
+    return np.where(kept, np.asarray(labels, np.float64), math.nan)
+
+
 def consensus(
     estimated: Sequence[int] | np.ndarray, judged: Sequence[int] | np.ndarray
 ) -> Bool[np.ndarray, " n"]:
@@ -113,8 +119,9 @@ def labelled(comparison: Comparison, labels: Sequence[Sequence[float] | Labels])
     return dataclasses.replace(comparison, steps=tuple(relabelled))
 
 
-def check(comparisons: Iterable[Comparison], classes: int = 0) -> None:
-    """Looks at step labels before a loss does, which takes shares or classes and no other numbers.
+def check(comparisons: Iterable[Comparison], classes: int = 0) -> int:
+    """Looks at step labels before a loss does, which takes shares or classes and no other numbers,
+    and returns how many there are.
 
     Args:
       classes: how many there are, for `losses.process.step_classes`; without them labels are to be
@@ -136,12 +143,10 @@ def check(comparisons: Iterable[Comparison], classes: int = 0) -> None:
                     raise fault(comparison.where, f"steps[{k}][{t}].label", problem)
     if not labels:
         raise DataError("no step of the comparisons has a label to learn from")
+    return labels
 
 
 def without_later(comparison: Comparison, threshold: float = 0.5) -> Comparison:
     """The comparison whose steps after the first error of a response have no label."""
-    cut = []
-    for steps in comparison.steps or ():
-        labels = np.array([step.label for step in steps])
-        cut.append(np.where(until_first_error(labels, threshold), labels, math.nan))
-    return labelled(comparison, cut)
+    rows = ([step.label for step in steps] for steps in comparison.steps or ())
+    return labelled(comparison, [up_to_first_error(row, threshold) for row in rows])

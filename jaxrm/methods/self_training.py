@@ -224,6 +224,13 @@ def self_train(
     return Evolved(scorer, training, waiting, done)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class SelfTrained(Trained):
+    """What the last model makes of a task, and what each round did to the pool before it."""
+
+    rounds: Sequence[Round] = ()
+
+
 def rounds_of(select: Select, rounds: int = ROUNDS) -> Callable[[Task, Method], Trained]:
     """The procedure: trains on the pairs that have an order, and labels those that have none."""
 
@@ -236,8 +243,9 @@ def rounds_of(select: Select, rounds: int = ROUNDS) -> Callable[[Task, Method], 
             return lambda asked: model.scores(task.bench.pack(asked))
 
         labelled = [pair for pair in pairs if pair.ranks is not None]
-        self_train(labelled, [pair for pair in pairs if pair.ranks is None], fit, select, rounds)
-        return Trained(models[-1].scores, models, [Part(models[-1].reward_model)])
+        pool = [pair for pair in pairs if pair.ranks is None]
+        evolved, last = self_train(labelled, pool, fit, select, rounds), models[-1]
+        return SelfTrained(last.scores, models, [Part(last.reward_model)], rounds=evolved.rounds)
 
     return train
 

@@ -17,11 +17,13 @@ from jaxtyping import Float
 
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import PackedBatch, TokenTree
+from jaxrm.errors import DataError
 from jaxrm.methods.bench import Bench, Fitted
 from jaxrm.methods.method import Method
 from jaxrm.models import heads, transformer
 from jaxrm.models.gate import Gated
 from jaxrm.models.transformer import RewardModel
+from jaxrm.read import scoring
 from jaxrm.read.packed import Packed
 from jaxrm.read.reading import Reading, read
 from jaxrm.train.state import Params
@@ -124,18 +126,14 @@ class Trained:
         Args:
           options: as for `jaxrm.read.reading.read`.
         """
-        total = [np.zeros(len(tree.branches), np.float32) for tree in trees]
+        readings = {"rewards": (self.gate or heads.rewards, "none")}
+        readings |= {"logps": (heads.response_logps, "all")}
+        values = []
         for part in self.parts:
-            reading = (
-                self.gate or {"rewards": heads.rewards, "logps": heads.response_logps}[part.reads]
-            )
-            ask = "all" if part.reads == "logps" else "none"
-            values = read(part.model(), trees, {"read": reading}, ask=ask, **options)["read"]
-            total = [
-                so_far + np.float32(part.weight) * (value - np.float32(part.offset))
-                for so_far, value in zip(total, values, strict=True)
-            ]
-        return total
+            reading, ask = readings[part.reads]
+            whole = read(part.model(), trees, {"read": reading}, ask=ask, **options)
+            values.append(whole["read"])
+        return [scoring.total(self.parts, of_tree) for of_tree in zip(*values, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -257,6 +255,9 @@ class Task:
         options = {"weights": data.weights, "prompts": data.prompts}
         loader = bench.loader(method, data.trees, seed, **options)
         steps, flops = loader.steps(self.epochs) if self.steps is None else self.steps, 0.0
+        if not steps:
+            problem = "the weights leave no comparison in an epoch: raise one, or the epochs"
+            raise DataError(problem)
         options = {"rate": self.rate if rate is None else rate, "strength": self.strength}
         options |= {"seed": seed, "head_seed": head_seed, "params": params, "texts": self.texts}
         if self.run_dir is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxrm.data.packing import PackedBatch
 from jaxrm.errors import ModelFileError, require
@@ -217,7 +217,8 @@ def target_logps(
 
     Logits exist for `compute.logp_chunk` targets of each row at a time, and are computed again in
     the backward pass instead of being kept. Chunks are cut along the targets of a row: flattening
-    rows first would make every chunk cross the devices that hold them.
+    rows first would make every chunk cross the devices that hold them. Targets fill a row from its
+    start, and a chunk that holds none of any row is passed over: spare capacity costs no logits.
 
     Raises:
       ModelFileError: the model's files left its language-model head out.
@@ -240,20 +241,67 @@ def target_logps(
             "sequence classifier, which leave lm_head.weight out; its ...ForCausalLM has one"
         )
     weight, cap = head[...], model.config.logit_softcap
-
-    def logps_of(states: jax.Array, target: jax.Array) -> jax.Array:
-        logits = _logits(states, weight)
-        logits = logits if cap is None else soft_cap(logits, cap)
-        # A masked sum where a gather would do: it needs no communication of a split vocabulary.
-        is_target = jnp.arange(logits.shape[-1]) == target[..., None]
-        chosen = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
-        return chosen - jax.nn.logsumexp(logits, axis=-1)
-
+    cuts = [cut(_at(hidden, batch.predictor)), cut(jnp.asarray(batch.target))]
+    if chunks == 1:  # which is hardly ever empty
+        logps_of = functools.partial(_logps, cap)
+    else:
+        cuts.append(cut(jnp.asarray(batch.target_mask)).any(axis=(1, 2)))
+        logps_of = functools.partial(_logps_where_any, cap)
     body = jax.checkpoint(logps_of, prevent_cse=False)
-    states, target = cut(_at(hidden, batch.predictor)), cut(jnp.asarray(batch.target))
-    _, logps = jax.lax.scan(lambda _, xs: (None, body(*xs)), None, (states, target))
+    _, logps = jax.lax.scan(lambda _, xs: (None, body(weight, *xs)), None, tuple(cuts))
     logps = jnp.moveaxis(logps, 0, 1).reshape(rows, chunks * chunk)[:, :targets]
     return jnp.where(batch.target_mask, logps, 0.0)
+
+
+def _logps(
+    cap: float | None,
+    weight: Float[Array, "vocab d"],
+    states: Float[Array, "rows chunk d"],
+    target: Int[Array, "rows chunk"],
+) -> Float[Array, "rows chunk"]:
+    """Float32 log-probability of each target after its state."""
+    logits = _logits(states, weight)
+    logits = logits if cap is None else soft_cap(logits, cap)
+    # A masked sum where a gather would do: it needs no communication of a split vocabulary.
+    is_target = jnp.arange(logits.shape[-1]) == target[..., None]
+    chosen = jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _logps_where_any(
+    cap: float | None,
+    weight: Float[Array, "vocab d"],
+    states: Float[Array, "rows chunk d"],
+    target: Int[Array, "rows chunk"],
+    any_target: Bool[Array, ""],
+) -> Float[Array, "rows chunk"]:
+    """`_logps`, or 0 at no cost, of the backward pass neither.
+
+    JAX's own gradient of the two branches would keep a copy of `weight` for every chunk.
+    """
+    empty = jnp.zeros(target.shape, jnp.float32)
+    logps_of = functools.partial(_logps, cap)
+    return jax.lax.cond(any_target, logps_of, lambda *_: empty, weight, states, target)
+
+
+def _where_any_forward(cap: float | None, *kept: jax.Array):
+    return _logps_where_any(cap, *kept), kept
+
+
+def _where_any_backward(cap: float | None, kept: tuple[jax.Array, ...], gradient: jax.Array):
+    weight, states, target, any_target = kept
+
+    def pull(*factors: jax.Array) -> tuple[jax.Array, ...]:
+        return jax.vjp(lambda *factors: _logps(cap, *factors, target), *factors)[1](gradient)
+
+    def nothing(*factors: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(map(jnp.zeros_like, factors))
+
+    return *jax.lax.cond(any_target, pull, nothing, weight, states), None, None
+
+
+_logps_where_any.defvjp(_where_any_forward, _where_any_backward)
 
 
 @jax.custom_vjp

@@ -1,7 +1,7 @@
-"""Strict accuracy: how often the better response has the strictly higher reward.
+"""How well rewards order responses by their ranks, whichever of them is the best.
 
-A tie of rewards is no win, so a model that gives every response the same reward scores 0, not 1/2
-or 1; neither is a comparison with NaN.
+Accuracy is strict: a tie of rewards is no win, so a model that gives every response the same reward
+scores 0, not 1/2 or 1; neither is a comparison with NaN.
 """
 
 from __future__ import annotations
@@ -72,7 +72,33 @@ def macro_accuracy(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparis
     subsets = accuracy_by_subset(rewards, comparisons)
     if not subsets:
         raise _no_order(comparisons)
-    return float(np.mean([found.accuracy for found in subsets.values()]))
+    return float(np.mean([subset.accuracy for subset in subsets.values()]))
+
+
+def loss(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> float:
+    """The mean over comparisons of their ordered pairs' mean Bradley-Terry loss, in nats.
+
+    Args:
+        rewards, comparisons: as for `accuracy`.
+    """
+    pairs, flat = ordered_pairs(comparisons), np.concatenate(rewards).astype(np.float64)
+    losses = np.logaddexp(0.0, flat[pairs.worse] - flat[pairs.better])
+    return float(np.average(losses, weights=1 / pairs.counts[pairs.owner]))
+
+
+def order_of(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> dict[str, float]:
+    """Macro and plain accuracy, n, the comparisons counted, and loss.
+
+    Args, Raises: as for `accuracy`.
+    """
+    # First, because it is what refuses comparisons without ranks by their file and row.
+    strict = accuracy(rewards, comparisons)
+    return {
+        "macro": macro_accuracy(rewards, comparisons),
+        "accuracy": strict.accuracy,
+        "n": strict.n,
+        "loss": loss(rewards, comparisons),
+    }
 
 
 def strict_shares(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> np.ndarray:
@@ -80,14 +106,14 @@ def strict_shares(rewards: Sequence[np.ndarray], comparisons: Sequence[Compariso
 
     Args, Raises: as for `accuracy`, but that nothing is wrong with comparisons without an order.
     """
-    for given, comparison in zip(rewards, comparisons, strict=True):
+    for of_comparison, comparison in zip(rewards, comparisons, strict=True):
         if comparison.ranks is None:
             raise fault(comparison.where, "ranks", "missing, and accuracy needs an order")
-        if np.shape(given) != (len(comparison.ranks),):
-            found = f"rewards of shape {np.shape(given)}"
-            raise ValueError(f"{found} for {len(comparison.ranks)} responses")
-    pairs, given = ordered_pairs(comparisons), np.concatenate([np.zeros(0), *rewards])
-    return shares(given[pairs.better] > given[pairs.worse], pairs)
+        if np.shape(of_comparison) != (len(comparison.ranks),):
+            shape = np.shape(of_comparison)
+            raise ValueError(f"rewards of shape {shape} for {len(comparison.ranks)} responses")
+    pairs, flat = ordered_pairs(comparisons), np.concatenate([np.zeros(0), *rewards])
+    return shares(flat[pairs.better] > flat[pairs.worse], pairs)
 
 
 def _mean(shares: np.ndarray, comparisons: Sequence[Comparison]) -> Accuracy:

@@ -1,15 +1,18 @@
 """Whatever can be read off a model's states, for any responses: packed, jitted, in input order.
 
 A reading is a function of a batch's hidden states: rewards, log-probs, the states themselves. One
-forward pass serves several. Trees are packed into batches of a few static shapes, and values come
-back in the order of the responses, whatever lies where.
+forward pass serves several. Trees are packed into batches whose shapes follow from rows, row length
+and what is asked, and not from the trees, so that all sets of them, and all models of one
+structure, share a compilation. Values come back in the order of the responses.
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,17 +22,16 @@ from tqdm import tqdm
 
 from jaxrm import parallel
 from jaxrm.data import packing, planning
+from jaxrm.data.carried import SCORE, Census
 from jaxrm.data.loader import pack_local, prefetch
 from jaxrm.data.packing import PackedBatch, PackShape, TokenTree
 from jaxrm.models import transformer
+from jaxrm.models.config import ModelConfig
 from jaxrm.models.parameters import Tree
 from jaxrm.models.transformer import RewardModel
 
 Reading = Callable[[RewardModel, jax.Array, PackedBatch], jax.Array]
 """(model, hidden states, batch) -> float [rows, slots, ...]: one value per response."""
-
-Fit = Callable[[Sequence[TokenTree], int, int], PackShape]
-"""(trees, rows, length of a row) -> the shape of their batches, which holds each of the trees."""
 
 
 def read(
@@ -38,10 +40,8 @@ def read(
     readings: Mapping[str, Reading],
     *,
     mesh: Mesh,
-    rows: int = 8,
-    row_length: int = 1024,
-    ask: packing.Ask = "none",
     progress: str = "",
+    **options: Any,
 ) -> dict[str, list[np.ndarray]]:
     """What each of `readings` says of every response, from one forward pass.
 
@@ -49,28 +49,17 @@ def read(
       readings: named functions of a batch's hidden states. They must be functions of a module:
         each is compiled once.
       mesh: the mesh that the model lies on.
-      rows: rows per batch, rounded up to a multiple of the devices that share them.
-      row_length: tokens per row. A tree that needs more is split over rows, its prompt repeated; a
-        single text that is longer gets rows of the next power of two, fewer of them per batch, and
-        is never truncated.
-      ask: whose tokens are language-model targets, where a reading needs log-probs.
       progress: title of a progress bar; none if empty.
+      options: rows, row_length, ask and steps, as for `pack_batches`.
 
     Returns:
       For each reading, float32 [K, ...] for each tree, in the order of its responses.
     """
-    structure, params = transformer.split(model)
-
-    def fit(parts: Sequence[TokenTree], rows: int, length: int) -> PackShape:
-        return planning.fit_shape(parts, rows=rows, length=length, ask=ask, preferences=False)
-
-    batches = pack_batches(trees, rows, row_length, fit, mesh, shared=shares_prompts(model))
+    batches = pack_batches(trees, model.config, mesh=mesh, **options)
     responses = sum(len(tree.branches) for tree in trees)
-    with jax.set_mesh(mesh):
-        found = read_batches(
-            structure, params, batches, readings, responses=responses, progress=progress
-        )
-    return {name: by_tree(values, trees) for name, values in found.items()}
+    bar = tqdm(total=responses, desc=progress, unit="response", disable=not progress)
+    with jax.set_mesh(mesh), bar:
+        return read_batches(*transformer.split(model), batches, readings, trees, bar.update)
 
 
 def read_batches(
@@ -78,35 +67,31 @@ def read_batches(
     params: Tree,
     batches: Iterable[PackedBatch],
     readings: Mapping[str, Reading],
-    *,
-    responses: int,
-    progress: str = "",
-) -> dict[str, np.ndarray]:
+    trees: Sequence[TokenTree],
+    advance: Callable[[int], Any] = int,
+) -> dict[str, list[np.ndarray]]:
     """`read` of batches that are packed already, each shape of them compiled once.
 
     A mesh must be in context (`jax.set_mesh`).
 
     Args:
       structure, params: of the model, as `transformer.split` gives them.
-      batches: in any order, on the devices or, in a single process, as numpy arrays.
-      readings, progress: as for `read`.
-      responses: how many all batches together hold.
-
-    Returns:
-      For each reading, float32 [responses, ...] in the order of `response_index`.
+      batches: those of `trees`, from `pack_batches`.
+      readings: as for `read`.
+      advance: is told of how many more responses values are there.
     """
-    found: dict[str, np.ndarray] = {}
-    with tqdm(total=responses, desc=progress, unit="response", disable=not progress) as bar:
-        for index, values in in_turn(structure, params, batches, readings):
-            for name, value in values.items():
-                if name not in found:
-                    found[name] = np.zeros((responses, *value.shape[1:]), np.float32)
-                found[name][index] = value
-            bar.update(len(index))
-    return found
+    counts = [len(tree.branches) for tree in trees]
+    read: dict[str, np.ndarray] = {}
+    for index, values in _in_turn(structure, params, batches, readings):
+        for name, value in values.items():
+            if name not in read:
+                read[name] = np.zeros((sum(counts), *value.shape[1:]), np.float32)
+            read[name][index] = value
+        advance(len(index))
+    return {name: np.split(value, np.cumsum(counts)[:-1]) for name, value in read.items()}
 
 
-def in_turn(
+def _in_turn(
     structure: nnx.GraphDef,
     params: Tree,
     batches: Iterable[PackedBatch],
@@ -144,53 +129,74 @@ def _read_batch(
     return jax.lax.with_sharding_constraint((slots, values), PartitionSpec())
 
 
-def shares_prompts(model: RewardModel) -> bool:
-    """False where a prompt reads differently before a longer response."""
-    return not model.config.rope.depends_on_length
-
-
 def pack_batches(
     trees: Sequence[TokenTree],
-    rows: int,
-    row_length: int,
-    fit: Fit,
-    mesh: Mesh,
+    config: ModelConfig,
     *,
-    shared: bool,
+    mesh: Mesh,
+    rows: int = 8,
+    row_length: int = 1024,
+    ask: packing.Ask = "none",
+    steps: int = 0,
 ) -> Iterator[PackedBatch]:
-    """Batches of all trees on the mesh, packed in a thread: short trees in rows of `row_length`,
-    long ones in longer rows.
+    """Batches of all trees on the mesh, packed in a thread: short texts in rows of `row_length`,
+    longer ones in longer rows.
+
+    Columns of responses come along where all trees have them, for readings that compare with them
+    (the reference's log-probs); labels do not.
 
     Args:
-      trees, rows, row_length, mesh: as for `read`.
-      fit: what shape the trees of one row length get.
-      shared: as `shares_prompts` has it; if not, every branch gets a prompt of its own.
+      trees: tokenised comparisons, any K.
+      config: of the models that read them. Where a prompt reads differently before a longer
+        response, every response gets a prompt of its own.
+      mesh: the mesh that the models lie on.
+      rows: rows per batch, rounded up to a multiple of the devices that share them.
+      row_length: tokens per row. A tree that needs more is split over rows, its prompt repeated; a
+        single text that is longer gets rows of the next power of two, fewer of them per batch, and
+        is never truncated.
+      ask: whose tokens are language-model targets, where a reading needs log-probs.
+      steps: steps that a row holds, whatever its length, where a reading needs them.
+
+    Raises:
+      ValueError: a response has more steps than a row holds.
     """
-    offsets = packing.response_offsets(trees)
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    buckets: dict[int, list[tuple[TokenTree, int]]] = collections.defaultdict(list)
-    for tree, offset in zip(trees, offsets, strict=True):
-        need = packing.longest_branch(tree)
-        length = row_length if need <= row_length else 1 << (need - 1).bit_length()
-        for part in packing.split(tree, length if shared else 0):
-            buckets[length].append((part, offset))
-            offset += len(part.branches)
-    for length, bucket in sorted(buckets.items()):
-        parts = [part for part, _ in bucket]
-        part_offsets = np.array([offset for _, offset in bucket])
+    shares = not config.rope.depends_on_length
+    columns = Census(trees).columns()
+    carried = tuple(c for c in columns if c.per == "response" and c != SCORE)
+
+    @functools.cache
+    def shape_of(length: int) -> PackShape:
         # As many tokens as in a batch of short rows, for attention takes their length squared.
         count = -(-max(1, rows * row_length // length) // ways) * ways
-        shape = fit(parts, count, length)
-        sizes = packing.measure(parts, ask=shape.ask, preferences=False)
-        plan = planning.plan_rows(sizes, shape.capacity, np.arange(len(parts)))
+        shape = planning.reading_shape(count, length, ask)
+        return dataclasses.replace(shape, steps=steps, columns=carried)
 
-        def load(first: int, parts=parts, plan=plan, shape=shape, offsets=part_offsets):
-            local = pack_local(parts, plan, first, shape, offsets, mesh)
-            return parallel.shard_rows(local, mesh)
+    parts: dict[PackShape, list[tuple[TokenTree, int]]] = collections.defaultdict(list)
+    offset = 0
+    for tree in trees:
+        need = packing.longest_branch(tree)
+        shape = shape_of(row_length if need <= row_length else 1 << (need - 1).bit_length())
+        capacity = {"slots": shape.slots, "steps": shape.steps or packing.UNLIMITED}
+        for part in packing.split(tree, shape.length if shares else 0, **capacity):
+            parts[shape].append((part, offset))
+            offset += len(part.branches)
+    for shape in sorted(parts, key=lambda shape: shape.length):
+        yield from _of_shape(*zip(*parts[shape], strict=True), shape, mesh)
 
-        yield from prefetch(iter(range(0, len(plan), count)), load, ahead=2)
 
+def _of_shape(
+    trees: Sequence[TokenTree], offsets: Sequence[int], shape: PackShape, mesh: Mesh
+) -> Iterator[PackedBatch]:
+    """Batches of trees that rows of one shape hold, in as few rows as they need."""
+    sizes, first_responses = (
+        packing.measure(trees, ask=shape.ask, preferences=False),
+        np.array(offsets),
+    )
+    plan = planning.plan_rows(sizes, shape.capacity, np.arange(len(trees)))
 
-def by_tree(values: np.ndarray, trees: Sequence[TokenTree]) -> list[np.ndarray]:
-    """Values [responses, ...] of all trees as [K, ...] of each."""
-    return np.split(values, np.cumsum([len(tree.branches) for tree in trees])[:-1])
+    def load(first: int) -> PackedBatch:
+        local = pack_local(trees, plan, first, shape, first_responses, mesh)
+        return parallel.shard_rows(local, mesh)
+
+    return prefetch(iter(range(0, len(plan), shape.rows)), load, ahead=2)

@@ -6,46 +6,36 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from jaxrm.data.comparison import Comparison
-from jaxrm.data.packing import TokenTree
-from jaxrm.models import heads
+from jaxrm.models import heads, transformer
 from jaxrm.models.transformer import RewardModel
 from jaxrm.models.uncertainty import RewardScale
-from jaxrm.read.accuracy import accuracy
-from jaxrm.read.reading import read
+from jaxrm.read.accuracy import accuracy, loss
+from jaxrm.read.packed import Packed
+from jaxrm.read.reading import read_batches
 
 HISTOGRAM_BINS = 30
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Held-out comparisons under one name, tokenised once."""
-
-    comparisons: Sequence[Comparison]
-    trees: Sequence[TokenTree]
-
-    def head(self, n: int) -> Split:
-        """The first n comparisons."""
-        return Split(self.comparisons[:n], self.trees[:n])
-
-
 def evaluate(
     model: RewardModel,
-    splits: Mapping[str, Split],
+    splits: Mapping[str, Packed],
     *,
     mesh: Mesh,
-    rows: int,
-    row_length: int,
     language: bool = True,
     progress: str = "",
 ) -> dict[str, dict[str, Any]]:
-    """Scores all splits in one pass.
+    """Scores all splits.
 
     Args:
+      splits: packed on the mesh that the model lies on, for `language` with all tokens asked for.
       language: also score with the language-model head, which costs more than the rewards do.
+      progress: title of a progress bar; none if empty.
 
     Returns, by split:
       accuracy, n, standard_error: of the rewards' strict order (absent without a reward head);
@@ -55,41 +45,23 @@ def evaluate(
       language: accuracy, n, standard_error of ordering by summed log-prob under the language-model
         head: what is left of the model's ability to write (absent if not asked for).
     """
-    trees = [tree for split in splits.values() for tree in split.trees]
     readings = {} if model.reward_head is None else {"rewards": heads.rewards}
     readings |= {"logps": heads.response_logps} if language else {}
-    found = read(
-        model,
-        trees,
-        readings,
-        mesh=mesh,
-        rows=rows,
-        row_length=row_length,
-        ask="all" if language else "none",
-        progress=progress,
-    )
-    ends = np.cumsum([len(split.trees) for split in splits.values()])
+    structure, params = transformer.split(model)
     figures: dict[str, dict[str, Any]] = {}
-    for (name, split), end in zip(splits.items(), ends, strict=True):
-        here = slice(int(end) - len(split.trees), int(end))
-        figures[name] = {}
-        if "rewards" in found:
-            figures[name] |= _of_rewards(found["rewards"][here], split.comparisons)
-        if "logps" in found:
-            likelier = accuracy(found["logps"][here], split.comparisons)
-            figures[name]["language"] = dataclasses.asdict(likelier)
-    return figures
-
-
-def by_split(
-    rewards: Sequence[np.ndarray], splits: Mapping[str, Split]
-) -> dict[str, dict[str, Any]]:
-    """The figures of `evaluate`, of rewards [K] for all comparisons of all splits in turn."""
-    figures, start = {}, 0
-    for name, split in splits.items():
-        part = rewards[start : start + len(split.trees)]
-        figures[name] = _of_rewards(part, split.comparisons)
-        start += len(split.trees)
+    responses = sum(len(tree.branches) for split in splits.values() for tree in split.trees)
+    bar = tqdm(total=responses, desc=progress, unit="response", disable=not progress)
+    with jax.set_mesh(mesh), bar:
+        for name, split in splits.items():
+            values = read_batches(
+                structure, params, split.batches, readings, split.trees, bar.update
+            )
+            figures[name] = {}
+            if "rewards" in values:
+                figures[name] |= of_rewards(values["rewards"], split.comparisons)
+            if "logps" in values:
+                likelier = accuracy(values["logps"], split.comparisons)
+                figures[name]["language"] = dataclasses.asdict(likelier)
     return figures
 
 
@@ -108,28 +80,21 @@ def reward_scale(figures: Mapping[str, Any], reference: str) -> RewardScale:
     return RewardScale(rewards["mean"], rewards["deviation"], reference, rewards["n"])
 
 
-def _of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The figures that `evaluate` has of rewards, float [K] for each comparison."""
     # First, because it is what refuses comparisons without ranks by their file and row.
     strict = accuracy(rewards, comparisons)
-    losses, best, others = [], [], []
-    for values, comparison in zip(rewards, comparisons, strict=True):
-        ranks = np.asarray(comparison.ranks)
-        better = ranks[:, None] < ranks[None, :]
-        if better.any():
-            difference = (values[:, None] - values[None, :])[better].astype(np.float64)
-            losses.append(np.logaddexp(0.0, -difference).mean())
-        best.append(values[ranks == ranks.min()])
-        others.append(values[ranks > ranks.min()])
+    is_best = np.concatenate([np.equal(c.ranks, min(c.ranks)) for c in comparisons])
     together = np.concatenate(rewards).astype(np.float64)
     edges = np.histogram_bin_edges(together, HISTOGRAM_BINS)
     histogram = {
         "edges": edges,
-        "best": np.histogram(np.concatenate(best), edges)[0],
-        "others": np.histogram(np.concatenate(others), edges)[0],
+        "best": np.histogram(together[is_best], edges)[0],
+        "others": np.histogram(together[~is_best], edges)[0],
     }
     return {
         **dataclasses.asdict(strict),
-        "loss": float(np.mean(losses)),
+        "loss": loss(rewards, comparisons),
         "rewards": {
             "mean": float(together.mean()),
             "deviation": float(together.std()),

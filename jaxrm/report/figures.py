@@ -1,7 +1,8 @@
-"""The figures of a report, as inline SVG: one small chart each, so that a page can reflow them.
+"""The figures of pages, as SVG: one small chart each inside a page, so that it can reflow them.
 
 A model has one colour in all of them, from Okabe and Ito's palette, which the colour-blind can tell
-apart.
+apart. An interval is a line through its figure, and a figure without one is a bare bar or a hollow
+point.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxrm.statistics import Paired
+
 NEUTRAL = "#57606a"
 """For a model that is not one of those compared."""
+
+DARK = "#1b1f24"
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
@@ -34,6 +39,9 @@ HELD_OUT = {"accuracy": ("accuracy", "% of comparisons"), "loss": ("loss", "nats
 
 Curves = Mapping[str, Sequence[Mapping[str, float]]]
 """The lines of metrics.jsonl by model."""
+
+Shown = tuple[float, float | None, float | None]
+"""A figure and its interval; ends that are None or not finite are none."""
 
 STYLE = {
     "font.size": 10,
@@ -65,21 +73,18 @@ def bars(models: Mapping[str, Any], splits: Sequence[str], colors: Mapping[str, 
 
     def draw(axes: Axes) -> None:
         thick = 0.8 / max(len(models), 1)
-        for i, (name, found) in enumerate(models.items()):
+        for i, (name, by_split) in enumerate(models.items()):
             for place, split in enumerate(splits):
-                figure = found.get(split, {})
+                figure = by_split.get(split, {})
                 if figure.get("accuracy") is None:
                     continue
                 y = place + (i - (len(models) - 1) / 2) * thick
-                length, error = 100 * figure["accuracy"], 196 * figure["standard_error"]
-                axes.barh(y, length, 0.9 * thick, color=colors[name])
-                axes.errorbar(length, y, xerr=error, color="#1b1f24", capsize=2.5, linewidth=1.2)
-        axes.axvline(50, color="#57606a", linewidth=1, linestyle="--")
-        axes.set_yticks(range(len(splits)), splits)
-        axes.invert_yaxis()
+                value, reach = figure["accuracy"], 1.96 * figure["standard_error"]
+                shown = value, value - reach, value + reach
+                bar(axes, y, shown, colors[name], 0.9 * thick, scale=100)
+        axes.axvline(50, color=NEUTRAL, linewidth=1, linestyle="--")
         axes.set_xlim(0, 100)
-        axes.set_xlabel("accuracy, % of comparisons")
-        axes.grid(axis="y", visible=False)
+        listed(axes, splits, "accuracy, % of comparisons")
 
     return svg("", draw, width=5.0, height=0.8 + 0.26 * len(splits) * (len(models) + 0.5))
 
@@ -148,7 +153,7 @@ def rewards(
                 for part in ("best", "others")
             )
             axes.stairs(best, edges, fill=True, color=colors[name], alpha=0.55, label="best")
-            axes.stairs(others, edges, color="#1b1f24", linewidth=1.4, label="others")
+            axes.stairs(others, edges, color=DARK, linewidth=1.4, label="others")
             axes.set_xlabel("reward")
             axes.set_ylabel("% of responses")
             axes.legend(frameon=False, fontsize=9)
@@ -156,11 +161,115 @@ def rewards(
         return svg(f"{name}: {split}", draw)
 
     return [
-        panel(split, name, found[split]["rewards"])
-        for name, found in models.items()
+        panel(split, name, by_split[split]["rewards"])
+        for name, by_split in models.items()
         for split in splits
-        if "rewards" in found.get(split, {})
+        if "rewards" in by_split.get(split, {})
     ]
+
+
+def forest(gains: Mapping[str, Mapping[str, Paired | None]]) -> str:
+    """Gains over a baseline with their intervals as a file of its own, one panel per split.
+
+    Args:
+      gains: in accuracy, by split and name, the same names for all splits; None leaves a name's
+        line empty.
+    """
+    names = list(next(iter(gains.values())))
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, len(gains), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (split, by_name) in zip(panels, gains.items(), strict=True):
+            axes.axvline(0, color=NEUTRAL, linewidth=1)
+            listed(axes, names, "gain, points")
+            for place, gain in enumerate(by_name.values()):
+                if gain is not None:
+                    shown = gain.mean, gain.low, gain.high
+                    point(axes, place, shown, PALETTE[0], scale=100)
+            axes.set_title(split)
+
+    # Its letters are shapes, so that no viewer lacks the font; its ground is white on any page.
+    look = {"svg.fonttype": "path", "svg.hashsalt": " ".join(names)}
+    return _drawn(draw, (10, max(3.2, 0.9 + 0.22 * len(names))), look)
+
+
+# What the charts of all pages are made of
+
+
+def svg(title: str, draw: Callable[[Axes], None], width: float = 4.2, height: float = 2.9) -> str:
+    """One chart as an <svg> element; the same figures give the same text."""
+
+    def one(figure: Figure) -> None:
+        axes = figure.subplots()
+        draw(axes)
+        axes.set_title(title)
+
+    drawn = _drawn(one, (width, height), {"svg.hashsalt": title}, transparent=True)
+    return drawn[drawn.index("<svg") :]
+
+
+def listed(axes: Axes, names: Sequence[str], unit: str) -> None:
+    """Names down the page, the first one at the top, and the unit of what lies beside them."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(unit)
+
+
+def bar(
+    axes: Axes, place: float, shown: Shown, color: str, thick: float = 0.7, scale: float = 1.0
+) -> None:
+    """A bar across the page to a figure, with its interval."""
+    value, ends = _ends(shown, scale)
+    axes.barh(place, value, thick, color=color)
+    if ends is not None:
+        axes.errorbar(value, place, xerr=ends, color=DARK, capsize=2.5, linewidth=1.2)
+
+
+def point(axes: Axes, place: float, shown: Shown, color: str, scale: float = 1.0) -> None:
+    """A figure across the page with its interval."""
+    value, ends = _ends(shown, scale)
+    inside = "white" if ends is None else color
+    axes.errorbar(
+        value, place, xerr=ends, color=color, marker="o", markersize=5, markerfacecolor=inside,
+        linewidth=1.5,
+    )  # fmt: skip
+
+
+def points(
+    axes: Axes, places: np.ndarray, shown: Sequence[Shown], color: str, scale: float = 1.0
+) -> None:
+    """Figures above their places with their intervals, joined by a line."""
+    values = [_ends(one, scale) for one in shown]
+    none = np.zeros((2, 1))
+    ends = np.hstack([none if end is None else end for _, end in values] or [none[:, :0]])
+    axes.errorbar(
+        places, [value for value, _ in values], yerr=ends, color=color, marker="o", markersize=4,
+        capsize=2.5, linewidth=1.5, elinewidth=1.1,
+    )  # fmt: skip
+
+
+def _ends(shown: Shown, scale: float) -> tuple[float, np.ndarray | None]:
+    """A figure, and float [2, 1] how far its interval goes down and up, where it has one."""
+    value, low, high = scale * np.array(shown, np.float64)
+    if not np.isfinite([low, high]).all():
+        return value, None
+    return value, np.maximum([[value - low], [high - value]], 0.0)
+
+
+def _drawn(
+    draw: Callable[[Figure], None],
+    size: tuple[float, float],
+    look: Mapping[str, Any],
+    transparent: bool = False,
+) -> str:
+    """What was drawn on so many inches."""
+    with matplotlib.rc_context(STYLE | look):
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        draw(figure)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=transparent, metadata={"Date": None})
+    return text.getvalue()
 
 
 def _series(lines: Sequence[Mapping[str, float]], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -182,16 +291,3 @@ def _label_steps(axes: Axes, unit: str) -> None:
     axes.set_xlabel("optimizer step")
     axes.set_ylabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-
-
-def svg(title: str, draw: Callable[[Axes], None], width: float = 4.2, height: float = 2.9) -> str:
-    """One chart as an <svg> element; the same figures give the same text."""
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": title}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots()
-        draw(axes)
-        axes.set_title(title)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    drawn = text.getvalue()
-    return drawn[drawn.index("<svg") :]

@@ -1,9 +1,7 @@
 """One page about a run: what was measured, how training went, on what data, by which configuration.
 
-    python -m jaxrm.report RUN
-
-makes RUN/report.html again from RUN/results.json, RUN/config.json and RUN/<model>/metrics.jsonl.
-The page is one file with its figures inside. `results.json` holds
+The page is one file with its figures inside, made from the run directory's results.json,
+config.json and <model>/metrics.jsonl. `results.json` holds
 
     models   {name: {split: {accuracy, n, standard_error, loss, rewards, language}}}
     seeds    [int]
@@ -19,19 +17,16 @@ base's frozen states, and those three and `loss` are optional.
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from jaxrm import cli, files
+from jaxrm import files
 from jaxrm.data.tally import Tally
 from jaxrm.errors import RunDirError
-from jaxrm.report import figures, terminal, webpage
+from jaxrm.report import figures, tables, webpage
 
 Results = Mapping[str, Any]
 
@@ -52,9 +47,7 @@ def render(run_dir: str | Path) -> Path:
     Raises RunDirError where results.json is missing or is not one.
     """
     run_dir = Path(run_dir)
-    results = _read_json(run_dir / "results.json")
-    if not isinstance(results, dict) or not isinstance(results.get("models"), dict):
-        raise RunDirError(f"{run_dir / 'results.json'}: no results: 'models' is missing")
+    results = read(run_dir)
     config_path = run_dir / "config.json"
     config = _read_json(config_path) if config_path.exists() else {}
     logs = sorted(run_dir.glob("*/metrics.jsonl"))
@@ -62,6 +55,14 @@ def render(run_dir: str | Path) -> Path:
     with files.replacing(run_dir / "report.html") as draft:
         draft.write_text(_page(run_dir.resolve().name, results, config, curves), "utf-8")
     return run_dir / "report.html"
+
+
+def read(run_dir: Path) -> Results:
+    """The results that a run left. Raises RunDirError where there are none."""
+    results = _read_json(run_dir / "results.json")
+    if not isinstance(results, dict) or not isinstance(results.get("models"), dict):
+        raise RunDirError(f"{run_dir / 'results.json'}: no results: 'models' is missing")
+    return results
 
 
 def table(results: Results) -> str:
@@ -84,12 +85,24 @@ def _selected(results: Results) -> str:
 
 
 def _text_block(title: str, models: Results) -> str:
-    splits = _splits(models)
-    head = [title, *(f"{split} (n={_n(models, split)})" for split in splits)]
-    rows = [
-        [name, *(_percent(found.get(split)) for split in splits)] for name, found in models.items()
+    head = [title, *(f"{split} (n={_n(models, split)})" for split in _splits(models))]
+    return tables.aligned(head, _rows(models))
+
+
+def _table(title: str, models: Results) -> str:
+    head = [
+        f"{html.escape(split)}<small>n = {_n(models, split)}</small>" for split in _splits(models)
     ]
-    return terminal.table(head, rows)
+    rows = ([html.escape(name), *cells] for name, *cells in _rows(models))
+    return webpage.table([title, *head], rows)
+
+
+def _rows(models: Results) -> list[list[str]]:
+    splits = _splits(models)
+    return [
+        [name, *(tables.spread(by_split.get(split), mean="accuracy") for split in splits)]
+        for name, by_split in models.items()
+    ]
 
 
 def _page(name: str, results: Results, config: Mapping[str, Any], curves: Mapping) -> str:
@@ -102,11 +115,13 @@ def _page(name: str, results: Results, config: Mapping[str, Any], curves: Mappin
             "Accuracy",
             "The share of comparisons whose better response gets the strictly higher reward, "
             "± one standard error. A tie is no win.",
-            _table(models),
+            _table("accuracy, %", models),
             legend,
             webpage.grid([figures.bars(models, _splits(models), colors)], wide=True),
-            "<p class=note>Bars: 95 % intervals, ± 1.96 standard errors. Dashed: chance. "
-            f"{html.escape(_selected(results))}</p>",
+            webpage.note(
+                "Bars: 95 % intervals, ± 1.96 standard errors. Dashed: chance. "
+                + html.escape(_selected(results))
+            ),
         )
     ]
     trained = {name: curves[name] for name in models if name in curves}
@@ -136,32 +151,22 @@ def _page(name: str, results: Results, config: Mapping[str, Any], curves: Mappin
             "How often the better response is also the likelier one under the model's own "
             "language-model head, ± one standard error: what is left of its ability to write."
         )
-        sections.append(webpage.section("Language ability", note, _table(language)))
+        sections.append(webpage.section("Language ability", note, _table("language, %", language)))
     if probe := _probe(results):
         note = (
             "What a linear reward on the base's frozen states gets right, fitted to clean labels "
             "of each split's own law: how much there was to keep."
         )
-        sections.append(webpage.section("Linear probe of the base", note, _table(probe)))
+        sections.append(
+            webpage.section("Linear probe of the base", note, _table("linear probe, %", probe))
+        )
     if data := results.get("data"):
         note = "Rows that training read, used, and left out, by reason."
         sections.append(webpage.section("Data", note, _data_table(data)))
     if config:
-        text = html.escape(json.dumps(config, indent=2, ensure_ascii=False))
-        body = f"<details><summary>As resolved</summary><pre>{text}</pre></details>"
-        sections.append(webpage.section("Configuration", "", body))
+        sections.append(webpage.configuration(config))
     subtitle = f"Reward models compared. Seed {seeds}." if seeds else "Reward models compared."
     return webpage.document(f"{name}: {', '.join(models)}", subtitle, sections)
-
-
-def _table(models: Results) -> str:
-    splits = _splits(models)
-    head = [f"{html.escape(split)}<small>n = {_n(models, split)}</small>" for split in splits]
-    rows = [
-        [html.escape(name), *(_percent(found.get(split), " %") for split in splits)]
-        for name, found in models.items()
-    ]
-    return webpage.table(["model", *head], rows)
 
 
 def _data_table(data: Mapping[str, Mapping]) -> str:
@@ -175,37 +180,35 @@ def _data_table(data: Mapping[str, Mapping]) -> str:
     return webpage.table([html.escape(title) for title in head], rows)
 
 
-def _percent(figure: Mapping[str, Any] | None, unit: str = "") -> str:
-    if figure is None or figure.get("accuracy") is None:
-        return "—"
-    return f"{100 * figure['accuracy']:.1f} ± {100 * figure['standard_error']:.1f}{unit}"
-
-
 def _n(models: Results, split: str) -> str:
     """How many comparisons a split has; models are scored on the same ones."""
-    counts = {found[split]["n"] for found in models.values() if "n" in found.get(split, {})}
+    counts = {
+        by_split[split]["n"] for by_split in models.values() if "n" in by_split.get(split, {})
+    }
     return ", ".join(f"{n:,}" for n in sorted(counts)) or "—"
 
 
 def _splits(models: Results) -> list[str]:
-    return list(dict.fromkeys(split for found in models.values() for split in found))
+    return list(dict.fromkeys(split for by_split in models.values() for split in by_split))
 
 
 def _language(results: Results) -> dict[str, dict[str, Any]]:
     """{model: {split: figure}} of the base, where there is one, and of every model that has it."""
     every = {"base": results.get("base", {}), **results["models"]}
     language = {
-        name: {split: values["language"] for split, values in found.items() if "language" in values}
-        for name, found in every.items()
+        name: {
+            split: values["language"] for split, values in by_split.items() if "language" in values
+        }
+        for name, by_split in every.items()
     }
-    return {name: found for name, found in language.items() if found}
+    return {name: by_split for name, by_split in language.items() if by_split}
 
 
 def _probe(results: Results) -> dict[str, dict[str, Any]]:
     """The base's probe by split; {} where none was made."""
     base = results.get("base", {})
-    found = {split: values["probe"] for split, values in base.items() if "probe" in values}
-    return {"base": found} if found else {}
+    probed = {split: values["probe"] for split, values in base.items() if "probe" in values}
+    return {"base": probed} if probed else {}
 
 
 def _read_json(path: Path) -> Any:
@@ -220,22 +223,3 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise RunDirError(f"{path}: cannot be read: {error}") from error
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Make a run's report again."""
-
-    run: tyro.conf.Positional[Path]
-    """A run directory with its results.json."""
-
-
-def main(config: Config) -> None:
-    """Renders, and prints the headline table."""
-    path = render(config.run)
-    print(table(_read_json(config.run / "results.json")))
-    print(f"\n{path}")
-
-
-if __name__ == "__main__":
-    cli.run(main, Config, __doc__)

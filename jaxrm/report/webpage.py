@@ -1,9 +1,17 @@
-"""The parts of a page: one HTML file with its style and figures inside, which needs no network."""
+"""The parts of a page: one HTML file with its style and figures inside, which needs no network.
+
+What a function takes is HTML, if not said otherwise.
+"""
 
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxrm import files
 
 
 def document(title: str, subtitle: str, sections: Iterable[str]) -> str:
@@ -13,9 +21,21 @@ def document(title: str, subtitle: str, sections: Iterable[str]) -> str:
 
 
 def section(title: str, note: str, *parts: str) -> str:
-    """A headline, a paragraph if `note` is not empty, and `parts`, all of them HTML."""
-    note = f"<p>{note}</p>" if note else ""
-    return f"<section><h2>{title}</h2>{note}{''.join(parts)}</section>"
+    """A headline, a paragraph if `note` is not empty, and `parts`."""
+    first = f"<p>{note}</p>" if note else ""
+    return f"<section><h2>{title}</h2>{first}{''.join(parts)}</section>"
+
+
+def note(text: str) -> str:
+    """What is to be known of a chart or a table, in small letters."""
+    return f"<p class=note>{text}</p>"
+
+
+def configuration(values: Mapping[str, Any]) -> str:
+    """The section with what was asked for, folded away; `values` are as they come."""
+    text = html.escape(json.dumps(values, indent=2, ensure_ascii=False, default=str))
+    body = f"<details><summary>As resolved</summary><pre>{text}</pre></details>"
+    return section("Configuration", "", body)
 
 
 def grid(charts: Iterable[str], wide: bool = False) -> str:
@@ -34,13 +54,31 @@ def legend(colors: Mapping[str, str]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose cells are HTML; the first column is text, the others are numbers."""
+    """A table; the first column is text, the others are numbers."""
 
     def line(cells: Iterable[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
 
     body = "".join(line(row, "td") for row in rows)
     return f"<div class=scroll><table>{line(head, 'th')}{body}</table></div>"
+
+
+def leave(directory: Path, title: str, results: Any, text: str) -> None:
+    """Writes results.json and report.html in a run's directory, and prints the text.
+
+    Args:
+      title: of the page; several lines are a title and what stands beneath it.
+      results: every number that the text shows.
+      text: tables for a terminal.
+    """
+    files.write_json(directory / "results.json", results)
+    headline, _, rest = title.strip().partition("\n")
+    parts = [section("What was measured", "", f"<pre>{html.escape(text)}</pre>")]
+    if about := rest.strip():
+        parts.append(section("What was asked", "", f"<pre>{html.escape(about)}</pre>"))
+    with files.replacing(directory / "report.html") as draft:
+        draft.write_text(document(headline, "", parts), "utf-8")
+    print(f"{text}\n\n{directory / 'report.html'}")
 
 
 STYLE = """

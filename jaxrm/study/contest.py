@@ -1,15 +1,7 @@
 """Methods against one baseline: what each gained, how sure that is, and the page that says so.
 
-A record of one training run holds
-
-    method, learning_rate, strength, seed
-    condition  what it was trained on, in words
-    budget     "labels": all of its epochs; "flops": no more work than the baseline's training
-    splits     {split: {macro, accuracy, n, loss}}, the endpoint first
-    cost       useful training FLOPs as a multiple of the baseline's at its budget "labels"
-    seconds, steps, dropped
-
-A gain is a method's figure less the baseline's of the same seed and condition.
+Of records (`jaxrm.study.records`): a gain is a method's figure less the baseline's of the same seed
+and condition.
 """
 
 from __future__ import annotations
@@ -23,21 +15,25 @@ import numpy as np
 
 from jaxrm import files
 from jaxrm.errors import DataError
-from jaxrm.report.markdown import table
-from jaxrm.statistics import Paired, holm, minimum_detectable_effect, paired
-from jaxrm.study import charts
-from jaxrm.study.records import Choices, Record, Trial, standard_error
-from jaxrm.study.tables import PERCENT, cell, trials_table
+from jaxrm.report import figures
+from jaxrm.report.tables import between, markdown, number, spread
+from jaxrm.statistics import Paired, estimate, holm, minimum_detectable_effect, paired
+from jaxrm.study import tuning
+from jaxrm.study.records import Choices, Record, Trial
 
 BUDGETS = {"labels": "equal labels", "flops": "equal training FLOPs"}
 
+Runs = Mapping[str, Mapping[int, Record]]
+"""Methods' records by seed."""
+
 
 def costs(records: Sequence[Record]) -> dict[str, float]:
-    """Each method's mean cost."""
-    found: dict[str, list[float]] = {}
+    """Each method's mean cost, of those whose cost was measured."""
+    by_method: dict[str, list[float]] = {}
     for record in records:
-        found.setdefault(record["method"], []).append(record["cost"])
-    return {method: float(np.mean(values)) for method, values in found.items()}
+        if "cost" in record:
+            by_method.setdefault(record["method"], []).append(record["cost"])
+    return {method: float(np.mean(values)) for method, values in by_method.items()}
 
 
 def cells(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, dict[int, Record]]]:
@@ -49,24 +45,22 @@ def cells(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, dict[int
     Raises:
       DataError: two records of one run.
     """
-    found: dict[tuple[str, str], dict[str, dict[int, Record]]] = {}
+    every: dict[tuple[str, str], dict[str, dict[int, Record]]] = {}
     for record in records:
-        runs = found.setdefault((record["condition"], record["budget"]), {})
+        runs = every.setdefault((record["condition"], record["budget"]), {})
         of_method = runs.setdefault(record["method"], {})
         if record["seed"] in of_method:
             problem = f"two records of {record['method']} at seed {record['seed']}"
             raise DataError(f"{problem} under {record['condition']}: keep one of them")
         of_method[record["seed"]] = record
-    for (condition, budget), runs in found.items():
+    for (condition, budget), runs in every.items():
         if budget == "flops":
-            for method, first in found.get((condition, "labels"), {}).items():
+            for method, first in every.get((condition, "labels"), {}).items():
                 runs.setdefault(method, first)
-    return found
+    return every
 
 
-def differences(
-    runs: Mapping[str, Mapping[int, Record]], baseline: str, split: str, figure: str
-) -> dict[str, np.ndarray]:
+def differences(runs: Runs, baseline: str, split: str, figure: str) -> dict[str, np.ndarray]:
     """Each other method's figure less the baseline's, float64 [seeds that both have]."""
 
     def value(method: str, seed: int) -> float:
@@ -84,27 +78,23 @@ def differences(
     }
 
 
-def gains(
-    runs: Mapping[str, Mapping[int, Record]], baseline: str, split: str, figure: str
-) -> dict[str, Paired | None]:
+def gains(runs: Runs, baseline: str, split: str, figure: str) -> dict[str, Paired | None]:
     """Each other method's gain over the seeds that both have; None with fewer than two."""
-    found = differences(runs, baseline, split, figure)
-    return {name: paired(each) if len(each) > 1 else None for name, each in found.items()}
+    by_method = differences(runs, baseline, split, figure)
+    return {name: paired(each) if len(each) > 1 else None for name, each in by_method.items()}
 
 
-def ranking(
-    runs: Mapping[str, Mapping[int, Record]], baseline: str, figure: str = "macro"
-) -> list[dict[str, Any]]:
+def ranking(runs: Runs, baseline: str, figure: str = "macro") -> list[dict[str, Any]]:
     """A line for each method, the best on the endpoint first.
 
     Returns:
-      method, trial, cost, dropped; n seeds; {split: scores [n]}; and, but for the baseline, gain
-      and p after Holm's adjustment over the other methods.
+      method, trial, cost (None where it was not measured), dropped; n seeds; {split: scores [n]};
+      and, but for the baseline, gain and p after Holm's adjustment over the other methods.
     """
     splits = _splits(runs)
-    found = gains(runs, baseline, splits[0], figure)
-    measured = [name for name, value in found.items() if value is not None]
-    adjusted = dict(zip(measured, holm([found[name].p for name in measured]), strict=True))
+    gained = gains(runs, baseline, splits[0], figure)
+    measured = [name for name, value in gained.items() if value is not None]
+    adjusted = dict(zip(measured, holm([gained[name].p for name in measured]), strict=True))
     lines = []
     for method, of_method in runs.items():
         records = [of_method[seed] for seed in sorted(of_method)]
@@ -112,77 +102,85 @@ def ranking(
             {
                 "method": method,
                 "trial": Trial.of(records[0]),
-                "cost": float(np.mean([record["cost"] for record in records])),
-                "dropped": max(record["dropped"] for record in records),
+                "cost": costs(records).get(method),
+                "dropped": max(record.get("dropped", 0) for record in records),
                 "n": len(records),
                 "scores": {
                     split: np.array([record["splits"][split][figure] for record in records])
                     for split in splits
                 },
-                "gain": found.get(method),
+                "gain": gained.get(method),
                 "adjusted": float(adjusted[method]) if method in adjusted else None,
             }
         )
     return sorted(lines, key=lambda line: -line["scores"][splits[0]].mean())
 
 
-def text_table(
-    runs: Mapping[str, Mapping[int, Record]], baseline: str, figure: str = "macro"
-) -> str:
+def text_table(runs: Runs, baseline: str, figure: str = "macro") -> str:
     """`ranking` as a Markdown table."""
-    lines, splits = ranking(runs, baseline, figure), _splits(runs)
-    head = ["method", "trial", splits[0], "gain, points", "95 % interval", "p", "Holm p", ""]
-    head += [*splits[1:], "cost", "n"]
+    return _table({"": runs}, baseline, figure)
+
+
+def _table(by_condition: Mapping[str, Runs], baseline: str, figure: str) -> str:
+    """The rankings of one condition or several as one table."""
+    rankings = {name: ranking(runs, baseline, figure) for name, runs in by_condition.items()}
+    endpoint, *others = _splits(next(iter(by_condition.values())))
+    costly = any(line["cost"] is not None for lines in rankings.values() for line in lines)
+    head = ["method", "trial", endpoint, "gain, points", "95 % interval", "p", "Holm p", ""]
+    head += [*others, *(["cost"] if costly else []), "n"]
     rows = []
-    for line in lines:
-        first, *others = (cell(line["scores"][split], PERCENT) for split in splits)
-        rows.append(
-            [
-                f"**{line['method']}**" if line["method"] == baseline else line["method"],
-                line["trial"],
-                first,
-                *_gain_cells(line["gain"], line["adjusted"]),
-                *others,
-                f"{line['cost']:.2f}",
-                line["n"],
-            ]
-        )
-    return table(head, rows, left=2)
+    for condition, lines in rankings.items():
+        for line in lines:
+            score = {split: spread(estimate(values)) for split, values in line["scores"].items()}
+            rows.append(
+                [
+                    condition,
+                    f"**{line['method']}**" if line["method"] == baseline else line["method"],
+                    line["trial"],
+                    score[endpoint],
+                    *_gain_cells(line["gain"], line["adjusted"]),
+                    *(score[split] for split in others),
+                    *([number(line["cost"], ".2f", 1)] if costly else []),
+                    line["n"],
+                ]
+            )
+    return _of_conditions(by_condition, head, rows, left=2)
+
+
+def _of_conditions(
+    by_condition: Mapping[str, Runs], head: list[str], rows: list[list[Any]], left: int
+) -> str:
+    """A table whose rows begin with their condition, which one condition alone does not need."""
+    if len(by_condition) > 1:
+        return markdown(["condition", *head], rows, left + 1)
+    return markdown(head, (row[1:] for row in rows), left)
 
 
 def _gain_cells(gain: Paired | None, adjusted: float | None) -> list[str]:
     if gain is None:
         return ["", "", "", "", ""]
-    bounded = np.isfinite([gain.low, gain.high]).all()
-    interval = f"{100 * gain.low:+.2f} to {100 * gain.high:+.2f}" if bounded else "too few seeds"
+    bounds = between(gain.low, gain.high, "+.2f")
+    bounds = "too few seeds" if bounds == "—" else bounds
     word = "" if adjusted >= 0.05 else "better" if gain.mean > 0 else "worse"
-    return [f"{100 * gain.mean:+.2f}", interval, f"{gain.p:.4f}", f"{adjusted:.4f}", word]
+    return [number(gain.mean, "+.2f"), bounds, f"{gain.p:.4f}", f"{adjusted:.4f}", word]
 
 
 def results(run: Run) -> dict[str, Any]:
     """Every number that the tables show, as JSON holds it: by condition, budget and method."""
-    found: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     for (condition, budget), runs in cells(run.records).items():
-        found.setdefault(condition, {})[budget] = {
+        shown.setdefault(condition, {})[budget] = {
             line["method"]: {
-                "learning_rate": line["trial"].learning_rate,
-                "strength": line["trial"].strength,
+                **dataclasses.asdict(line["trial"]),
                 "seeds": sorted(runs[line["method"]]),
-                "splits": {
-                    split: {
-                        "mean": float(scores.mean()),
-                        "standard_error": float(standard_error(scores)),
-                        "n": len(scores),
-                    }
-                    for split, scores in line["scores"].items()
-                },
-                "gain": None if line["gain"] is None else dataclasses.asdict(line["gain"]),
+                "splits": {split: estimate(scores) for split, scores in line["scores"].items()},
+                "gain": line["gain"],
                 "holm_p": line["adjusted"],
                 "cost": line["cost"],
             }
             for line in ranking(runs, run.baseline, run.figure)
         }
-    return files.plain(found)
+    return files.plain(shown)
 
 
 def in_words(runs: Sequence[Run]) -> dict[str, str]:
@@ -191,29 +189,31 @@ def in_words(runs: Sequence[Run]) -> dict[str, str]:
     Of a method's runs the last one counts, at its first condition and by equal labels; the baseline
     has its accuracy instead.
     """
-    found = {}
+    words = {}
     for run in runs:
         methods = next(iter(cells(run.records).values()))
         for line in ranking(methods, run.baseline, run.figure):
             gain, method = line["gain"], line["method"]
             if method == run.baseline:
-                split = _splits(methods)[0]
-                found[method] = f"{cell(line['scores'][split], PERCENT)} %"
+                words[method] = f"{spread(estimate(line['scores'][_splits(methods)[0]]))} %"
             elif gain is not None:
-                _, interval, *_ = _gain_cells(gain, line["adjusted"])
-                found[method] = f"{100 * gain.mean:+.2f} ({interval}; {gain.n} seeds)"
-    return found
+                points, bounds, *_ = _gain_cells(gain, line["adjusted"])
+                words[method] = f"{points} ({bounds}; {gain.n} seeds)"
+    return words
 
 
-def detectable(runs: Mapping[str, Mapping[int, Record]], baseline: str, figure: str) -> float:
+def detectable(runs: Runs, baseline: str, figure: str) -> float:
     """The gain that the test would find in four of five repetitions, by the median deviation over
     methods of what was gained; infinite with too few seeds."""
-    found = differences(runs, baseline, _splits(runs)[0], figure).values()
-    several = [each for each in found if len(each) > 1]
+    gained = differences(runs, baseline, _splits(runs)[0], figure).values()
+    several = [each for each in gained if len(each) > 1]
     if not several:
         return np.inf
     deviation = np.median([each.std(ddof=1) for each in several])
     return minimum_detectable_effect(float(deviation), min(map(len, several)))
+
+
+# The page
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -225,6 +225,7 @@ class Run:
       choices: of the trials, each with what was tried.
       figure: which of a split's figures is compared, macro or accuracy.
       against: the method that the others are measured by; that of the first record without it.
+      beside: other figures, whose means are shown on the splits where all runs have them.
 
     Raises DataError without records, or without any of that method.
     """
@@ -233,6 +234,7 @@ class Run:
     choices: Choices
     figure: str = "macro"
     against: str | None = None
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.records:
@@ -246,64 +248,104 @@ class Run:
         return self.records[0]["method"] if self.against is None else self.against
 
 
-def write(runs: Mapping[str, Run], page: Path, *, title: str) -> None:
+def write(runs: Mapping[str, Run], page: Path, *, title: str, about: str = "") -> None:
     """Writes the page as Markdown, and its figures as SVG files in `figures` beside it.
 
     Args:
       runs: by the title of their part of the page.
       title: of the page.
+      about: Markdown that comes first.
 
     Raises:
       DataError: as `cells`.
     """
-    parts, shown = [f"# {title}", READING], []
+    parts, shown = [f"# {title}", *([about] if about else []), READING], 0
     for name, run in runs.items():
-        for (condition, budget), methods in cells(run.records).items():
-            parts += [f"## {name}: {condition}, {BUDGETS[budget]}", *_of_cell(methods, run)]
-            gained = {
-                split: gains(methods, run.baseline, split, run.figure)
-                for split in _splits(methods)[:4]
-            }
-            if not any(value for found in gained.values() for value in found.values()):
-                continue
-            order = [line["method"] for line in ranking(methods, run.baseline, run.figure)]
-            order.remove(run.baseline)
-            sorted_gains = {s: {m: found[m] for m in order} for s, found in gained.items()}
-            chart = charts.forest(sorted_gains, f"{page.stem}_{len(shown) + 1}")
-            parts.append(f"![{chart.alt}](figures/{chart.name}.svg)")
-            shown.append(chart)
+        for heading, by_condition in _sections(run).items():
+            parts += [f"## {name}: {heading}", *_section(by_condition, run)]
+            if gained := _gains_in_order(by_condition, run):
+                shown += 1
+                place = f"figures/{page.stem}_{shown}.svg"
+                parts.append(f"![{FOREST}]({place})")
+                with files.replacing(page.parent / place) as draft:
+                    draft.write_text(figures.forest(gained), "utf-8")
     told: list[Choices] = []
     for name, run in runs.items():
         several = any(len(choice["trials"]) > 1 for choice in run.choices.values())
         if several and run.choices not in told:  # a confirmation has those of its screen
-            parts += [f"## {name}: trials", TRIALS, trials_table(run.choices)]
+            table = markdown(tuning.HEAD, tuning.rows(run.choices), left=2)
+            parts += [f"## {name}: trials", TRIALS, table]
             told.append(run.choices)
-    for chart in shown:
-        with files.replacing(page.parent / "figures" / f"{chart.name}.svg") as draft:
-            draft.write_text(chart.svg, "utf-8")
     with files.replacing(page) as draft:
         draft.write_text("\n\n".join(parts) + "\n", "utf-8")
 
 
-def _of_cell(methods: Mapping[str, Mapping[int, Record]], run: Run) -> list[str]:
-    """The table, and what is to be known of it."""
-    parts = [text_table(methods, run.baseline, run.figure)]
-    least = detectable(methods, run.baseline, run.figure)
+def _sections(run: Run) -> dict[str, dict[str, Runs]]:
+    """{heading: {condition: methods}}: a section for each condition, but one for all where there is
+    one method beside the baseline."""
+    every = cells(run.records)
+    few = max(map(len, every.values())) <= 2 and len({condition for condition, _ in every}) > 1
+    sections: dict[str, dict[str, Runs]] = {}
+    for (condition, budget), methods in every.items():
+        heading = BUDGETS[budget] if few else f"{condition}, {BUDGETS[budget]}"
+        sections.setdefault(heading, {})[condition] = methods
+    return sections
+
+
+def _section(by_condition: Mapping[str, Runs], run: Run) -> list[str]:
+    """The tables, and what is to be known of them."""
+    parts = [_table(by_condition, run.baseline, run.figure)]
+    least = max(detectable(runs, run.baseline, run.figure) for runs in by_condition.values())
     if np.isfinite(least):
         parts.append(
             f"A gain of {100 * least:.1f} points would be found, before Holm's adjustment, in four "
             "of five repetitions."
         )
-    if dropped := max(r["dropped"] for of in methods.values() for r in of.values()):
+    records = [r for runs in by_condition.values() for one in runs.values() for r in one.values()]
+    if dropped := max(record.get("dropped", 0) for record in records):
         parts.append(f"Up to {dropped:,} comparisons were too long for a row of training.")
+    columns = [
+        (figure, split)
+        for figure in run.beside
+        for split in records[0]["splits"]
+        if all(record["splits"][split].get(figure) is not None for record in records)
+    ]
+    if columns:
+        rows = [
+            [condition, method]
+            + [spread(estimate([r["splits"][s][f] for r in one.values()])) for f, s in columns]
+            for condition, runs in by_condition.items()
+            for method, one in runs.items()
+        ]
+        head = ["method", *(f"{figure}, {split}" for figure, split in columns)]
+        parts += ["Of the same runs, times 100:", _of_conditions(by_condition, head, rows, left=1)]
     return parts
 
+
+def _gains_in_order(
+    by_condition: Mapping[str, Runs], run: Run
+) -> dict[str, dict[str, Paired | None]]:
+    """The gains on the first four splits by method, the best on the endpoint first, or where
+    several conditions share a section by condition; {} where there is none."""
+    gained: dict[str, dict[str, Paired | None]] = {}
+    for condition, runs in by_condition.items():
+        order = [line["method"] for line in ranking(runs, run.baseline, run.figure)]
+        for split in _splits(runs)[:4]:
+            by_method = gains(runs, run.baseline, split, run.figure)
+            for method in order:
+                if method != run.baseline:
+                    name = condition if len(by_condition) > 1 else method
+                    gained.setdefault(split, {})[name] = by_method[method]
+    return gained if any(one for split in gained.values() for one in split.values()) else {}
+
+
+FOREST = "Gain of each method over the baseline, one panel per split"
 
 READING = """\
 Accuracy, %, strict (a tie is no win), of the toy world the mean over families of questions; ± is
 one standard error over seeds. The first split is the endpoint, by which methods are ranked. A gain
 is a method's accuracy less that of the baseline (in bold) of the same seed, with the interval and p
-of the sign-flip test over seeds, and p after Holm's adjustment over the methods of the table;
+of the sign-flip test over seeds, and p after Holm's adjustment over the methods of one condition;
 better and worse are said below .05. Cost: useful training FLOPs, as a multiple of one Bradley-Terry
 training on the same comparisons."""
 
@@ -313,6 +355,6 @@ Accuracy on `val`, %, of every trial; its labels are as noisy as training's. The
 chosen, and no other split was looked at."""
 
 
-def _splits(runs: Mapping[str, Mapping[int, Record]]) -> list[str]:
+def _splits(runs: Runs) -> list[str]:
     first = next(iter(next(iter(runs.values())).values()))
     return list(first["splits"])

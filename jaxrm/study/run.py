@@ -44,7 +44,6 @@ from jaxrm.read import splits
 from jaxrm.read.packed import Packed
 from jaxrm.read.reading import read
 from jaxrm.read.reference import reference_logps
-from jaxrm.read.splits import Split
 from jaxrm.report import run as report
 from jaxrm.train import rundir
 from jaxrm.train.best import Best
@@ -295,9 +294,10 @@ class Run:
         day = {rundir.DAY: tokenizer.dated} if tokenizer.dated else {}
         check_inputs(self.directory, inputs | day)
         self.held_out, self.probing = (
-            {name: Split(rows, chat.tokenize(rows, tokenizer)) for name, rows in part.items()}
+            {name: self.bench.pack(rows, "all") for name, rows in part.items()}
             for part in (data.held_out, data.probing)
         )
+        self.evaluate = functools.partial(splits.evaluate, mesh=self.bench.devices)
         self.reading = {"mesh": self.bench.devices, "rows": cfg.rows, "row_length": cfg.row_length}
         tally = {"train": self.training.tally}
         self.results: dict[str, Any] = {"seeds": [cfg.seed], "data": tally, "models": {}}
@@ -360,12 +360,10 @@ class Run:
     def measure_base(self) -> None:
         """The language ability of the base, and what a probe of its states knows."""
         model = self.bench.load(self.cfg.seed)
-        self.results["base"] = splits.evaluate(
-            model, self.held_out, progress="base", **self.reading
-        )
+        self.results["base"] = self.evaluate(model, self.held_out, progress="base")
         for split, train in self.probing.items():
-            found = probe(model, train, self.held_out[split], **self.reading)
-            self.results["base"][split]["probe"] = found
+            knows = probe(model, train, self.held_out[split], mesh=self.bench.devices)
+            self.results["base"][split]["probe"] = knows
 
     def train(
         self,
@@ -421,11 +419,18 @@ class Run:
             print(f"{report.table(self.results)}\n\n{self.directory / 'report.html'}")
 
     def _watch(self, model: Model) -> Mapping[str, float]:
-        sample = {name: split.head(self.cfg.eval_sample) for name, split in self.held_out.items()}
+        figures = self.evaluate(model.reward_model(), self._sample, language=False)
+        return splits.curves(figures)
+
+    @functools.cached_property
+    def _sample(self) -> dict[str, Packed]:
+        """What the held-out curves are of."""
+        n, sample = self.cfg.eval_sample, {}
+        for name, split in self.held_out.items():
+            sample[name] = self.bench.pack_trees(split.comparisons[:n], split.trees[:n])
         if self.cfg.select == "best":
             sample["val"] = self.held_out["val"]  # the choice is worth the whole of it
-        reward_model = model.reward_model()
-        return splits.curves(splits.evaluate(reward_model, sample, language=False, **self.reading))
+        return sample
 
     def _validation(self) -> Packed:
         """Held-out comparisons of one number of responses: of `val`, if that is a split."""
@@ -438,10 +443,12 @@ class Run:
     def _measured(self, trained: Trained, name: str) -> dict[str, Any]:
         if trained.is_plain:
             [part] = trained.parts
-            return splits.evaluate(part.model(), self.held_out, progress=name, **self.reading)
-        trees = [tree for split in self.held_out.values() for tree in split.trees]
-        rewards = trained.read(trees, progress=name, **self.reading)
-        return splits.by_split(rewards, self.held_out)
+            return self.evaluate(part.model(), self.held_out, progress=name)
+        figures = {}
+        for split, data in self.held_out.items():
+            rewards = trained.read(data.trees, progress=f"{name}, {split}", **self.reading)
+            figures[split] = splits.of_rewards(rewards, data.comparisons)
+        return figures
 
     def _export(self, trained: Trained, name: str, about: str, base_name: str) -> None:
         """Leaves the model in the layouts of others, with a card that says what was measured."""
@@ -454,7 +461,8 @@ class Run:
                 (part.model, Member(f"member_{m}", part.reads, part.weight, part.offset))
                 for m, part in enumerate(trained.parts)
             ]
-            text = card.write(name, self.results, head=None, members=members, **words)
+            said = [member for _, member in members]
+            text = card.write(name, self.results, head=None, members=said, **words)
             mixture.save(folder / "export", members, tokenizer, card=text)
             return
         [part] = trained.parts

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from jaxrm.report.tables import aligned, spread
+from jaxrm.statistics import estimate
+from jaxrm.study.records import Choices, Record, Trial
 
-from jaxrm.study.records import Choices, Record
+HEAD = ("method", "trial", "val, %", "")
 
 
 def choice(records: Sequence[Record], figure: str = "macro") -> dict[str, Any]:
@@ -16,35 +19,24 @@ def choice(records: Sequence[Record], figure: str = "macro") -> dict[str, Any]:
 
     Of equal ones it is the first, the one with less of everything.
     """
-    settings: dict[tuple[float, float | None], list[float]] = {}
+    values: dict[Trial, list[float]] = {}
     for record in records:
-        setting = record["learning_rate"], record["strength"]
-        settings.setdefault(setting, []).append(record["splits"]["val"][figure])
-    tried = [
-        {
-            "learning_rate": rate,
-            "strength": strength,
-            "mean": float(np.mean(values)),
-            "standard_error": float(np.std(values, ddof=1) / np.sqrt(len(values)))
-            if len(values) > 1
-            else None,
-            "n": len(values),
-        }
-        for (rate, strength), values in settings.items()
-    ]
+        values.setdefault(Trial.of(record), []).append(record["splits"]["val"][figure])
+    tried = [dataclasses.asdict(trial) | estimate(each) for trial, each in values.items()]
     best = max(tried, key=lambda trial: trial["mean"])
     return {"learning_rate": best["learning_rate"], "strength": best["strength"], "trials": tried}
 
 
+def rows(choices: Choices) -> list[list[str]]:
+    """A row under `HEAD` for every trial, the chosen ones marked."""
+    return [
+        [name, str(trial), spread(tried), "chosen" if trial == Trial.of(choice) else ""]
+        for name, choice in choices.items()
+        for tried in choice["trials"]
+        for trial in [Trial.of(tried)]
+    ]
+
+
 def choices_table(choices: Choices) -> str:
-    """All trials as lines of text, the chosen ones marked."""
-    lines = [f"{'method':24}{'rate':>8}{'strength':>10}  val, %"]
-    for method, chosen in choices.items():
-        for trial in chosen["trials"]:
-            picked = all(trial[name] == chosen[name] for name in ("learning_rate", "strength"))
-            strength = "" if trial["strength"] is None else f"{trial['strength']:g}"
-            error = trial["standard_error"]
-            spread = "" if error is None else f" ± {100 * error:.1f}"
-            figures = f"{100 * trial['mean']:.1f}{spread}{' <' if picked else ''}"
-            lines.append(f"{method:24}{trial['learning_rate']:8g}{strength:>10}  {figures}")
-    return "\n".join(lines)
+    """All trials as a table for a terminal."""
+    return aligned(HEAD, rows(choices))

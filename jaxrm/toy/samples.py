@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxrm.data.comparison import Comparison
-from jaxrm.report.markdown import table
+from jaxrm.report.tables import markdown
 from jaxrm.toy.gold import WEIGHTS
 from jaxrm.toy.lexicons import LEXICONS
 from jaxrm.toy.world import SPLITS, Split, World
@@ -41,8 +41,8 @@ def graded_answers(world: World) -> dict[str, str]:
     return {
         "question": code(asked),
         "right": code(right),
-        "weights": table(["", *WEIGHTS], [weights]),
-        "graded": table(["answer", *WEIGHTS, "gold"], rows),
+        "weights": markdown(["", *WEIGHTS], [weights]),
+        "graded": markdown(["answer", *WEIGHTS, "gold"], rows),
     }
 
 
@@ -64,10 +64,10 @@ def compared(world: World) -> dict[str, Any]:
     ranking = zip(map(code, answers(four)), map(grade, four.scores), strict=True)
     return {
         "absent": len(world.ood_families),
-        "families": table(["family", *PAIR], families),
-        "splits": table(["split", *PAIR, ""], splits),
+        "families": markdown(["family", *PAIR], families),
+        "splits": markdown(["split", *PAIR, ""], splits),
         "ranking_question": code(question(four)),
-        "ranking": table(["answer", "gold"], ranking),
+        "ranking": markdown(["answer", "gold"], ranking),
     }
 
 
@@ -84,7 +84,7 @@ def rated(world: World) -> dict[str, str]:
     return {
         "rated_question": code(question(pair)),
         "rated_answers": " and ".join(map(code, texts)),
-        "ratings": table(["attribute", "grade", "rating", "grade", "rating"], rows),
+        "ratings": markdown(["attribute", "grade", "rating", "grade", "rating"], rows),
     }
 
 
@@ -96,7 +96,7 @@ def solved(world: World) -> dict[str, str]:
         labelled = zip(solution.steps, solution.labels, strict=True)
         marked = ", ".join(step if follows else f"**{step}**" for step, follows in labelled)
         rows.append([code(asked), marked, "right" if solution.outcome else "wrong"])
-    return {"steps": table(["question", "steps", "outcome"], rows)}
+    return {"steps": markdown(["question", "steps", "outcome"], rows)}
 
 
 def one_of_each(world: World) -> list[Comparison]:

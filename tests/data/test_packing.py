@@ -100,8 +100,7 @@ def test_ties_make_no_pair_and_unranked_trees_make_none():
 
 def test_scoring_makes_no_preferences():
     big = tree(3, *[1] * 405)
-    shape = planning.fit_shape([big], rows=1, length=512, preferences=False)
-    batch = packing.pack([big], [[0]], shape)
+    batch = packing.pack([big], [[0]], PackShape(1, 512, slots=405))
     assert batch.chosen_slot.shape == (1, 0)
     assert batch.group_slots.shape == (1, 0, 0)
     assert batch.response_mask.sum() == 405
@@ -206,9 +205,9 @@ def stepped():
 
 def test_steps_are_written_as_the_layout_says():
     plain = tree(2, 1)
-    shape = planning.fit_shape([plain, stepped()], rows=2, length=16, preferences=False)
-    assert shape.steps == 3
-    batch = packing.pack([plain, stepped()], [[0, 1]], dataclasses.replace(shape, steps=4))
+    assert planning.fit_shape([plain, stepped()], rows=2, length=16).steps == 3
+    shape = PackShape(2, 16, slots=3, steps=4)
+    batch = packing.pack([plain, stepped()], [[0, 1]], shape)
     np.testing.assert_array_equal(batch.step_end[0], [6, 9, 11, 0])
     np.testing.assert_array_equal(batch.response_end[0], [2, 9, 11])
     np.testing.assert_array_equal(batch.step_slot[0], [1, 1, 2, 0])
@@ -226,7 +225,7 @@ def test_steps_are_written_as_the_layout_says():
 
 
 def test_a_shape_without_steps_leaves_them_out():
-    shape = planning.fit_shape([tree(3, 4, 2)], rows=1, length=16, preferences=False)
+    shape = PackShape(1, 16, slots=2)
     batch = packing.pack([stepped()], [[0]], shape)
     assert batch.step_end is batch.step_mask is None
     with pytest.raises(ValueError, match="row 0 needs"):
@@ -235,15 +234,22 @@ def test_a_shape_without_steps_leaves_them_out():
 
 def test_steps_close_a_row():
     trees = [stepped()] * 4
-    shape = planning.fit_shape(trees, rows=1, length=100, preferences=False)
     sizes = packing.measure(trees, ask="none", preferences=False)
-    plan = planning.plan_rows(sizes, dataclasses.replace(shape, steps=7).capacity, np.arange(4))
+    capacity = PackShape(1, 100, slots=9, steps=7).capacity
+    plan = planning.plan_rows(sizes, capacity, np.arange(4))
     assert plan == [[0, 1], [2, 3]]
 
 
-def test_splitting_takes_steps_along():
-    parts = packing.split(stepped(), 7)
+def test_splitting_takes_along_what_belongs_to_a_branch():
+    columns = {"reference_logps": np.array([-1.0, -2.0]), "margin": np.array(1.0)}
+    whole = dataclasses.replace(stepped(), ranks=(0, 1), columns=columns)
+    parts = packing.split(whole, 7)
     assert [part.branches[0].step_ends.tolist() for part in parts] == [[0, 3], [1]]
+    assert [part.columns for part in parts] == [
+        {"reference_logps": -1.0},
+        {"reference_logps": -2.0},
+    ]
+    assert [part.ranks for part in parts] == [None, None]
 
 
 def test_missing_rows_are_empty_and_nothing_is_nan():
@@ -265,6 +271,16 @@ def test_splitting_repeats_the_prompt_and_keeps_the_order():
     restored = np.concatenate([b.tokens for part in parts for b in part.branches])
     np.testing.assert_array_equal(restored, np.concatenate([b.tokens for b in big.branches]))
     assert packing.split(big, 100) == [big]
+
+
+def test_splitting_keeps_to_every_capacity_of_a_row():
+    assert [len(part.branches) for part in packing.split(tree(1, *[1] * 5), 9, slots=2)] == [
+        2,
+        2,
+        1,
+    ]
+    assert len(packing.split(stepped(), 100, steps=3)) == 1
+    assert len(packing.split(stepped(), 100, steps=2)) == 2
 
 
 def test_a_row_that_overflows_is_refused():

@@ -63,8 +63,23 @@ def test_a_shape_holds_the_widest_tree():
     mixed = [wide, tree(3, 1, attributes=((1.0,),))]
     with pytest.raises(DataError, match=r"different numbers of attributes: \[1, 2\]"):
         planning.fit_shape(mixed, rows=2, length=20)
-    # Scoring needs no labels, so it is not theirs to refuse.
-    assert planning.fit_shape(mixed, rows=2, length=20, preferences=False).attributes == 0
+
+
+@pytest.mark.parametrize("ask", ["none", "best", "all"])
+def test_a_row_is_full_of_tokens_first_however_long_the_best_response_is(ask):
+    sizes = packing.measure([tree(2, 155, 2, ranks=(0, 1))], ask=ask, preferences=True)
+    assert (sizes <= planning.pair_shape(8, 160, ask).capacity).all()
+
+
+def test_shapes_of_a_row_s_length_by_hand():
+    shape = planning.pair_shape(8, 160, "best")
+    assert (shape.slots, shape.pairs, shape.groups, shape.group_size) == (20, 10, 10, 2)
+    assert planning.pair_shape(8, 160, "best", responses=4).pairs == 30
+    targets = {ask: planning.pair_shape(8, 160, ask).targets for ask in ("none", "best", "all")}
+    assert targets == {"none": 0, "best": 160, "all": 160}
+    alone = planning.reading_shape(8, 160, "best")
+    assert (alone.slots, alone.pairs, alone.groups, alone.group_size) == (20, 0, 0, 0)
+    assert planning.reading_shape(8, 5, "none").slots == 1
 
 
 def test_no_trees_have_no_shape():

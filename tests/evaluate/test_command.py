@@ -15,7 +15,8 @@ from jaxrm.errors import DataError, JaxrmError, ModelFileError, OptionError, Run
 from jaxrm.evaluate import __main__ as command
 from jaxrm.evaluate import compare
 from jaxrm.evaluate.__main__ import Config
-from jaxrm.huggingface import hub
+from jaxrm.huggingface import hub, mixture
+from jaxrm.huggingface.mixture import Member
 from jaxrm.models.heads import HeadConfig
 from tests.clock import set_today
 
@@ -215,6 +216,22 @@ def test_a_model_is_evaluated_from_its_directory(tmp_path, mine):
     assert all(len(json.loads(line)["scores"]) == 2 for line in rows)
     with pytest.raises(ModelFileError, match="head"):
         command.main(Config(out=tmp_path / "headless", **options, model=base))
+
+
+def test_a_mixture_is_evaluated_like_a_model(tmp_path, mine):
+    base, place = toy.shipped_base(), tmp_path / "mixture"
+    model = hub.load(base, HeadConfig("linear"))
+    mixture.save(place, [(model, Member("one", weight=-2.0))], load_tokenizer(base))
+    hub.save(model, tmp_path / "model", load_tokenizer(base))
+    scores = []
+    for source in (place, tmp_path / "model"):
+        options = {"sets": (str(mine),), "row_length": 64, "rows": 2, "model": source}
+        command.main(Config(out=tmp_path / f"out_{source.name}", **options))
+        lines = (tmp_path / f"out_{source.name}" / "mine" / "items.jsonl").read_text().splitlines()
+        scores.append([json.loads(line)["scores"] for line in lines])
+    np.testing.assert_allclose(scores[0], -2 * np.array(scores[1]), rtol=1e-6)
+    results = json.loads((tmp_path / "out_mixture" / "results.json").read_text())
+    assert results["scorer"]["weights"] == hub.fingerprint(place)
 
 
 def test_scores_of_another_day_are_not_taken_for_these(tmp_path, mine, monkeypatch):

@@ -4,15 +4,19 @@ import dataclasses
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 
-from jaxrm import score, toy
+from jaxrm import parallel, score, toy
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, ModelFileError, OptionError
 from jaxrm.evaluate import diagnose as module
+from jaxrm.evaluate import scorers
 from jaxrm.evaluate.diagnose import Config, diagnose, write
 from jaxrm.evaluate.diagnosis.cues import CUES
-from jaxrm.huggingface import hub
+from jaxrm.huggingface import hub, mixture
+from jaxrm.huggingface.mixture import Member
 from jaxrm.models.heads import HeadConfig
 from tests.evaluate.planted import by_text, pair
 from tests.messages_oracle import FOLDER
@@ -52,7 +56,7 @@ def of_politeness():
         return by_text(reward)(comparisons)
 
     found = diagnose(scorer, PAIRS)
-    assert calls == [10 * (2 + len(CUES))]  # one call for all versions
+    assert calls == [10] * (2 + len(CUES))
     return found
 
 
@@ -117,6 +121,22 @@ def test_the_figures_are_of_the_scores_that_jaxrm_score_writes(run, tmp_path):
     trees = record["sources"]["trees"]
     assert trees["spread"]["together"]["mean"] == pytest.approx(rewards.mean(), rel=1e-5)
     assert trees["accuracy"]["value"] == (rewards[:, 0] > rewards[:, 1]).mean()
+
+
+def test_of_a_mixture_there_are_scores_alone(tmp_path):
+    model, tokenizer = hub.load(FOLDER, None), load_tokenizer(FOLDER)
+    parts = [(model, Member(name, weight=0.5)) for name in ("one", "other")]
+    mixture.save(tmp_path / "mixture", parts, tokenizer)
+    source = write_rows(tmp_path / "pairs.jsonl", PAIRS[:2])
+    options = {"rows": 2, "row_length": 128}
+    module.main(Config(tmp_path / "mixture", (source,), tmp_path / "out", **options))
+    record = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
+    of_pairs = record["sources"]["pairs"]
+    assert of_pairs["geometry"] is None
+    assert of_pairs["language"] is None
+    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+    alone = scorers.of_model(model, tokenizer, mesh=mesh, **options)(PAIRS[:2])
+    assert of_pairs["spread"]["together"]["mean"] == pytest.approx(np.mean(alone), rel=1e-5)
 
 
 def test_no_more_than_items_of_a_source_are_read(tmp_path, monkeypatch, of_politeness):

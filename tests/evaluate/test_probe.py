@@ -1,14 +1,20 @@
-"""The probe's fit by hand, in any unit, in directions without spread, and what it refuses."""
+"""The probe finds what is there and nothing else; its fit by hand, in any unit; what it refuses."""
 
+import jax
 import numpy as np
 import pytest
 import scipy.special
 
-from jaxrm.data.comparison import Comparison
+from jaxrm import parallel
+from jaxrm.data import chat
+from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError
 from jaxrm.evaluate.probe import RIDGE, fit_head, probe
-from jaxrm.read.splits import Split
+from jaxrm.huggingface import hub
+from jaxrm.read.packed import Packed, pack
 from tests.evaluate.planted import pair
+from tests.messages_oracle import FOLDER
 
 
 def pairs(count):
@@ -66,7 +72,7 @@ def test_without_an_order_there_is_nothing_to_fit(comparisons):
     # Before the model is asked.
     for split in ((comparisons, pairs(1)), (pairs(1), comparisons)):
         with pytest.raises(DataError, match="field 'ranks'"):
-            probe(None, *(Split(rows, []) for rows in split))
+            probe(None, *(Packed(rows, [], []) for rows in split), mesh=None)
 
 
 def test_ties_among_ordered_comparisons_are_left_out():
@@ -75,3 +81,32 @@ def test_ties_among_ordered_comparisons_are_left_out():
     np.testing.assert_array_equal(
         fit_head([states[0], np.ones((2, 2)), states[1]], [*pairs(1), TIE, *pairs(1)]), known
     )
+
+
+def planted(seed, count, *, marked):
+    """Pairs whose better answer begins "yes", or, unless `marked`, pairs of no difference."""
+    rng = np.random.default_rng(seed)
+    words = ["figs", "oats", "peas", "eggs", "seeds", "cheese", "apples", "grass"]
+    rows = []
+    for _ in range(count):
+        said = [" ".join(rng.choice(words, 3)) for _ in range(2)]
+        ends = "!." if marked else ".."
+        answers = [
+            (Message("assistant", text + end),) for text, end in zip(said, ends, strict=True)
+        ]
+        rows.append(Comparison((Message("user", "what?"),), tuple(answers), ranks=(0, 1)))
+    return rows
+
+
+@pytest.mark.parametrize(("marked", "low", "high"), [(True, 0.7, 1.0), (False, 0.35, 0.65)])
+def test_the_probe_finds_what_states_hold(marked, low, high):
+    model, tokenizer = hub.load(FOLDER, None), load_tokenizer(FOLDER)
+    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+    both = [planted(seed, 100, marked=marked) for seed in (0, 1)]
+    train, test = (
+        pack(rows, chat.tokenize(rows, tokenizer), model.config, mesh=mesh, rows=2, row_length=256)
+        for rows in both
+    )
+    found = probe(model, train, test, mesh=mesh)
+    assert found.n == 100
+    assert low <= found.accuracy <= high

@@ -56,14 +56,18 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize("gate", GATES.values(), ids=GATES)
-def test_a_gate_comes_back_as_it_was(tmp_path, gate):
+def test_a_gate_comes_back_as_it_was(tmp_path, gate, caplog):
     gated = fresh(gate)
     hub.save(model(), tmp_path / "armo", gate=gated)
     loaded = hub.load(tmp_path / "armo", None)
     read = gatefile.read(tmp_path / "armo", loaded)
     assert_same(read, gated)
+    assert "not known" not in caplog.text
     trees = verify.texts(CONFIG)
-    values, outputs = verify.ours(loaded, trees, read), verify.ours(model(), trees)["rewards"]
+    values, outputs = (
+        convert.values_of(loaded, trees, read),
+        convert.values_of(model(), trees)["rewards"],
+    )
     np.testing.assert_array_equal(values["rewards"], outputs)
     if gate == GATES["constant"]:  # half of the mean
         np.testing.assert_allclose(values["gated"], outputs.mean(axis=1) / 2, rtol=1e-5)
@@ -84,7 +88,7 @@ def test_the_directory_is_a_classifier_for_others(saved):
 def test_hugging_face_reads_the_attributes(saved):
     pytest.importorskip("torch")
     trees = verify.texts(CONFIG)
-    theirs, ours = verify.torchs(saved, trees), verify.ours(model(), trees)
+    theirs, ours = verify.torchs(saved, trees), convert.values_of(model(), trees)
     assert verify.differences(theirs, ours)["rewards"] < 1e-4
 
 

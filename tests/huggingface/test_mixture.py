@@ -5,8 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import resource
 import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,7 +20,7 @@ import pytest
 from jaxrm import convert
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import ModelFileError, OptionError, TokenizerError
-from jaxrm.huggingface import hub, mixture, verify, weights
+from jaxrm.huggingface import gatefile, hub, mixture, verify, weights
 from jaxrm.huggingface.mixture import Member
 from jaxrm.models.gate import ConstantGate, Gated
 from jaxrm.models.heads import HeadConfig
@@ -236,6 +241,38 @@ def test_a_mixture_appears_whole_or_not_at_all(tmp_path):
     (tmp_path / "config.json").write_text("{}")  # as in the directory of a run
     with pytest.raises(ModelFileError, match="exists and is no model directory"):
         mixture.save(tmp_path, parts)
+
+
+@pytest.mark.slow
+def test_of_several_processes_the_first_one_writes(tmp_path):
+    model, several = (small_model(CONFIG, HeadConfig(outputs=count)) for count in (1, 3))
+    for name, saved in (("one", model), ("three", several)):
+        hub.save(saved, tmp_path / "in" / name)
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    announced = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
+    command = [sys.executable, "-m", "tests.huggingface.save_of_process"]
+    processes = [
+        subprocess.Popen(
+            [*command, tmp_path / "in", tmp_path / "out"],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, **announced, "JAX_PLATFORMS": "cpu", "JAX_PROCESS_ID": str(index)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        problem = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, problem
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["adapter", "gated", "mixture"]
+    for place, name in (("mixture/a", "one"), ("mixture/b", "one"), ("gated", "three")):
+        assert_same_tensors(tensors(out / place), tensors(tmp_path / "in" / name))
+    gated = gatefile.read(out / "gated", hub.load(out / "gated", None))
+    np.testing.assert_array_equal(gated.params["logits"], [0, 1, 2])
+    assert hub.load(tmp_path / "in" / "one", None, adapter=out / "adapter").lora_config.rank == 2
 
 
 def test_a_fingerprint_is_of_every_member(copy):

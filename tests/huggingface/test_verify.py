@@ -1,4 +1,4 @@
-"""What two readings of a model (ours, ours on a mesh, torch's) or of a tokenizer differ by."""
+"""What two readings of a model (ours, torch's) or of a tokenizer differ by."""
 
 from __future__ import annotations
 
@@ -6,28 +6,17 @@ import dataclasses
 import json
 import math
 
-import jax
 import numpy as np
 import pytest
 
-from jaxrm.data.packing import PackShape
+from jaxrm import convert
 from jaxrm.errors import ModelFileError
 from jaxrm.huggingface import hub, verify
 from jaxrm.models.heads import HeadConfig
-from jaxrm.models.transformer import RewardModel, declare, placements, split
-from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
+from jaxrm.models.transformer import RewardModel, split
 from tests.data import tokenizer_kinds
 from tests.models.make_fixtures import FIXTURES
-from tests.models.support import (
-    CONFIG,
-    alone,
-    assert_close,
-    in_order,
-    read_off,
-    small_model,
-)
-
-ALONE = PackShape(rows=8, length=96, slots=1, targets=48, ask="all")
+from tests.models.support import CONFIG, small_model
 
 
 @pytest.fixture(scope="module")
@@ -47,37 +36,6 @@ def test_texts_are_random_and_grow_and_hold_no_padding():
         np.testing.assert_array_equal(one.prompt, other.prompt)
     without = verify.texts(dataclasses.replace(config, pad_token_id=None))
     assert {token for tree in without for token in tree.prompt} == {0, 1, 2, 3, 4}
-
-
-def test_ours_is_what_the_heads_say_of_each_text_by_itself(model):
-    trees = verify.texts(CONFIG)
-    found = verify.ours(model, trees)
-    assert {name: values.shape for name, values in found.items()} == {
-        "rewards": (8, 1),
-        "logps": (8,),
-    }
-    batch = alone(trees, ALONE)
-    rewards, logps = (in_order(each, batch, 8) for each in read_off(*split(model), batch))
-    assert_close(found["rewards"][:, 0], rewards, 1e-5, "rewards")
-    assert_close(found["logps"], logps, 1e-5, "logps")
-
-
-def test_ours_runs_on_the_mesh_that_the_model_lies_on(model):
-    mesh = make_mesh(MeshShape(2, 2, 2))
-    placement = placements(declare(CONFIG, HeadConfig()), mesh, ShardingRules())
-    params = jax.device_put(split(model)[1], placement)
-    sharded = RewardModel(CONFIG, HeadConfig(), params=params)
-    trees = verify.texts(CONFIG)
-    found = verify.differences(verify.ours(sharded, trees), verify.ours(model, trees))
-    assert found.keys() == {"rewards", "logps"}
-    assert max(found.values()) < 1e-5
-
-
-def test_a_classifier_without_a_language_model_head_has_no_log_probs():
-    config = dataclasses.replace(CONFIG, tie_embeddings=False, language_head=False)
-    classifier = small_model(config, HeadConfig(outputs=3))
-    found = verify.ours(classifier, verify.texts(CONFIG, count=2, longest=16))
-    assert {name: values.shape for name, values in found.items()} == {"rewards": (2, 3)}
 
 
 def test_differences_are_shares_of_the_largest_value():
@@ -113,7 +71,7 @@ def _changed(model: RewardModel) -> RewardModel:
 
 def _torch_differs_by(model: RewardModel, directory) -> dict[str, float]:
     trees = verify.texts(model.config)
-    return verify.differences(verify.torchs(directory, trees), verify.ours(model, trees))
+    return verify.differences(verify.torchs(directory, trees), convert.values_of(model, trees))
 
 
 @pytest.mark.torch

@@ -23,7 +23,7 @@ from jaxrm.methods.task import InMemory, Task
 from jaxrm.models.gate import ConstantGate
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 WORLD = toy.World(seed=0)
 COUNT = 7

@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxrm import toy
+from jaxrm.data import chat, packing
 from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.planning import pair_shape
+from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, OptionError
 from jaxrm.losses import preference, regularizers
 from jaxrm.methods import augmentation as rrm
+from jaxrm.models import heads
 
 
 def pair(prompt, name, ranks=(0, 1), **known):
@@ -152,3 +157,29 @@ def test_half_of_both_orders_is_a_tie():
     first, second = jnp.array([0.3]), jnp.array([-1.2])
     halves = preference.bradley_terry(first, second) + preference.bradley_terry(second, first)
     np.testing.assert_allclose(halves / 2, regularizers.neutral(first, second), rtol=1e-6)
+
+
+class Hidden:
+    """A model without states, whose rewards are patched in."""
+
+    lora = None
+
+    @staticmethod
+    def hidden(batch, rng=None):
+        return None
+
+
+def test_ties_and_pairs_weigh_alike(monkeypatch):
+    """A pair with rewards 0 and 1 costs log(1 + e) = 1.313262, a tie with 2 and 3
+    (1.313262 + .313262) / 2 = .813262."""
+    monkeypatch.setattr(
+        heads, "rewards", lambda model, hidden, batch, rng: batch.response_index.astype(jnp.float32)
+    )
+    pairs = toy.World(0).comparisons("train", 5)
+    tie = rrm.augment(pairs, 0)[8]
+    trees = chat.tokenize([pairs[0], tie], load_tokenizer(toy.TOKENIZER))
+    batch = packing.pack(trees, [[0, 1]], pair_shape(2, 160, "none"))
+    term = rrm.rrm_loss(None)(Hidden, batch, None)["reward"]
+    counted = np.asarray(term.weights) > 0
+    np.testing.assert_allclose(np.asarray(term.weights)[counted], [1, 1])
+    np.testing.assert_allclose(np.asarray(term.values)[counted], [1.313262, 0.813262], atol=1e-6)

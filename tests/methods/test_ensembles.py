@@ -10,7 +10,7 @@ from jaxrm.methods.bench import Bench
 from jaxrm.methods.ensembles import ENSEMBLES, MEMBERS, averaged
 from jaxrm.methods.task import InMemory, Task
 from jaxrm.models.lora import LoraConfig
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 BENCHES = {"all": {}, "lora": {"train": "lora", "lora": LoraConfig(rank=2)}}
 

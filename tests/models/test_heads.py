@@ -193,6 +193,22 @@ def test_chunks_equal_the_whole_log_softmax(hidden, batch, chunk, cap, tied):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_chunk_without_targets_is_passed_over():
+    shape = PackShape(rows=1, length=20, slots=1, targets=20, ask="all")
+    batch = packed([random_tree(np.random.default_rng(0), 3, (12,))], shape)
+    assert 0 < batch.target_mask.sum() < 16
+    model = small_model(CONFIG, None, logp_chunk=1)
+    # Where spare targets point lies what would leave no gradient whole.
+    hidden = jnp.ones((1, 20, CONFIG.hidden_size)).at[:, 0].set(jnp.nan)
+
+    def total(weight):
+        params = split(model)[1] | {"embedding": weight}
+        changed = RewardModel(CONFIG, None, compute=model.compute, params=params)
+        return heads.target_logps(changed, hidden, batch).sum()
+
+    assert np.isfinite(jax.jit(jax.grad(total))(model.embedding[...])).all()
+
+
 def test_chunking_bounds_the_memory_of_the_backward_pass():
     config = dataclasses.replace(CONFIG, vocab_size=16_384)
     shape = PackShape(rows=2, length=300, slots=1, targets=256, ask="all")

@@ -9,7 +9,14 @@ import pytest
 
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError
-from jaxrm.read.accuracy import Accuracy, accuracy, accuracy_by_subset, macro_accuracy
+from jaxrm.read.accuracy import (
+    Accuracy,
+    accuracy,
+    accuracy_by_subset,
+    loss,
+    macro_accuracy,
+    order_of,
+)
 
 
 def pairs(n, subset=""):
@@ -78,3 +85,29 @@ def test_what_has_no_order_is_an_error():
         macro_accuracy([np.zeros(2)], [Comparison("a", ("b", "c"), ranks=(0, 0))])
     with pytest.raises(ValueError, match=r"shape \(3,\) for 2 responses"):
         accuracy([np.zeros(3)], pairs(1))
+
+
+def test_figures_by_hand():
+    rewards = np.array([[2.0, 1.0], [0.0, 1.0], [5.0, 1.0]], np.float32)
+    losses = [math.log1p(math.exp(-1)), math.log1p(math.exp(1)), math.log1p(math.exp(-4))]
+    # Right, wrong, right: both of "even", none of "odd".
+    expected = {"macro": 0.5, "accuracy": 2 / 3, "n": 3, "loss": sum(losses) / 3}
+    comparisons = [*pairs(1, "even"), *pairs(1, "odd"), *pairs(1, "even")]
+    assert order_of(rewards, comparisons) == pytest.approx(expected)
+
+
+def test_figures_follow_the_ranks_wherever_the_best_stands_and_pass_over_ties():
+    rewards = [np.array(row, np.float32) for row in ([1, 2, 4], [5, 1, 1], [0, 9, 9], [3, 1])]
+    ranks = [(2, 1, 0), (1, 0, 1), (0, 0, 0), (0, 1)]
+    comparisons = [Comparison("", ("a", "b", "c")[: len(each)], ranks=each) for each in ranks]
+
+    def mean(*margins):
+        return sum(math.log1p(math.exp(-margin)) for margin in margins) / len(margins)
+
+    # A comparison counts once, however many pairs it orders.
+    expected = (mean(1, 2, 3) + mean(-4, 0) + mean(2)) / 3
+    assert loss(rewards, comparisons) == pytest.approx(expected)
+    figures = {"n": 3, "accuracy": 2 / 3, "macro": 2 / 3, "loss": expected}
+    assert order_of(rewards, comparisons) == pytest.approx(figures)
+    with pytest.raises(DataError, match="ranks"):
+        order_of(rewards[2:3], comparisons[2:3])

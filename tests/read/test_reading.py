@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrm import parallel
-from jaxrm.data import chat, planning
+from jaxrm.data import chat
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.packing import TokenTree
 from jaxrm.data.tokenizer import load_tokenizer
@@ -18,6 +18,7 @@ from jaxrm.models.transformer import RewardModel
 from jaxrm.read import reading
 from jaxrm.read.reading import read
 from tests.messages_oracle import FOLDER
+from tests.models.support import CONFIG
 
 BOTH = {"rewards": heads.rewards, "logps": heads.response_logps}
 
@@ -77,6 +78,15 @@ def test_short_rows_split_comparisons_and_lengthen_for_long_texts(scores, model,
         np.testing.assert_allclose(whole, cut, rtol=1e-5)
 
 
+def test_all_sets_of_trees_share_a_compilation(model, trees, mesh):
+    options = {"mesh": mesh, "rows": 2, "row_length": 256, "ask": "all"}
+    read(model, trees[:1], BOTH, **options)
+    compiled = reading._read_batch._cache_size()
+    for subset in (trees[1:2], trees[3:], [trees[3], trees[0]]):
+        read(model, subset, BOTH, **options)
+    assert reading._read_batch._cache_size() == compiled
+
+
 def test_scores_follow_their_comparison_in_any_order(scores, model, trees, mesh):
     order = [2, 0, 3, 1]
     shuffled = rewards_of(model, [trees[i] for i in order], mesh=mesh, rows=3, row_length=512)
@@ -85,10 +95,7 @@ def test_scores_follow_their_comparison_in_any_order(scores, model, trees, mesh)
 
 
 def test_longer_rows_come_fewer_to_a_batch(trees, mesh):
-    def fit(parts, rows, length):
-        return planning.fit_shape(parts, rows=rows, length=length, preferences=False)
-
-    batches = list(reading.pack_batches(trees, 8, 64, fit, mesh, shared=True))
+    batches = list(reading.pack_batches(trees, CONFIG, mesh=mesh, rows=8, row_length=64))
     shapes = {batch.tokens.shape for batch in batches}
     assert len(shapes) > 1
     for rows, length in shapes:

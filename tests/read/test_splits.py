@@ -1,4 +1,4 @@
-"""Splits are scored together and reported apart; the probe finds what is there and nothing else."""
+"""Figures of a model on named splits."""
 
 import jax
 import numpy as np
@@ -6,21 +6,20 @@ import pytest
 
 from jaxrm import parallel
 from jaxrm.data import chat, sources
-from jaxrm.data.comparison import Comparison, Message
+from jaxrm.data.comparison import Comparison
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError
-from jaxrm.evaluate.probe import probe
 from jaxrm.huggingface import hub
 from jaxrm.models import heads
 from jaxrm.read import splits
+from jaxrm.read.packed import pack
 from jaxrm.read.reading import read
-from jaxrm.read.splits import Split
 from tests.messages_oracle import FOLDER
 
 
 @pytest.fixture(scope="module")
-def options():
-    return {"mesh": parallel.make_mesh(devices=jax.devices()[:1]), "rows": 2, "row_length": 256}
+def mesh():
+    return parallel.make_mesh(devices=jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +28,23 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return load_tokenizer(FOLDER)
+def split(model, mesh):
+    """A function of comparisons: their split."""
+    tokenizer = load_tokenizer(FOLDER)
+
+    def of_rows(rows):
+        trees = chat.tokenize(rows, tokenizer)
+        return pack(rows, trees, model.config, mesh=mesh, rows=2, row_length=256, ask="all")
+
+    return of_rows
 
 
-def test_figures_belong_to_their_split(model, tokenizer, options):
+def test_figures_belong_to_their_split(model, split, mesh):
     rows = sources.read(FOLDER / "rows.jsonl")
-    trees = chat.tokenize(rows, tokenizer)
-    parts = {"first": Split(rows[:1], trees[:1]), "rest": Split(rows[1:], trees[1:])}
-    found = splits.evaluate(model, parts, **options)
+    parts = {"first": split(rows[:1]), "rest": split(rows[1:])}
+    found = splits.evaluate(model, parts, mesh=mesh)
     both = {"rewards": heads.rewards, "logps": heads.response_logps}
-    values = read(model, trees, both, ask="all", **options)
+    values = read(model, split(rows).trees, both, mesh=mesh, ask="all", row_length=512)
     for name, here in (("first", slice(0, 1)), ("rest", slice(1, 4))):
         margins = np.array([chosen - rejected for chosen, rejected in values["rewards"][here]])
         likelier = np.array([chosen > rejected for chosen, rejected in values["logps"][here]])
@@ -54,45 +59,20 @@ def test_figures_belong_to_their_split(model, tokenizer, options):
     curves = splits.curves(found)
     assert curves["eval/rest/loss"] == found["rest"]["loss"]
     assert set(curves) == {f"eval/{n}/{f}" for n in parts for f in ("accuracy", "loss")}
-    without = splits.evaluate(model, parts, language=False, **options)
+    without = splits.evaluate(model, parts, mesh=mesh, language=False)
     assert "language" not in without["rest"]
 
 
-def test_comparisons_without_an_order_are_not_counted(model, tokenizer, options):
+def test_comparisons_without_an_order_are_not_counted(model, split, mesh):
     rows = sources.read(FOLDER / "rows.jsonl")
     tie = Comparison(rows[0].prompt, rows[0].responses, ranks=(0, 0))
-    split = Split([*rows, tie], chat.tokenize([*rows, tie], tokenizer))
-    found = splits.evaluate(model, {"all": split}, **options)["all"]
+    found = splits.evaluate(model, {"all": split([*rows, tie])}, mesh=mesh)["all"]
     assert found["n"] == 4
     assert np.isfinite(found["loss"])
 
 
-def test_a_comparison_without_ranks_is_named(model, tokenizer, options):
+def test_a_comparison_without_ranks_is_named(model, split, mesh):
     row = sources.read(FOLDER / "rows.jsonl")[0]
     unranked = Comparison(row.prompt, row.responses, where="eval.jsonl, row 7")
-    split = Split([unranked], chat.tokenize([unranked], tokenizer))
     with pytest.raises(DataError, match="eval.jsonl, row 7: field 'ranks'"):
-        splits.evaluate(model, {"all": split}, **options)
-
-
-def planted(tokenizer, seed, count, *, marked):
-    """Pairs whose better answer begins "yes", or, unless `marked`, pairs of no difference."""
-    rng = np.random.default_rng(seed)
-    words = ["figs", "oats", "peas", "eggs", "seeds", "cheese", "apples", "grass"]
-    rows = []
-    for _ in range(count):
-        said = [" ".join(rng.choice(words, 3)) for _ in range(2)]
-        ends = "!." if marked else ".."
-        answers = [
-            (Message("assistant", text + end),) for text, end in zip(said, ends, strict=True)
-        ]
-        rows.append(Comparison((Message("user", "what?"),), tuple(answers), ranks=(0, 1)))
-    return Split(rows, chat.tokenize(rows, tokenizer))
-
-
-@pytest.mark.parametrize(("marked", "low", "high"), [(True, 0.7, 1.0), (False, 0.35, 0.65)])
-def test_the_probe_finds_what_states_hold(model, tokenizer, options, marked, low, high):
-    train, test = (planted(tokenizer, seed, 100, marked=marked) for seed in (0, 1))
-    found = probe(model, train, test, **options)
-    assert found.n == 100
-    assert low <= found.accuracy <= high
+        splits.evaluate(model, {"all": split([unranked])}, mesh=mesh)

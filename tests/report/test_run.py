@@ -11,6 +11,7 @@ import pytest
 
 from jaxrm.data.tally import Tally
 from jaxrm.errors import RunDirError
+from jaxrm.report import __main__ as command
 from jaxrm.report import figures
 from jaxrm.report import run as report
 
@@ -102,7 +103,7 @@ def test_the_page_has_every_section_and_no_outside_reference(run, results):
         "Data",
         "Configuration",
     ]
-    for text in ("75.0 ± 4.3 %", "n = 100", "Seed 7", "&quot;&lt;sft&gt;&quot;", "<td>10</td>"):
+    for text in ("75.0 ± 4.3", "n = 100", "Seed 7", "&quot;&lt;sft&gt;&quot;", "<td>10</td>"):
         assert text in page
     # bars; id's accuracy and loss; loss, accuracy and gradient norm; base's two; 2 x 2 histograms
     assert page.count("<svg") == page.count("</svg>") == 1 + 2 + 3 + 2 + 4
@@ -122,7 +123,7 @@ def test_only_the_headline_figures_are_needed(tmp_path):
     report.write(tmp_path, {"models": {"m": {"s": share(1.0), "t": {"accuracy": None, "n": 3}}}})
     page = (tmp_path / "report.html").read_text("utf-8")
     assert re.findall(r"<h2>(.*?)</h2>", page) == ["Accuracy"]
-    assert "100.0 ± 0.0 %" in page
+    assert "100.0 ± 0.0" in page
     assert "<td>—</td>" in page
 
 
@@ -171,7 +172,7 @@ def test_a_run_without_results_is_an_error(tmp_path, content):
 
 def test_the_command_prints_the_table_and_the_page(run, results, capsys):
     report.write(run, results)
-    report.main(report.Config(run))
+    command.main(command.Config(run))
     printed = capsys.readouterr().out
     assert printed.startswith("accuracy, %")
     assert printed.rstrip().endswith("report.html")

@@ -123,3 +123,21 @@ def test_a_gain_in_words_is_that_of_the_last_run(records):
     assert words["up"].startswith("+0.00 (")
     assert words["down"].startswith("-1.30 (")
     assert words["down"].endswith("; 7 seeds)")
+
+
+def test_one_method_beside_the_baseline_shares_a_table_over_conditions(tmp_path, records):
+    pair = [r for r in records if r["method"] != "down"]
+    for r in pair:
+        del r["cost"]
+        r["splits"]["ood"]["drift"] = 0.125
+    other = [r | {"condition": "d"} for r in pair]
+    run = contest.Run([*pair, *other], {}, beside=("drift",))
+    contest.write({"Data": run}, tmp_path / "page.md", title="Contest", about="Of two.")
+    page = (tmp_path / "page.md").read_text()
+    assert page.startswith("# Contest\n\nOf two.\n")
+    assert [line for line in page.splitlines() if line[:3] == "## "] == ["## Data: equal labels"]
+    assert "| condition | method | trial | ood | gain, points |" in page
+    assert "cost" not in page.split("## ")[1]
+    assert page.count("| up | 12.5 ± 0.0 |") == 2
+    assert "| condition | method | drift, ood |" in page
+    assert not (tmp_path / "figures" / "page_2.svg").exists()

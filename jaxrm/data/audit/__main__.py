@@ -32,6 +32,7 @@ from jaxrm.data.audit import cleaning, contents, floors, overlap
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, OptionError, require
+from jaxrm.report.tables import aligned, number, spread
 
 SHOWN = 80
 """Characters of a prompt that are shown."""
@@ -220,9 +221,9 @@ def _print_floors(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
             f"{name}: {subset}" if subset else name,
             of_subset["comparisons"],
             of_subset["longer"]["n"] if of_subset["longer"] else 0,
-            _accuracy(of_subset["longer"]),
-            f"{of_subset['longer']['tied']:.3f}" if of_subset["longer"] else "-",
-            _accuracy(of_subset["bag_of_words"]),
+            spread(of_subset["longer"], 1, 3, mean="accuracy"),
+            number((of_subset["longer"] or {}).get("tied"), ".3f", 1),
+            spread(of_subset["bag_of_words"], 1, 3, mean="accuracy"),
         )
         for name, subsets in found.items()
         for subset, of_subset in subsets.items()
@@ -236,23 +237,12 @@ def _print_cleaning(counts: Mapping[str, int]) -> None:
     _print_table("what is taken out, by the first reason", ("", "n", "of comparisons"), rows)
 
 
-def _accuracy(floor: Mapping[str, Any] | None) -> str:
-    return "-" if floor is None else f"{floor['accuracy']:.3f} ± {floor['standard_error']:.3f}"
-
-
 def _share(n: int, total: int) -> str:
     return f"{n / total:.1%}"
 
 
 def _print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A heading, and columns: the first to the left, the others to the right."""
-    lines = [[str(cell) for cell in row] for row in (headers, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    print(f"\n{title}\n")
-    for first, *others in lines:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        print("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    print(flush=True)
+    print(f"\n{title}\n\n{aligned(headers, rows)}\n", flush=True)
 
 
 if __name__ == "__main__":

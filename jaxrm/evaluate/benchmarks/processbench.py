@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.fields import Row, choice, get, items, response, text, user
@@ -67,11 +68,15 @@ class Found:
     @classmethod
     def of(cls, comparison: Comparison, scores: np.ndarray) -> Found:
         """Args: scores float [T] of a solution's beginnings; NaN never passes."""
-        given = np.where(np.isnan(scores), -math.inf, scores).tolist()
-        if is_right(comparison):
-            return cls(-math.inf, min(given))
-        wrong = comparison.ranks.index(1)
-        return cls(given[wrong], min(given[:wrong], default=math.inf))
+        return cls.at(-1 if is_right(comparison) else comparison.ranks.index(1), scores)
+
+    @classmethod
+    def at(cls, wrong: int, scores: np.ndarray) -> Found:
+        """`of` a solution by its first wrong step, -1 for none."""
+        passing = np.where(np.isnan(scores), -math.inf, scores).tolist()
+        if wrong < 0:
+            return cls(-math.inf, min(passing))
+        return cls(passing[wrong], min(passing[:wrong], default=math.inf))
 
 
 def is_right(comparison: Comparison) -> bool:
@@ -101,18 +106,37 @@ def tuned(comparisons: Sequence[Comparison], scores: Sequence[np.ndarray]) -> It
 
 def best_threshold(right: Sequence[bool], found: Sequence[Found]) -> float:
     """The lowest threshold with the highest F1 over these solutions."""
-    right = np.array(right)
-    low = np.array([one.low for one in found])
-    high = np.array([one.high for one in found])
     # Between two of the lows a higher threshold finds nothing that the lower does not.
-    candidates = np.unique(low)
-    finds = (low <= candidates[:, None]) & (candidates[:, None] < high)
+    candidates = np.unique([one.low for one in found])
+    return float(candidates[np.argmax(np.nan_to_num(_f1_at(candidates, right, found)))])
+
+
+Steps = tuple[Sequence[int], Sequence[np.ndarray]]
+"""Of solutions: the first wrong step, from 0 or -1 for none, and a score for each step."""
+
+
+def step_f1(known: Steps, asked: Steps) -> float:
+    """The F1 over the solutions `asked` of a model that scores steps, at the threshold that is best
+    for those that are `known`; NaN where all or none of them are right."""
+
+    def thresholds(steps: Steps) -> tuple[list[bool], list[Found]]:
+        return [wrong < 0 for wrong in steps[0]], list(map(Found.at, *steps))
+
+    return float(_f1_at([best_threshold(*thresholds(known))], *thresholds(asked))[0])
+
+
+def _f1_at(
+    thresholds: Sequence[float], right: Sequence[bool], found: Sequence[Found]
+) -> Float[np.ndarray, " thresholds"]:
+    """The F1 over these solutions at each threshold."""
+    right, thresholds = np.array(right), np.asarray(thresholds)[:, None]
+    low, high = (np.array([getattr(one, end) for one in found]) for end in ("low", "high"))
+    finds = (low <= thresholds) & (thresholds < high)
     accuracies = (
-        finds[:, kind].mean(1).tolist() if kind.any() else [math.nan] * len(candidates)
+        finds[:, kind].mean(1).tolist() if kind.any() else [math.nan] * len(thresholds)
         for kind in (~right, right)
     )
-    scores = [f1(*pair) for pair in zip(*accuracies, strict=True)]
-    return float(candidates[np.argmax(np.nan_to_num(scores))])
+    return np.array([f1(*pair) for pair in zip(*accuracies, strict=True)])
 
 
 def f1(error: float, correct: float) -> float:

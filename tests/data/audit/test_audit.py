@@ -72,8 +72,8 @@ def test_everything_that_is_found_is_printed_and_written(written, tmp_path, caps
     printed = capsys.readouterr().out
     assert "touched: near 0." in printed
     assert "leak: how do volcanoes form" in printed
-    (line,) = [line for line in printed.splitlines() if line.startswith("clean") and "-" in line]
-    assert line.split() == ["clean", "1", "0", "-", "-", "-"]
+    (line,) = [line for line in printed.splitlines() if line.startswith("clean") and "—" in line]
+    assert line.split() == ["clean", "1", "0", "—", "—", "—"]
 
 
 def test_columns_are_aligned_and_examples_are_limited(written, capsys):
@@ -115,7 +115,7 @@ def test_what_is_found_is_taken_out_and_counted_and_then_nothing_is(
     }  # fmt: skip
     printed = capsys.readouterr().out
     table = printed.split("what is taken out, by the first reason\n\n")[1].splitlines()
-    assert [line.split() for line in table[1:4]] == [
+    assert [line.split() for line in table[2:5]] == [
         ["read", "46", "100.0%"],
         ["same", "0", "0.0%"],
         ["near", "1", "2.2%"],

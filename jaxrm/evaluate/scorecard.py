@@ -10,7 +10,8 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from jaxrm.evaluate.estimates import WITHHELD
-from jaxrm.report import figures, terminal, webpage
+from jaxrm.report import figures, webpage
+from jaxrm.report.tables import aligned, between, number
 
 Results = Mapping[str, Any]
 """{"scorer": {what it is}, "benchmarks": {name: an `assess.Assessment` as JSON}}."""
@@ -20,11 +21,12 @@ HEAD = ("benchmark", "figure", "%", "95 % interval", "comparisons")
 
 def table(results: Results) -> str:
     """The official headline of every benchmark, for a terminal, and what is to be known of it."""
-    rows = [_headline(name, found) for name, found in results["benchmarks"].items()]
+    benchmarks = results["benchmarks"]
+    rows = [_headline(name, assessed) for name, assessed in benchmarks.items()]
     notes = [
-        f"{name}: {note}" for name, found in results["benchmarks"].items() for note in _notes(found)
+        f"{name}: {note}" for name, assessed in benchmarks.items() for note in _notes(assessed)
     ]
-    return "\n\n".join([terminal.table(HEAD, rows), *(["\n".join(notes)] if notes else [])])
+    return "\n\n".join([aligned(HEAD, rows), *(["\n".join(notes)] if notes else [])])
 
 
 def page(results: Results) -> str:
@@ -38,25 +40,25 @@ def page(results: Results) -> str:
         "another set of prompts like these would move the figure about so far.",
         webpage.table(HEAD, [map(html.escape, _headline(*item)) for item in benchmarks.items()]),
     )
-    sections = [_section(name, found) for name, found in benchmarks.items()]
+    sections = [_section(name, assessed) for name, assessed in benchmarks.items()]
     return webpage.document(f"Evaluation: {scorer}", "", [summary, *sections])
 
 
-def _headline(name: str, found: Mapping[str, Any]) -> list[str]:
-    figure, value = next(iter(next(iter(found["rules"].values()))["figures"].items()))
-    return [name, figure, _percent(value), _interval(value), f"{found['comparisons']:,}"]
+def _headline(name: str, assessed: Mapping[str, Any]) -> list[str]:
+    figure, value = next(iter(next(iter(assessed["rules"].values()))["figures"].items()))
+    return [name, figure, *_cells(value), f"{assessed['comparisons']:,}"]
 
 
-def _notes(found: Mapping[str, Any]) -> list[str]:
+def _notes(assessed: Mapping[str, Any]) -> list[str]:
     """What a reader must know before trusting the figures."""
     notes = []
-    if missing := found["missing"]:
+    if missing := assessed["missing"]:
         subsets = ", ".join(
-            f"{subset or 'all'} {of['found']:,} of {of['expected']:,}"
-            for subset, of in missing.items()
+            f"{subset or 'all'} {rows['found']:,} of {rows['expected']:,}"
+            for subset, rows in missing.items()
         )
         notes.append(f"rows differ from the published ones, so what rests on them is — ({subsets})")
-    of_rules = (rule["figures"].values() for rule in found["rules"].values())
+    of_rules = (rule["figures"].values() for rule in assessed["rules"].values())
     all_figures = itertools.chain.from_iterable(of_rules)
     if any(figure["low"] is None and figure["value"] is not None for figure in all_figures):
         notes.append(WITHHELD)
@@ -65,18 +67,18 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
         "empty": "with an empty answer, scored like any other",
         "ties": "with equal scores for responses of different rank",
     }
-    return notes + [f"{found[key]:,} {words}" for key, words in counts.items() if found[key]]
+    return notes + [f"{assessed[key]:,} {words}" for key, words in counts.items() if assessed[key]]
 
 
-def _section(name: str, found: Mapping[str, Any]) -> str:
-    rules = found["rules"]
-    counts = f"{found['comparisons']:,} comparisons, {found['responses']:,} responses."
-    notes = [f"<b>{html.escape(rule)}</b>: {html.escape(of['says'])}" for rule, of in rules.items()]
-    notes = [*map(html.escape, _notes(found)), *notes]
+def _section(name: str, assessed: Mapping[str, Any]) -> str:
+    rules = assessed["rules"]
+    counts = f"{assessed['comparisons']:,} comparisons, {assessed['responses']:,} responses."
+    notes = [*map(html.escape, _notes(assessed))]
+    notes += [f"<b>{html.escape(n)}</b>: {html.escape(rule['says'])}" for n, rule in rules.items()]
     return webpage.section(
-        f"{html.escape(name)}<small> {html.escape(found['title'])}</small>",
+        f"{html.escape(name)}<small> {html.escape(assessed['title'])}</small>",
         counts,
-        *(f"<p class=note>{note}</p>" for note in notes),
+        *map(webpage.note, notes),
         _rules_side_by_side(rules),
         webpage.grid([_chart(next(iter(rules.values()))["groups"])], wide=True),
     )
@@ -88,12 +90,16 @@ def _rules_side_by_side(rules: Mapping[str, Mapping[str, Any]]) -> str:
     for rule in rules:
         head += [f"{html.escape(rule)}<small>%</small>", "<small>95 % interval</small>"]
     rows = []
-    for figure in dict.fromkeys(name for of in rules.values() for name in of["figures"]):
-        rows.append([html.escape(figure)])
-        for of in rules.values():
-            value = of["figures"].get(figure)
-            rows[-1] += ["", ""] if value is None else [_percent(value), _interval(value)]
+    for figure in dict.fromkeys(name for rule in rules.values() for name in rule["figures"]):
+        shown = (rule["figures"].get(figure) for rule in rules.values())
+        cells = (["", ""] if value is None else _cells(value) for value in shown)
+        rows.append([html.escape(figure), *itertools.chain.from_iterable(cells)])
     return webpage.table(head, rows)
+
+
+def _cells(figure: Mapping[str, Any]) -> list[str]:
+    """A figure and its interval, in percent."""
+    return [number(figure["value"]), between(figure["low"], figure["high"])]
 
 
 def _chart(groups: Mapping[str, Mapping[str, Any]]) -> str:
@@ -101,27 +107,10 @@ def _chart(groups: Mapping[str, Mapping[str, Any]]) -> str:
 
     def draw(axes: Axes) -> None:
         for place, figure in enumerate(groups.values()):
-            value = 100 * figure["value"]
-            axes.barh(place, value, 0.7, color=figures.PALETTE[0])
-            if figure["low"] is not None:
-                low, high = 100 * figure["low"], 100 * figure["high"]
-                reach = [[max(value - low, 0)], [max(high - value, 0)]]
-                axes.errorbar(value, place, xerr=reach, color="#1b1f24", capsize=2, linewidth=1.1)
+            shown = figure["value"], figure["low"], figure["high"]
+            figures.bar(axes, place, shown, figures.PALETTE[0], scale=100)
         names = [f"{name or 'all'}  (n = {figure['n']:,})" for name, figure in groups.items()]
-        axes.set_yticks(range(len(groups)), names)
-        axes.invert_yaxis()
         axes.set_xlim(min(0, *(100 * figure["value"] for figure in groups.values())), 100)
-        axes.set_xlabel("mean credit, %")
-        axes.grid(axis="y", visible=False)
+        figures.listed(axes, names, "mean credit, %")
 
     return figures.svg("", draw, width=6.0, height=0.8 + 0.27 * len(groups))
-
-
-def _percent(figure: Mapping[str, Any]) -> str:
-    return "—" if figure["value"] is None else f"{100 * figure['value']:.1f}"
-
-
-def _interval(figure: Mapping[str, Any]) -> str:
-    if figure["low"] is None:
-        return "—"
-    return f"{100 * figure['low']:.1f} to {100 * figure['high']:.1f}"

@@ -1,0 +1,87 @@
+"""A command that trains any of some methods: options in, a run directory out.
+
+if __name__ == "__main__":
+    command.run({"my_method": MY_METHOD}, __doc__)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxrm import cli, parallel, toy
+from jaxrm.data import packing, sources
+from jaxrm.errors import OptionError, require
+from jaxrm.methods.method import Method
+from jaxrm.study.run import PRESETS, Run, RunConfig, named_data, toy_world
+from jaxrm.train.rundir import open_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(RunConfig):
+    """A reward model by one method."""
+
+    method: str = ""
+    """Its name; `list` prints them all, with the data that each needs. The first without it."""
+    strength: float | None = None
+    """The method's one number; the middle of those worth trying without it."""
+    text: tuple[str, ...] = ()
+    """Sources of text, for a method that trains on some beside the comparisons."""
+    run_dir: Path = Path("runs/train")
+    """Where everything goes; the same command with the same directory resumes."""
+
+
+def run(methods: Mapping[str, Method], description: str | None) -> None:
+    """Parses the command line and trains. With --base the options start from LoRA's recipe where no
+    preset is named."""
+    presets = {name: Config(preset=name, **options) for name, options in PRESETS.items()}
+    own_base = any(argument.split("=")[0] == "--base" for argument in sys.argv)
+    unnamed = presets["gemma-2b-it-lora" if own_base else "toy"]
+    there = functools.partial(main, methods=methods)
+    cli.run(there, Config, description, presets | {None: unnamed})
+
+
+def main(cfg: Config, methods: Mapping[str, Method]) -> None:
+    """Trains the method, evaluates it on every split, exports it, and writes the report."""
+    if cfg.method == "list":
+        print(listed(methods))
+        return
+    name = cfg.method or next(iter(methods))
+    require(name in methods, "--method", f"list, or among {', '.join(methods)}", name)
+    method = methods[name]
+    parallel.start()
+    cfg.check()
+    if cfg.strength is not None and not method.strengths:
+        raise OptionError(f"--strength: {name} has none")
+    if bool(cfg.text) != method.text:
+        raise OptionError(f"--text: {name} {'needs some' if method.text else 'takes none'}")
+    print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
+    data = named_data(cfg) if cfg.data else toy_world(cfg)
+    named = (*cfg.data, *cfg.eval, *cfg.text)
+    reads = [sources.Source.parse(text).location for text in named]
+    open_run(cfg.run_dir, cfg, [*reads, cfg.base, cfg.chat_template])
+    training = Run(cfg, data, cfg.base or toy.shipped_base(), [method])
+    strength = method.default if cfg.strength is None else cfg.strength
+    training.train(name, method, strength, texts=texts(cfg, training))
+    training.finish()
+
+
+def listed(methods: Mapping[str, Method]) -> str:
+    """Every method with a line of its own."""
+    lines = []
+    for name, method in methods.items():
+        tried = ", ".join(f"{strength:g}" for strength in method.strengths)
+        strength = f" Strength: {method.strength} ({tried})." if tried else ""
+        lines.append(f"{name:24}{method.about}. Data: {method.needs}.{strength}")
+    return "\n".join(lines)
+
+
+def texts(cfg: Config, training: Run) -> list[packing.TokenTree]:
+    """The text of --text, in parts that fit a row."""
+    every = [comparison for source in cfg.text for comparison in sources.stream(source)]
+    trees = training.bench.trees(every)
+    return [part for tree in trees for part in packing.split(tree, cfg.row_length)]
