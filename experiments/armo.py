@@ -152,8 +152,8 @@ class Config(StudyConfig):
     def __post_init__(self):
         super().__post_init__()
         self.at_least(1, "pairs", "val_items", "items")
-        known = ", ".join(METHODS)
-        require(set(self.methods) <= set(METHODS), "--methods", f"among {known}", self.methods)
+        names = ", ".join(METHODS)
+        require(set(self.methods) <= set(METHODS), "--methods", f"among {names}", self.methods)
 
 
 # The data

@@ -123,11 +123,11 @@ def task(base, comparisons):
 @pytest.fixture(scope="module")
 def trained(task):
     @functools.cache
-    def of(name, kind):
+    def by(name, kind):
         method = ATTRIBUTES[name]
         return dataclasses.replace(task(kind), strength=method.default).train(method)
 
-    return of
+    return by
 
 
 def exported(trained, bench, data):
