@@ -67,13 +67,6 @@ def labels_of(
     return np.asarray(rows, np.float64).reshape(-1, len(names))
 
 
-def index_of(name: str, names: Sequence[str]) -> int:
-    """Where an attribute stands among `names`. Raises DataError where it does not."""
-    if name not in names:
-        raise DataError(f"no attribute {name!r} among {', '.join(names)}")
-    return list(names).index(name)
-
-
 # The attributes
 
 
