@@ -133,15 +133,15 @@ class Comparison:
         prompt: Sequence[Message] | str,
         chosen: Sequence[Message] | str,
         rejected: Sequence[Message] | str,
-        **known,
+        **fields,
     ) -> Comparison:
         """A chosen response over a rejected one.
 
-        Text after a prompt of messages is the assistant's answer. `known` are further fields.
+        Text after a prompt of messages is the assistant's answer. `fields` are further fields.
         """
         prompt = prompt if isinstance(prompt, str) else tuple(prompt)
         responses = (answer(prompt, chosen), answer(prompt, rejected))
-        return cls(prompt, responses, ranks=(0, 1), **known)
+        return cls(prompt, responses, ranks=(0, 1), **fields)
 
     @property
     def is_tie(self) -> bool:

@@ -129,23 +129,23 @@ def comparisons(
         except RecursionError as error:
             raise DataError(f"{where}: an object is nested too deeply to be read") from error
         try:
-            known = parse(row, where)
+            fields = parse(row, where)
         except DataError as error:
             if unread := [name for name, verdict in left.items() if verdict == "context"]:
                 hint = f"?ignore={columns.listed(unread)} leaves out"
                 raise DataError(f"{error} (not read: {', '.join(unread)}, which {hint})") from error
             raise
-        _account(left, form, row, known, where)
+        _account(left, form, row, fields, where)
         if new := {name for name, verdict in left.items() if verdict == "mentioned"} - mentioned:
             mentioned.update(new)
             log.info("%s: columns that are not read: %s", where, ", ".join(sorted(new)))
-        return known | _common(row, where) | {"columns": values}
+        return fields | _common(row, where) | {"columns": values}
 
     numbered = enumerate(itertools.chain([first], plain), start=1)
     parsed = ((n, where, read(where, row)) for n, (where, row) in numbered)
-    for n, where, known in _joined(parsed) if form.one_by_one else parsed:
-        known["id"] = known.get("id") or f"{stem}/{n}"
-        yield Comparison(**known, where=where)
+    for n, where, fields in _joined(parsed) if form.one_by_one else parsed:
+        fields["id"] = fields.get("id") or f"{stem}/{n}"
+        yield Comparison(**fields, where=where)
 
 
 def to_row(comparison: Comparison) -> Row:
@@ -185,8 +185,8 @@ def _form(first: tuple[str, Row], text: Text) -> Form:
         if present >= set(form.columns) and form.fits(row):
             return form
     seen = ", ".join(sorted(row)) or "none"
-    known = "; ".join(f"{form.name} ({', '.join(form.columns)})" for form in FORMS)
-    raise DataError(f"{where}: unknown form: columns are {seen}; expected one of {known}")
+    expected = "; ".join(f"{form.name} ({', '.join(form.columns)})" for form in FORMS)
+    raise DataError(f"{where}: unknown form: columns are {seen}; expected one of {expected}")
 
 
 def _parser(form: Form, label: str, text: Text, where: str) -> Callable[[Row, str], Known]:
@@ -197,8 +197,8 @@ def _parser(form: Form, label: str, text: Text, where: str) -> Callable[[Row, st
     if form.may_be_raw:
         return functools.partial(form.parse, how=text)
     if label and label not in form.labels:
-        known = f"choose one of {', '.join(form.labels)}" if form.labels else "leave it out"
-        raise DataError(f"{where}: {form.name} has no label {label!r}: {known}")
+        advice = f"choose one of {', '.join(form.labels)}" if form.labels else "leave it out"
+        raise DataError(f"{where}: {form.name} has no label {label!r}: {advice}")
     if not form.labels:
         return form.parse
     column = form.labels[label or next(iter(form.labels))]
@@ -226,14 +226,14 @@ def _left(form: Form, row: Row) -> dict[str, columns.Verdict]:
 
 
 def _account(
-    left: Mapping[str, columns.Verdict], form: Form, row: Row, known: Known, where: str
+    left: Mapping[str, columns.Verdict], form: Form, row: Row, fields: Known, where: str
 ) -> None:
     """Refuses columns that may hold context and are not read, unless the conversation says the same
     already."""
     context = [name for name, verdict in left.items() if verdict == "context"]
     if not context:
         return
-    said = columns.contents(known["prompt"], known["responses"])
+    said = columns.contents(fields["prompt"], fields["responses"])
     if context := [name for name in context if not columns.repeats(row[name], said)]:
         problem = f"may hold context, and {form.name} does not read it: rename it, or leave it out "
         problem += f"with the source option ?ignore={columns.listed(context)}"
@@ -247,25 +247,25 @@ def _joined(rows: Iterator[Parsed]) -> Iterator[Parsed]:
     """One comparison out of the consecutive rows of one prompt, named as the first of them."""
     for _, same in itertools.groupby(rows, key=lambda row: row[2]["prompt"]):
         same = list(same)
-        number, where, known = same[0]
+        number, where, fields = same[0]
         for name in ("responses", "scores", "attributes"):
-            known[name] = tuple(value for _, _, single in same for value in single[name])
-        yield number, where, known | graded(known["scores"])
+            fields[name] = tuple(value for _, _, single in same for value in single[name])
+        yield number, where, fields | graded(fields["scores"])
 
 
 def _common(row: Row, where: str) -> Known:
     """What every form may say; a null counts as unsaid."""
-    known = {name: row[name] for name in ("id", "subset", "margin") if row.get(name) is not None}
+    fields = {name: row[name] for name in ("id", "subset", "margin") if row.get(name) is not None}
     for name in ("id", "subset"):
-        if isinstance(known.get(name), int | float):
-            known[name] = str(known[name])
+        if isinstance(fields.get(name), int | float):
+            fields[name] = str(fields[name])
     if row.get("attributes") is not None:
         rows = items(row["attributes"], "attributes", where)
-        known["attributes"] = tuple(
+        fields["attributes"] = tuple(
             tuple(math.nan if value is None else value for value in items(values, at, where))
             for at, values in ((f"attributes[{k}]", values) for k, values in enumerate(rows))
         )
-    return known
+    return fields
 
 
 def _are(wanted: type, *names: str) -> Callable[[Row], bool]:
@@ -274,8 +274,8 @@ def _are(wanted: type, *names: str) -> Callable[[Row], bool]:
 
 def _are_objects(row: Row) -> bool:
     """Whether completions are a list of objects, or an empty one."""
-    given = row["completions"]
-    return isinstance(given, list) and all(isinstance(item, dict) for item in given)
+    completions = row["completions"]
+    return isinstance(completions, list) and all(isinstance(item, dict) for item in completions)
 
 
 def _are_texts(row: Row) -> bool:

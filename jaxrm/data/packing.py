@@ -417,30 +417,30 @@ class _RowWriter:
         self.comparison += 1
 
     def _write_tokens(self, tokens: np.ndarray, branch: int, first_position: int) -> None:
-        here = slice(self.token, self.token + len(tokens))
-        self.row["tokens"][here] = tokens
-        self.row["positions"][here] = np.arange(first_position, first_position + len(tokens))
-        self.row["comparison"][here] = self.comparison
-        self.row["branch"][here] = branch
-        self.token = here.stop
+        span = slice(self.token, self.token + len(tokens))
+        self.row["tokens"][span] = tokens
+        self.row["positions"][span] = np.arange(first_position, first_position + len(tokens))
+        self.row["comparison"][span] = self.comparison
+        self.row["branch"][span] = branch
+        self.token = span.stop
 
     def _write_targets(self, tree: TokenTree, k: int, start: int, prompt_end: int) -> None:
         offsets = _target_offsets(tree, k)
-        here = slice(self.target, self.target + len(offsets))
-        self.row["predictor"][here] = np.where(offsets == 0, prompt_end, start + offsets - 1)
-        self.row["target"][here] = tree.branches[k].tokens[offsets]
-        self.row["target_slot"][here] = self.slot
-        self.row["target_mask"][here] = True
-        self.target = here.stop
+        span = slice(self.target, self.target + len(offsets))
+        self.row["predictor"][span] = np.where(offsets == 0, prompt_end, start + offsets - 1)
+        self.row["target"][span] = tree.branches[k].tokens[offsets]
+        self.row["target_slot"][span] = self.slot
+        self.row["target_mask"][span] = True
+        self.target = span.stop
 
     def _write_steps(self, branch: Branch, start: int) -> None:
-        here = slice(self.step, self.step + len(branch.step_ends))
-        self.row["step_end"][here] = start + branch.step_ends
-        self.row["step_slot"][here] = self.slot
-        self.row["step_label"][here] = np.nan_to_num(branch.step_labels)
-        self.row["step_present"][here] = True
-        self.row["step_mask"][here] = ~np.isnan(branch.step_labels)
-        self.step = here.stop
+        span = slice(self.step, self.step + len(branch.step_ends))
+        self.row["step_end"][span] = start + branch.step_ends
+        self.row["step_slot"][span] = self.slot
+        self.row["step_label"][span] = np.nan_to_num(branch.step_labels)
+        self.row["step_present"][span] = True
+        self.row["step_mask"][span] = ~np.isnan(branch.step_labels)
+        self.step = span.stop
 
     def _write_preferences(self, tree: TokenTree, first_slot: int) -> None:
         pairs = _ordered_pairs(tree)

@@ -148,14 +148,14 @@ def stream(source: Source | str | Path) -> Iterator[Comparison]:
     """
     source = source if isinstance(source, Source) else Source.parse(source)
     located = rows.rows(source.location, source.config, source.split)
-    found = formats.comparisons(located, stem=source.name, **source.reading)
+    comparisons = formats.comparisons(located, stem=source.name, **source.reading)
     if source.every > 1:
-        found = _thinned(found, source)
-    first = next(found, None)
+        comparisons = _thinned(comparisons, source)
+    first = next(comparisons, None)
     if first is None:
         raise DataError(f"{source.location}: holds no rows{' but ties' * (source.every > 1)}")
     yield first
-    yield from found
+    yield from comparisons
 
 
 def read(source: Source | str | Path) -> list[Comparison]:

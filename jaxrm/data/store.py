@@ -157,8 +157,8 @@ def _layout(tree: TokenTree) -> tuple[Column, ...]:
 
 def _record(tree: TokenTree, layout: Sequence[Column], number: int) -> np.ndarray:
     count = len(tree.branches)
-    known = (tree.ranks, tree.attributes)
-    labels = [np.array(label or (), np.float64).reshape(count, -1) for label in known]
+    both = (tree.ranks, tree.attributes)
+    labels = [np.array(label or (), np.float64).reshape(count, -1) for label in both]
     widths = (label.shape[1] for label in labels)
     lengths = (len(branch.tokens) for branch in tree.branches)
     head = np.array([len(tree.prompt), count, *widths, number, *lengths], np.int32)

@@ -129,7 +129,7 @@ def _data(data: Mapping[str, Any]) -> str:
     if not data:
         return ""
     tallies = {
-        name: found if isinstance(found, Tally) else Tally(**found) for name, found in data.items()
+        name: entry if isinstance(entry, Tally) else Tally(**entry) for name, entry in data.items()
     }
     lines = "\n".join(f"- `{name}`: {tally}" for name, tally in tallies.items())
     return f"Counts are of comparisons, each one prompt with its ranked responses.\n\n{lines}"
@@ -155,12 +155,12 @@ def _metrics(
 
 
 def _languages(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    return {split: found["language"] for split, found in splits.items() if "language" in found}
+    return {split: stats["language"] for split, stats in splits.items() if "language" in stats}
 
 
 def _measured(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Those that have an accuracy, which a head of several outputs has not."""
-    return {name: found for name, found in splits.items() if found.get("accuracy") is not None}
+    return {name: stats for name, stats in splits.items() if stats.get("accuracy") is not None}
 
 
 def _row(split: str, figures: Mapping[str, Any]) -> list[str]:
