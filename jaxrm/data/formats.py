@@ -23,7 +23,8 @@ rejected one, which never overturns the label. A message is an object with `role
 ShareGPT's `from` and `value`; messages may also be written as text, in JSON or as Python does.
 
 Every column of every row is accounted for: what a form does not read must be known to be harmless,
-or it is said; what may hold context is an error (`jaxrm.data.columns`).
+or it is said; what may hold context is an error (`jaxrm.data.columns`). Where a row is a whole
+comparison, columns of numbers may be carried along under their own names (`Comparison.columns`).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from jaxrm.data import common_formats as common
 from jaxrm.data import public_formats as public
 from jaxrm.data.asked import Text, is_transcript, question_columns
 from jaxrm.data.columns import Row
-from jaxrm.data.comparison import Comparison, fault
+from jaxrm.data.comparison import Comparison, Values, fault
 from jaxrm.data.fields import Known, graded, items
 from jaxrm.data.prepared import prepared
 from jaxrm.errors import DataError
@@ -87,6 +88,7 @@ def comparisons(
     label: str = "",
     text: Text = "",
     ignore: Collection[str] = (),
+    carried: Collection[str] = (),
 ) -> Iterator[Comparison]:
     """The comparisons that rows of one form hold, in order, read as they are asked for.
 
@@ -97,16 +99,21 @@ def comparisons(
         text: whether a question and answers of text are a conversation or raw; where nobody says,
             the comparison is `undecided`.
         ignore: columns, and fields of messages, that are read as if they were not there.
+        carried: columns that become the comparison's `columns`: a number, a list of one for each
+            response, or of a list for each.
 
     Raises:
         DataError: a form or a label that is not known, a column that may hold context and is not
-            read, or a bad field, naming file and row.
+            read, one that is to be carried and missing, or a bad field, naming file and row.
     """
     plain = ((where, prepared(row, ignore, where)) for where, row in rows)
     first = next(plain, None)
     if first is None:
         return
     form = _form(first, text)
+    if carried and form.one_by_one:
+        problem = "has a row for each response, and columns are carried of rows of a comparison"
+        raise DataError(f"{first[0]}: {form.name} {problem}: leave the source option columns out")
     parse, mentioned = _parser(form, label, text, first[0]), set()
     if form.parse is common.texts and not text:
         message = "%s: no column says what was asked, so these are whole texts, read as RAW TEXT, "
@@ -114,6 +121,9 @@ def comparisons(
         log.warning(message, first[0])
 
     def read(where: str, row: Row) -> Known:
+        values = {name: _numbers(row, name, where) for name in carried}
+        if values and (unread := values.keys() - _read(form, row)):
+            row = {name: value for name, value in row.items() if name not in unread}
         try:
             left = _left(form, row)
         except RecursionError as error:
@@ -129,7 +139,7 @@ def comparisons(
         if new := {name for name, verdict in left.items() if verdict == "mentioned"} - mentioned:
             mentioned.update(new)
             log.info("%s: columns that are not read: %s", where, ", ".join(sorted(new)))
-        return known | _common(row, where)
+        return known | _common(row, where) | {"columns": values}
 
     numbered = enumerate(itertools.chain([first], plain), start=1)
     parsed = ((n, where, read(where, row)) for n, (where, row) in numbered)
@@ -139,7 +149,7 @@ def comparisons(
 
 
 def to_row(comparison: Comparison) -> Row:
-    """A comparison as a row that `comparisons` reads back, its columns where it is told them;
+    """A comparison as a row that `comparisons` reads back, its columns where they are `carried`;
     `where` it was is left out."""
     row = {part.name: getattr(comparison, part.name) for part in dataclasses.fields(comparison)}
     row |= row.pop("columns")
@@ -195,9 +205,23 @@ def _parser(form: Form, label: str, text: Text, where: str) -> Callable[[Row, st
     return functools.partial(form.parse, judgement=column)
 
 
+def _numbers(row: Row, name: str, where: str) -> Values:
+    """A column to be carried, lists as tuples; a null counts as missing."""
+    if (value := row.get(name)) is None:
+        problem = "missing, and ?columns= asks for it: expected a number of the pair, a list of one"
+        raise fault(where, name, f"{problem} for each response, or of a list for each")
+    wide = isinstance(value, list) and all(isinstance(entry, list) for entry in value)
+    return tuple(map(tuple, value) if wide else value) if isinstance(value, list) else value
+
+
+def _read(form: Form, row: Row) -> set[str]:
+    """The columns of a row that a form knows."""
+    return {*form.columns, *form.labels.values(), *form.aside, *COMMON, *form.reads(row)}
+
+
 def _left(form: Form, row: Row) -> dict[str, columns.Verdict]:
     """What the columns that a form does not read of a row may be."""
-    read = {*form.columns, *form.labels.values(), *form.aside, *COMMON, *form.reads(row)}
+    read = _read(form, row)
     return {name: columns.judge(name, value) for name, value in row.items() if name not in read}
 
 

@@ -21,8 +21,7 @@ from jaxrm.data.fields import get, items
 from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import DataError
 from jaxrm.models import uncertainty
-from jaxrm.read.scoring import Scored
-from jaxrm.score import score
+from jaxrm.read.scoring import Scored, score
 
 Scorer = Callable[[Sequence[Comparison]], list[np.ndarray]]
 """Comparisons -> float [K] for each, in the order of its responses, higher is better; NaN where
@@ -36,7 +35,7 @@ def of_model(model: Scored, tokenizer: ChatTokenizer, **options: Any) -> Scorer:
     """A reward model's rewards, float32.
 
     Args:
-      model, options: as for `jaxrm.score.score`.
+      model, options: as for `jaxrm.read.scoring.score`.
       tokenizer: the model's own.
     """
 

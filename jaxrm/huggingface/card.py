@@ -49,7 +49,7 @@ def write(
       base: the name of the model that training began from. One of the form "owner/name" is taken
         for the Hub's and linked.
       config, head: of the exported model; of a mixture the members' configuration, and no head.
-      scale: where its rewards lie, if that was measured.
+      scale: where its rewards lie, if that was measured; a mixture's files do not record it.
       gated: whether a gate makes one reward of the head's outputs.
       members: of a mixture.
 
@@ -61,7 +61,7 @@ def write(
     sections = {
         "Training data": _data(results.get("data", {})),
         "Metrics": _metrics(name, results, config, head),
-        "Reward scale": _scale(scale),
+        "Reward scale": _scale(scale, recorded=not members),
         "Use": _use_of_mixture(members) if members else _use(config, head, gated),
         "Known limits": LIMITS,
     }
@@ -183,14 +183,15 @@ def _interval(share: float, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), middle + half  # rounding would print -0.0
 
 
-def _scale(scale: RewardScale | None) -> str:
+def _scale(scale: RewardScale | None, recorded: bool) -> str:
     if scale is None:
         return ""
+    names = "`config.json` records the two as `reward_offset` and `reward_scale`. "
     return (
         f"On {scale.reference} ({scale.responses:,} responses) the rewards have mean "
         f"{scale.offset:.4g} and standard deviation {scale.scale:.4g}, so that (reward - offset) / "
-        "scale is standardised there. `config.json` records the two as `reward_offset` and "
-        "`reward_scale`. The files hold the raw reward, which the programs below return as it is."
+        f"scale is standardised there. {names if recorded else ''}The files hold the raw reward, "
+        "which the programs below return as it is."
     )
 
 
