@@ -211,8 +211,7 @@ def main(cfg: Config) -> None:
     flat = [[record["splits"][split]["macro"] for split in DataSet.splits] for record in records]
     shape = cfg.seeds, len(TRAINED_ON), len(TRIALS), len(DataSet.splits)
     cells = dict(zip(TRIALS, np.moveaxis(np.reshape(flat, shape), 2, 0), strict=True))
-    titles = SINGLE | MIXED
-    values = {m: {t: titles[t](accuracies) for t in titles} for m, accuracies in cells.items()}
+    values = {m: {t: f(cell) for t, f in (SINGLE | MIXED).items()} for m, cell in cells.items()}
     summary = outcome.summary(values, outcome.over(values, "bt"))
     parts = [choices_table(choices)]
     parts += [outcome.tables(summary, list(group)) for group in (SINGLE, MIXED)]

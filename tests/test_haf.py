@@ -13,7 +13,7 @@ from jaxrm import toy
 from jaxrm.errors import OptionError
 from jaxrm.study import trials
 from jaxrm.study.records import Trial
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 
 @pytest.fixture(scope="module")

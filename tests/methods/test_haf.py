@@ -17,7 +17,7 @@ from jaxrm.methods.method import REFERENCE_LOGPS
 from jaxrm.methods.task import Model
 from jaxrm.models import heads, transformer
 from jaxrm.train.terms import Term, total_weight, weighted_sum
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 
 @pytest.fixture(scope="module")
