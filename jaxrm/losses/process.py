@@ -62,8 +62,8 @@ def step_classes(
     Raises ValueError for a label that is no class.
     """
     if jnp.shape(logits)[:-1] != jnp.shape(labels) or jnp.shape(labels) != jnp.shape(mask):
-        of = f"labels {jnp.shape(labels)} and mask {jnp.shape(mask)}"
-        raise ValueError(f"logits {jnp.shape(logits)} of {of} differ")
+        shapes = f"labels {jnp.shape(labels)} and mask {jnp.shape(mask)}"
+        raise ValueError(f"logits {jnp.shape(logits)} of {shapes} differ")
     mask = jnp.asarray(mask)
     logits = jnp.where(mask[..., None], jnp.asarray(logits, jnp.float32), 0.0)
     labels, count = jnp.where(mask, labels, 0), logits.shape[-1]

@@ -110,11 +110,11 @@ def labelled(comparison: Comparison, labels: Sequence[Sequence[float] | Labels])
         problem = f"has {len(comparison.steps)} entries for labels of {len(labels)}"
         raise fault(comparison.where, "steps", problem)
     relabelled = []
-    for k, (steps, given) in enumerate(zip(comparison.steps, labels, strict=True)):
-        if len(given) != len(steps):
-            problem = f"has {len(steps)} entries for {len(given)} labels"
+    for k, (steps, step_labels) in enumerate(zip(comparison.steps, labels, strict=True)):
+        if len(step_labels) != len(steps):
+            problem = f"has {len(steps)} entries for {len(step_labels)} labels"
             raise fault(comparison.where, f"steps[{k}]", problem)
-        pairs = zip(steps, given, strict=True)
+        pairs = zip(steps, step_labels, strict=True)
         relabelled.append(tuple(step._replace(label=float(label)) for step, label in pairs))
     return dataclasses.replace(comparison, steps=tuple(relabelled))
 

@@ -133,8 +133,8 @@ def labels(lexicon: str, n: int) -> dict[str, str]:
 def one_of_each(world: World) -> list[Comparison]:
     """A comparison of every family, those that training lacks last."""
     absent = len(world.ood_families)
-    known = world.comparisons("id", len(world.families) - absent)
-    return known + world.comparisons("ood_prompt", absent)
+    familiar = world.comparisons("id", len(world.families) - absent)
+    return familiar + world.comparisons("ood_prompt", absent)
 
 
 def question(comparison: Comparison) -> str:

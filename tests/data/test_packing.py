@@ -241,10 +241,14 @@ def test_steps_close_a_row():
 
 
 def test_splitting_takes_along_what_belongs_to_a_branch():
-    whole = dataclasses.replace(stepped(), ranks=(0, 1), reference_logps=(-1.0, -2.0))
+    columns = {"reference_logps": np.array([-1.0, -2.0]), "margin": np.array(1.0)}
+    whole = dataclasses.replace(stepped(), ranks=(0, 1), columns=columns)
     parts = packing.split(whole, 7)
     assert [part.branches[0].step_ends.tolist() for part in parts] == [[0, 3], [1]]
-    assert [part.reference_logps for part in parts] == [(-1.0,), (-2.0,)]
+    assert [part.columns for part in parts] == [
+        {"reference_logps": -1.0},
+        {"reference_logps": -2.0},
+    ]
     assert [part.ranks for part in parts] == [None, None]
 
 
