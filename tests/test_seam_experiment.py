@@ -33,8 +33,8 @@ def test_planted_believes_the_mistake_on_a_fifth_and_something_else_on_a_fifth()
 
 def test_orders_are_of_errors_and_of_what_the_policy_writes():
     def item(rewards, logps, chance):
-        given = Answers(None, np.array(rewards), np.log(logps))
-        return Item(World(0), True, False, "", chance, {"given": given})
+        written = Answers(None, np.array(rewards), np.log(logps))
+        return Item(World(0), True, False, "", chance, {"given": written})
 
     items = [
         item([0.0, 1.0, -1.0], [0.1, 0.5, 0.5], 0.3),

@@ -60,16 +60,16 @@ def test_texts_and_every_response_are_cut_to_the_context(tmp_path, files):
     small_base.train_tokenizer(["a b c d e f g"], 300, tmp_path / "tokenizer")
     tokenizer = load_tokenizer(tmp_path / "tokenizer")
     said = Comparison("Ask: ", ("one " * 8, "another " * 8), ranks=(0, 1))
-    found = small_base.pieces(["x" * 50, "  "], [said], tokenizer, context=20)
-    lengths = [len(tree.branches[0].tokens) for tree in found]
+    read = small_base.pieces(["x" * 50, "  "], [said], tokenizer, context=20)
+    lengths = [len(tree.branches[0].tokens) for tree in read]
     (whole, spoken) = chat.tokenize([Comparison("", ("x" * 50,)), said], tokenizer)
     every = [packing.tree_length(whole)]
     every += [len(spoken.prompt) + len(branch.tokens) for branch in spoken.branches]
     assert sum(lengths) == sum(n if n % 20 >= SHORTEST else n - n % 20 for n in every)
     assert max(lengths) == 20
-    assert all(branch.targets.all() for tree in found for branch in tree.branches)
+    assert all(branch.targets.all() for tree in read for branch in tree.branches)
     first = np.concatenate([spoken.prompt, spoken.branches[0].tokens])
-    assert any((tree.branches[0].tokens[:5] == first[:5]).all() for tree in found)
+    assert any((tree.branches[0].tokens[:5] == first[:5]).all() for tree in read)
 
 
 def test_no_more_is_drawn_than_asked_for():

@@ -50,7 +50,7 @@ def percent(right, comparisons):
     by_family = {}
     for holds, comparison in zip(right, comparisons, strict=True):
         by_family.setdefault(comparison.subset, []).append(holds)
-    return f"{100 * np.mean([np.mean(found) for found in by_family.values()]):.1f}"
+    return f"{100 * np.mean([np.mean(right) for right in by_family.values()]):.1f}"
 
 
 @pytest.mark.parametrize("split", SPLITS)
