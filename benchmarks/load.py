@@ -279,12 +279,12 @@ def summary(loads: Mapping[Case, Sequence[Load]], held: int) -> str:
     head = ("loader", "dtype", "returned, s", "in memory, s (range)", "CPU, s", "GiB/s")
     head += ("model, GiB", "peak, GiB", "private", "mapped", "peak / model")
     rows = []
-    for (way, dtype), found in loads.items():
+    for (way, dtype), repeats in loads.items():
         median = {
-            field.name: statistics.median(getattr(load, field.name) for load in found)
+            field.name: statistics.median(getattr(load, field.name) for load in repeats)
             for field in dataclasses.fields(Load)
         }
-        ready = [load.ready for load in found]
+        ready = [load.ready for load in repeats]
         sizes = (median[name] / GIB for name in ("model", "peak", "private", "mapped"))
         rows.append(
             (

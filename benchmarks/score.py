@@ -174,8 +174,8 @@ def with_torch(directory: Path, batch: int, *, by_length: bool) -> Way:
 
     def rewards_of(ids: list[list[int]]) -> np.ndarray:
         with torch.inference_mode():
-            found = model(**hf.pad({"input_ids": ids}, return_tensors="pt"), use_cache=False)
-        return found.logits[:, 0].numpy()
+            output = model(**hf.pad({"input_ids": ids}, return_tensors="pt"), use_cache=False)
+        return output.logits[:, 0].numpy()
 
     def texts_of(comparison: Comparison) -> list[str]:
         messages = (comparison.prompt + response for response in comparison.responses)
@@ -194,8 +194,8 @@ def with_torch(directory: Path, batch: int, *, by_length: bool) -> Way:
         order = np.argsort([len(text) for text in ids], kind="stable")
         rewards = np.zeros(len(ids), np.float32)
         for start in range(0, len(ids), batch):
-            here = order[start : start + batch]
-            rewards[here] = rewards_of([ids[i] for i in here])
+            places = order[start : start + batch]
+            rewards[places] = rewards_of([ids[i] for i in places])
         return rewards
 
     return sorted_by_length if by_length else as_they_come

@@ -145,7 +145,7 @@ def measure(config: Config) -> dict[str, Any]:
         compiled = step.lower(abstract, shapes, np.float32(0)).compile()
     pairs, tokens = int(batch.pair_mask.sum()), int((batch.comparison >= 0).sum())
     flops = useful_flops(decoder, batch, cfg)
-    found = {
+    figures = {
         "shapes": config.shapes,
         "preset": config.preset,
         "regularizer": config.regularizer,
@@ -160,7 +160,7 @@ def measure(config: Config) -> dict[str, Any]:
     }
     if config.steps:
         seconds = timed(compiled, abstract, window, mesh, config.steps)
-        found |= {
+        figures |= {
             "seconds": statistics.median(seconds),
             "seconds_range": [min(seconds), max(seconds)],
             "pairs_per_second": pairs / statistics.median(seconds),
@@ -168,11 +168,11 @@ def measure(config: Config) -> dict[str, Any]:
         }
         stats = jax.devices()[0].memory_stats() or {}
         if "peak_bytes_in_use" in stats:
-            found["peak_gib_of_the_allocator"] = stats["peak_bytes_in_use"] / 2**30
+            figures["peak_gib_of_the_allocator"] = stats["peak_bytes_in_use"] / 2**30
         if config.peak:
             rate = flops / statistics.median(seconds) / len(jax.devices())
-            found["mfu"] = rate / (config.peak * 1e12)
-    return found
+            figures["mfu"] = rate / (config.peak * 1e12)
+    return figures
 
 
 def random_batch(decoder: ModelConfig, cfg: RunConfig, ask: Ask) -> PackedBatch:

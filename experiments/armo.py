@@ -89,43 +89,34 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe, head_alone
 
 from jaxrm import cli, toy
 from jaxrm.data.audit import floors
-from jaxrm.data.packing import PackedBatch
+from jaxrm.data.comparison import Comparison
 from jaxrm.errors import require
-from jaxrm.evaluate.probe import final_states, fit_head
-from jaxrm.huggingface import hub
-from jaxrm.losses import attributes, preference
-from jaxrm.models import armo, heads
-from jaxrm.models.gate import ConstantGate, Gate, Gated, PromptGate, prompt_states
-from jaxrm.models.heads import HeadConfig
-from jaxrm.models.transformer import RewardModel
-from jaxrm.read.accuracy import macro_accuracy
+from jaxrm.evaluate.probe import fit_head
+from jaxrm.methods import attributes
+from jaxrm.methods.attributes import ATTRIBUTES, STATES
+from jaxrm.methods.bench import Bench, Fitted
+from jaxrm.methods.library import METHODS as LIBRARY
+from jaxrm.methods.method import Method
+from jaxrm.methods.task import InMemory, Model, Task, Trained
+from jaxrm.models.gate import ConstantGate
 from jaxrm.read.packed import Packed
-from jaxrm.report.tables import aligned, interval, spread
 from jaxrm.report.webpage import leave
-from jaxrm.statistics import estimate, paired
-from jaxrm.toy.gold import WEIGHTS
-from jaxrm.train.rundir import open_run
-from jaxrm.train.state import Params
-from jaxrm.train.sweep import Record, sweep
-from jaxrm.train.terms import LossFn, Term, Terms
+from jaxrm.study import outcome, trials
+from jaxrm.study.config import StudyConfig
+from jaxrm.study.draws import Condition
+from jaxrm.study.records import Record, Trial, macro
+from jaxrm.study.trials import Job
+from jaxrm.study.tuning import choices_table
 
-WORLDS = {"A": "constant", "B": "by_family"}
-SPLITS = ("id", "ood_prompt", "ood_response")
-NAMES = (*WEIGHTS, "verbosity")
-VERBOSITY = armo.index_of("verbosity", NAMES)
+WORLDS: Mapping[str, Literal["constant", "by_family"]] = {"A": "constant", "B": "by_family"}
 
 RATES = (3e-4, 1e-3)
 """Of a trunk."""
@@ -135,11 +126,7 @@ QUANTILE_RATES = (1e-2, 3e-2)
 """Of qrm's head."""
 GATE_RATES, CONSTANT_RATES = (1e-3, 3e-3), (1e-2, 3e-2)
 
-GATE, CONSTANT = PromptGate(layers=0, temperature=10.0, scale=10.0), ConstantGate(scale=10.0)
-"""Linear in the prompt's state: on `val` of other seeds hidden layers did worse, for 600 noisy
-pairs are soon known by heart. The scale brings margins of grades from 0 to 1 to the order of 1."""
-GATE_STEPS, GATE_BATCH = 300, 256
-
+CONSTANT = ConstantGate(scale=attributes.GATE.scale)
 
 DEFAULT = (
     *("bt", "smorm", "armo", "armo, no gate", "armo, no debias", "armo, neither"),
@@ -148,7 +135,7 @@ DEFAULT = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(StudyConfig):
     """ArmoRM beside Bradley-Terry and SMORM in two toy worlds."""
 
     run_dir: Path = Path("runs/armo")
@@ -156,299 +143,129 @@ class Config:
     """What is compared with bt; there are urm and qrm too."""
     seed: int = 100
     """The first; the gate and its rates were chosen on others."""
-    seeds: int = 6
     pairs: int = 600
     """To train on, all of them graded."""
     val_items: int = 500
     items: int = 500
     """Pairs of each test split."""
-    base: Path | None = None
-    """A directory in Hugging Face layout that knows the toy world; the shipped base without it."""
-    workers: int | None = None
-    """Processes; one for each core of a CPU without it, one on an accelerator."""
 
     def __post_init__(self):
-        for name in ("pairs", "val_items", "items"):
-            value = getattr(self, name)
-            require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
-        known = ", ".join(METHODS)
-        require(set(self.methods) <= set(METHODS), "--methods", f"among {known}", self.methods)
-        require(self.seed >= 0, "--seed", "at least 0", self.seed)
-        require(self.seeds >= 2, "--seeds", "at least 2", self.seeds)
-        require(self.workers is None or self.workers >= 1, "--workers", "at least 1", self.workers)
+        super().__post_init__()
+        self.at_least(1, "pairs", "val_items", "items")
+        names = ", ".join(METHODS)
+        require(set(self.methods) <= set(METHODS), "--methods", f"among {names}", self.methods)
 
 
-# The losses
-
-
-def smorm(strength: float | None) -> LossFn:
-    """Bradley-Terry on the first output, `strength` times MSE on the others."""
-
-    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-        outputs = heads.outputs(model, model.hidden(batch), batch, rng)
-        pairs = preference.bradley_terry(*batch.pairs(outputs[..., 0]))
-        errors = attributes.regression(outputs[..., 1:], batch.attributes, batch.attributes_mask)
-        return {
-            "reward": Term(1.0, pairs, batch.pair_weight * batch.pair_mask),
-            "attributes": Term(strength, errors, batch.attributes_mask),
-        }
-
-    return loss_fn
-
-
-def gaussian(strength: float | None) -> LossFn:
-    """The likelihood of grades: a mean and a log-deviation of each attribute."""
-
-    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-        outputs = heads.outputs(model, model.hidden(batch), batch, rng)
-        mean, log_deviation = jnp.split(outputs, 2, axis=-1)
-        grades = batch.attributes, batch.attributes_mask
-        values = attributes.gaussian_nll(mean, log_deviation, *grades)
-        return {"attributes": Term(1.0, values, batch.attributes_mask)}
-
-    return loss_fn
-
-
-def quantiles(strength: float | None) -> LossFn:
-    """The pinball loss of grades: 19 quantiles of each attribute."""
-
-    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-        outputs = heads.outputs(model, model.hidden(batch), batch, rng)
-        outputs = outputs.reshape(*outputs.shape[:-1], len(NAMES), len(attributes.LEVELS))
-        values = attributes.quantile(outputs, batch.attributes, batch.attributes_mask)
-        return {"attributes": Term(1.0, values, batch.attributes_mask)}
-
-    return loss_fn
-
-
-SMORM, URM = Recipe(smorm, attributes=len(NAMES)), Recipe(gaussian, attributes=len(NAMES))
-QRM = Recipe(quantiles, trains=head_alone, attributes=len(NAMES))
-
-
-# The data of a world, and what bt and the base make of it
+# The data
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
-    """One seed's drawing of one of the worlds."""
+class Graded:
+    """A world of raters; of verbosity, which is there to be counted, no grade lacks."""
 
-    weighting: str
-    seed: int
-    pairs: int
-    val_items: int
-    items: int
+    weighting: Literal["constant", "by_family"]
 
+    splits = ("id", "ood_prompt", "ood_response", "val")
+    figure = "macro"
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One method's trial; `rate` is bt's learning rate, `base` the base's fingerprint."""
+    def draw(self, split: str, n: int, seed: int) -> list[Comparison]:
+        """The first n comparisons of `train` or another split."""
+        world = toy.World(seed=seed, weighting=self.weighting)
+        return [with_verbosity(c) for c in world.rated(world.comparisons(split, n))]
 
-    method: str
-    setting: float
-    drawn: Drawn
-    base: str
-    rate: float | None = None
+    def __str__(self) -> str:
+        return f"graded, {self.weighting}"
 
 
-States = Callable[[str], Mapping[str, np.ndarray]]
-"""Split -> "states" and "prompts", float32 [n, 2, d] each: at the end of responses, of prompts."""
-
-Scores = Callable[[str], np.ndarray]
-"""Split -> rewards [n, 2], the better response's first."""
-
-
-@functools.lru_cache(maxsize=10)
-def packed(base: Path, drawn: Drawn, split: str) -> Packed:
-    """The split, graded by raters; of verbosity, which is there to be counted, no grade lacks."""
-    world = toy.World(seed=drawn.seed, weighting=drawn.weighting)
-    n = {"train": drawn.pairs, "val": drawn.val_items}.get(split, drawn.items)
-    graded = []
-    for comparison in world.rated(world.comparisons(split, n)):
-        lengths = floors.longer(floors.response_texts([comparison])) / 80
-        rows = zip(comparison.attributes, lengths, strict=True)
-        rows = tuple((*row, min(float(length), 1.0)) for row, length in rows)
-        graded.append(dataclasses.replace(comparison, attributes=rows))
-    return Lab(base).pack(graded)
+def with_verbosity(comparison: Comparison) -> Comparison:
+    """The comparison with one attribute more, the lengths of its responses."""
+    lengths = floors.longer(floors.response_texts([comparison])) / 80
+    rows = zip(comparison.attributes, lengths, strict=True)
+    grades = tuple((*row, min(float(length), 1.0)) for row, length in rows)
+    return dataclasses.replace(comparison, attributes=grades)
 
 
-@functools.lru_cache(maxsize=32)
-def trunk(base: Path, drawn: Drawn, rate: float | None) -> Params:
-    """The parameters of bt at that learning rate; of the base, without one."""
-    lab = Lab(base)
-    if rate is None:
-        return lab.start(drawn.seed).params
-    trees = packed(base, drawn, "train").trees
-    return lab.fit(Recipe(), trees, rate=rate, seed=drawn.seed).params
+# The models on whose states others are fitted, once for all methods
 
 
-@functools.lru_cache(maxsize=20)
-def states_of(base: Path, drawn: Drawn, rate: float | None, split: str) -> Mapping[str, np.ndarray]:
-    """The frozen states of `trunk`."""
-    return read_states(Lab(base), trunk(base, drawn, rate), packed(base, drawn, split))
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trunk(Model):
+    """A model of which nothing but its states is asked."""
+
+    states: dict[Packed, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+
+    def read(self, data: Packed, readings: Any = STATES) -> Mapping[str, np.ndarray]:
+        """The states, as `STATES` names them."""
+        if data not in self.states:
+            self.states[data] = super().read(data, STATES)
+        return self.states[data]
 
 
-def read_states(lab: Lab, params: Params, data: Packed) -> Mapping[str, np.ndarray]:
-    """As `States` has them."""
-    return lab.read(params, data, {"states": final_states, "prompts": prompt_states})
+def of_pairs(task: Task) -> Trunk:
+    """What bt trains."""
+    return trunk_of(task.bench, task.packed, task.rate, task.seed)
+
+
+def of_base(task: Task) -> Trunk:
+    """The base, of which no reward model was trained."""
+    return trunk_of(task.bench, task.packed, None, task.seed)
 
 
 @functools.lru_cache(maxsize=4)
-def ridge_heads(base: Path, drawn: Drawn, rate: float | None) -> np.ndarray:
-    """Float64 [d, A]: the attributes on the states of `trunk`."""
-
-    def of(split: str) -> tuple[np.ndarray, np.ndarray]:
-        states = states_of(base, drawn, rate, split)["states"]
-        labels = armo.labels_of(packed(base, drawn, split).comparisons, NAMES)
-        return states.reshape(len(labels), -1), labels
-
-    return armo.fit_heads(*of("train"), *of("val"), NAMES).weights
+def trunk_of(bench: Bench, data: Packed, rate: float | None, seed: int) -> Trunk:
+    """Bradley-Terry at that learning rate; the base, without one."""
+    if rate is None:
+        return Trunk(bench, LIBRARY["bt"], Fitted(bench.structure(), bench.start(seed), steps=0))
+    task = Task(bench, InMemory(data), data, rate=rate, strength=None, epochs=1, seed=seed)
+    return Trunk(**vars(attributes.of_pairs(task)))
 
 
 # The methods
 
 
-def trained_pairs(job: Job, base: Path) -> Scores:
-    """Bradley-Terry."""
-    params, lab = trunk(base, job.drawn, job.setting), Lab(base)
-
-    def scores(split: str) -> np.ndarray:
-        data = packed(base, job.drawn, split)
-        return lab.read(params, data, {"rewards": heads.rewards})["rewards"]
-
-    return scores
-
-
-def trained_both(job: Job, base: Path) -> Scores:
-    """SMORM."""
-    lab, train = Lab(base, HeadConfig(outputs=1 + len(NAMES))), packed(base, job.drawn, "train")
-    options = {"rate": job.rate, "strength": job.setting, "seed": job.drawn.seed}
-    params = lab.fit(SMORM, train.trees, **options).params
-
-    def scores(split: str) -> np.ndarray:
-        data = packed(base, job.drawn, split)
-        return lab.read(params, data, {"outputs": heads.outputs})["outputs"][..., 0]
-
-    return scores
-
-
-def trained_gaussian(job: Job, base: Path) -> Scores:
-    """URM: its trunk and heads, then a gate."""
-    lab, train = Lab(base, HeadConfig(outputs=2 * len(NAMES))), packed(base, job.drawn, "train")
-    params = lab.fit(URM, train.trees, rate=job.setting, seed=job.drawn.seed).params
-    means = params["reward_head"]["weight"][:, : len(NAMES)]
-
-    @functools.cache
-    def states(split: str) -> Mapping[str, np.ndarray]:
-        return read_states(lab, params, packed(base, job.drawn, split))
-
-    return weighed(states, means, GATE, GATE_RATES[-1], job.drawn.seed)
-
-
-def frozen_quantiles(job: Job, base: Path) -> Scores:
-    """QRM: quantiles on the states of bt, then a gate."""
-    shape = len(NAMES), len(attributes.LEVELS)
-    lab = Lab(base, HeadConfig(outputs=shape[0] * shape[1]))
-    fresh = lab.start(job.drawn.seed).params["reward_head"]
-    start = trunk(base, job.drawn, job.rate) | {"reward_head": fresh}
-    options = {"rate": job.setting, "seed": job.drawn.seed, "params": start}
-    weight = lab.fit(QRM, packed(base, job.drawn, "train").trees, **options).params["reward_head"][
-        "weight"
-    ]
-    states = functools.partial(states_of, base, job.drawn, job.rate)
-    means = weight.reshape(-1, *shape).mean(axis=-1)
-    return weighed(states, means, GATE, GATE_RATES[-1], job.drawn.seed)
-
-
-def of_ridge(
-    job: Job, base: Path, *, gate: Gate, finish: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> Scores:
-    """ArmoRM on the states of bt at the job's rate, or without one on those of the base."""
-    states = functools.partial(states_of, base, job.drawn, job.rate)
-    fitted = ridge_heads(base, job.drawn, job.rate)
-    weights = finish(fitted, states("train")["states"])
-    return weighed(states, weights, gate, job.setting, job.drawn.seed)
-
-
-def unbiased(weights: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """Heads without what they owe to verbosity on the states [n, 2, d] of training."""
-    rewards = states.reshape(-1, states.shape[-1]) @ weights
-    penalties = armo.verbosity_penalties(rewards, VERBOSITY)
-    return armo.debiased(weights, penalties, VERBOSITY)
-
-
-def as_fitted(weights: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """Heads as they are."""
-    return weights
-
-
-def on_base(job: Job, base: Path, *, method: Callable[[Job, Path], Scores]) -> Scores:
-    """A method on the states of the base."""
-    return method(dataclasses.replace(job, rate=None), base)
-
-
-def weighed(states: States, weights: np.ndarray, gate: Gate, rate: float, seed: int) -> Scores:
-    """Attributes on frozen states by a gate that is fitted to the training pairs."""
-    train = states("train")
-    chosen, rejected = np.moveaxis(train["states"] @ weights, 1, 0)
-    options = {"steps": GATE_STEPS, "batch": GATE_BATCH, "learning_rate": rate, "seed": seed}
-    params = armo.fit_gate(gate, train["prompts"][:, 0], chosen, rejected, **options)
-    gated = Gated(gate, params)
-
-    def scores(split: str) -> np.ndarray:
-        read = states(split)
-        return np.asarray(gated.rewards(read["states"] @ weights, read["prompts"]))
-
-    return scores
-
-
-def probed(job: Job, base: Path) -> Scores:
+def probed(task: Task, method: Method) -> Trained:
     """A linear Bradley-Terry reward on the states of the base."""
-    states = functools.partial(states_of, base, job.drawn, None)
-    comparisons = packed(base, job.drawn, "train").comparisons
-    weights = fit_head(list(states("train")["states"]), comparisons)
-    return lambda split: states(split)["states"] @ weights
+    trunk = of_base(task)
+    weights = fit_head(list(trunk.read(task.packed)["states"]), task.data.comparisons)
+    return Trained(lambda data: trunk.read(data)["states"] @ weights, [trunk], parts=[])
 
 
-def known(job: Job, base: Path) -> Scores:
+def gold(task: Task, method: Method) -> Trained:
     """The true attributes, with the weights of world A."""
-    world = toy.World(seed=job.drawn.seed, weighting="constant")
+    world = toy.World(seed=task.seed, weighting="constant")
 
-    def scores(split: str) -> np.ndarray:
-        comparisons = packed(base, job.drawn, split).comparisons
+    def scores(data: Packed) -> np.ndarray:
         return np.array(
             [[world.gold(c.prompt[0].content, r[-1].content) for r in c.responses]
-             for c in comparisons]
+             for c in data.comparisons]
         )  # fmt: skip
 
-    return scores
+    return Trained(scores, models=[], parts=[])
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """How it scores once it is fitted, and the settings of its trials."""
-
-    fit: Callable[[Job, Path], Scores]
-    trials: tuple[float, ...]
+def ridge(strengths: tuple[float, ...], **options: Any) -> Method:
+    """ArmoRM, as options of `attributes.of_ridge` have it."""
+    train = functools.partial(attributes.of_ridge, **{"trunk": of_pairs} | options)
+    return Method("ArmoRM", strengths=strengths, train=train)
 
 
-ARMO = functools.partial(of_ridge, gate=GATE, finish=unbiased)
-NO_GATE = functools.partial(of_ridge, gate=CONSTANT, finish=unbiased)
-NO_DEBIAS = functools.partial(of_ridge, gate=GATE, finish=as_fitted)
-NEITHER = functools.partial(of_ridge, gate=CONSTANT, finish=as_fitted)
-
-METHODS = {
-    "bt": Method(trained_pairs, RATES),
-    "smorm": Method(trained_both, MSE_STRENGTHS),
-    "urm": Method(trained_gaussian, RATES),
-    "armo": Method(ARMO, GATE_RATES),
-    "armo, no gate": Method(NO_GATE, CONSTANT_RATES),
-    "armo, no debias": Method(NO_DEBIAS, GATE_RATES),
-    "armo, neither": Method(NEITHER, CONSTANT_RATES),
-    "qrm": Method(frozen_quantiles, QUANTILE_RATES),
-    "base: bt": Method(probed, (0.0,)),
-    "base: armo": Method(functools.partial(on_base, method=ARMO), GATE_RATES),
-    "base: armo, no gate": Method(functools.partial(on_base, method=NO_GATE), CONSTANT_RATES),
-    "gold attributes": Method(known, (0.0,)),
+METHODS: Mapping[str, Method] = {
+    "bt": LIBRARY["bt"],
+    "smorm": dataclasses.replace(ATTRIBUTES["smorm"], strengths=MSE_STRENGTHS),
+    "urm": ATTRIBUTES["urm"],
+    "armo": ridge(GATE_RATES),
+    "armo, no gate": ridge(CONSTANT_RATES, gate=CONSTANT),
+    "armo, no debias": ridge(GATE_RATES, debias=False),
+    "armo, neither": ridge(CONSTANT_RATES, gate=CONSTANT, debias=False),
+    "qrm": dataclasses.replace(
+        ATTRIBUTES["qrm"],
+        strengths=QUANTILE_RATES,
+        train=functools.partial(attributes.of_quantiles, trunk=of_pairs),
+    ),
+    "base: bt": Method("a probe", strengths=(0.0,), train=probed),
+    "base: armo": ridge(GATE_RATES, trunk=of_base),
+    "base: armo, no gate": ridge(CONSTANT_RATES, trunk=of_base, gate=CONSTANT),
+    "gold attributes": Method("gold", strengths=(0.0,), train=gold),
 }
 
 CONTRASTS = (
@@ -462,124 +279,73 @@ CONTRASTS = (
 )
 """Beside every method over bt."""
 
+FIGURES = {split: macro(split) for split in ("id", "ood_prompt", "ood_response")}
+FIGURES |= {"longer": lambda record: record["longer"]}
+
+
+def tried(name: str, rate: float) -> list[Trial]:
+    """A method's trials, at bt's learning rate where it has others than that."""
+    strengths = METHODS[name].strengths
+    return [Trial(rate, each) for each in strengths] or [Trial(each, None) for each in RATES]
+
 
 # What is run and found
 
 
 def run(job: Job, base: Path) -> Record:
-    """What the job's reward model does on `val` and on the test splits."""
-    scores = METHODS[job.method].fit(job, base)
-    figures = {}
-    for split in ("val", *SPLITS):
-        rewards, comparisons = np.asarray(scores(split)), packed(base, job.drawn, split).comparisons
-        figures[split] = {
-            "macro": macro_accuracy(list(rewards), comparisons),
-            "longer": prefers_longer(rewards, comparisons),
-        }
-    return {**dataclasses.asdict(job), "splits": figures}
+    """Trains and measures."""
+    return trials.run(job, base, METHODS, functools.partial(longer, base))
 
 
-def prefers_longer(rewards: np.ndarray, comparisons: Sequence[Any]) -> float:
+def longer(base: Path, job: Job, trained: Trained) -> dict[str, float]:
+    """Of the pairs of `id` that differ in length, the share whose longer response has more reward;
+    nothing of a trial."""
+    if (n := dict(job.splits).get("id")) is None:
+        return {}
+    bench = Bench(base, head=job.head, rows=job.rows, length=job.length)
+    data = trials.packed(bench, job.condition.data, "id", n, job.seed)
+    return {"longer": prefers_longer(trained.scores(data), data.comparisons)}
+
+
+def prefers_longer(rewards: np.ndarray, comparisons: Sequence[Comparison]) -> float:
     """Of the pairs that differ in length, the share whose longer response has more reward."""
     lengths = floors.longer(floors.response_texts(comparisons)).reshape(-1, 2)
-    margin, longer = rewards[:, 0] - rewards[:, 1], lengths[:, 0] - lengths[:, 1]
-    return float((np.sign(margin) == np.sign(longer))[longer != 0].mean())
+    margin, longer_by = rewards[:, 0] - rewards[:, 1], lengths[:, 0] - lengths[:, 1]
+    return float((np.sign(margin) == np.sign(longer_by))[longer_by != 0].mean())
 
 
-def measure(cfg: Config) -> dict[str, Any]:
-    """The figures of both worlds."""
-    base = cfg.base or toy.shipped_base()
-    key, seeds = hub.fingerprint(base), range(cfg.seed, cfg.seed + cfg.seeds)
-
-    def tried(methods: Sequence[str], rates: Mapping[str, float | None]) -> list[Record]:
-        jobs = [
-            Job(method, setting, Drawn(weighting, seed, cfg.pairs, cfg.val_items, cfg.items), key,
-                rates[weighting])
-            for weighting in WORLDS.values()
-            for seed in seeds
-            for method in methods
-            for setting in METHODS[method].trials
-        ]  # fmt: skip
-        here = functools.partial(run, base=base)
-        return sweep(jobs, here, cfg.run_dir / "jobs", workers=cfg.workers)
-
-    first = tried(["bt"], dict.fromkeys(WORLDS.values()))
-    by_world = {w: [r for r in first if r["drawn"]["weighting"] == w] for w in WORLDS.values()}
-    rates = {weighting: chosen(records) for weighting, records in by_world.items()}
-    methods = tuple(dict.fromkeys(("bt", *cfg.methods)))
-    records = first + tried(methods[1:], rates)
-    found = {}
-    for world, weighting in WORLDS.items():
-        here = [record for record in records if record["drawn"]["weighting"] == weighting]
-        found[world] = of_world({m: [r for r in here if r["method"] == m] for m in methods})
-    return {"seeds": list(seeds), "items": cfg.items, "worlds": found}
+def measure(cfg: Config, weighting: Literal["constant", "by_family"]) -> dict[str, Any]:
+    """The figures of a world."""
+    contest = cfg.contest(
+        dict.fromkeys(("bt", *cfg.methods)),
+        [Condition(Graded(weighting), cfg.pairs)],
+        tried,
+        run=run,
+        items=cfg.items,
+        val_items=cfg.val_items,
+        options={"validation": cfg.val_items},
+    )
+    choices = contest.tune(cfg.measured, RATES[0])
+    records = contest.measure(choices, cfg.measured, second_budget=False)
+    measured = outcome.values(records, FIGURES)
+    contrasts = outcome.over(measured, "bt")
+    contrasts += [pair for pair in CONTRASTS if set(pair) <= set(measured)]
+    return outcome.summary(measured, contrasts) | {"choices": choices}
 
 
-def chosen(records: Sequence[Record]) -> float:
-    """The setting of one method that is best on `val`, by the mean over seeds."""
-    settings = dict.fromkeys(record["setting"] for record in records)
-    return max(settings, key=lambda setting: np.mean(values(records, setting, "val", "macro")))
-
-
-def values(records: Sequence[Record], setting: float, split: str, figure: str) -> np.ndarray:
-    """Float64 [seeds]: a figure of a method at one setting."""
-    return np.array([r["splits"][split][figure] for r in records if r["setting"] == setting])
-
-
-def of_world(records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
-    """Each method's figures at its chosen setting, and the gains of some over others."""
-    settings = {method: chosen(of_method) for method, of_method in records.items()}
-
-    def figure(method: str, split: str, name: str) -> np.ndarray:
-        return values(records[method], settings[method], split, name)
-
-    methods = {
-        method: {
-            "setting": settings[method],
-            "splits": {
-                split: {name: estimate(figure(method, split, name)) for name in ("macro", "longer")}
-                for split in ("val", *SPLITS)
-            },
-        }
-        for method in records
-    }
-    contrasts = [(method, "bt") for method in records if method != "bt"]
-    contrasts += [pair for pair in CONTRASTS if set(pair) <= set(records)]
-    gains = {
-        f"{a} - {b}": {
-            split: paired(figure(a, split, "macro") - figure(b, split, "macro")) for split in SPLITS
-        }
-        for a, b in contrasts
-    }
-    return {"methods": methods, "gains": gains}
-
-
-def text_table(results: Mapping[str, Any]) -> str:
-    """The figures for a terminal, in percent and points."""
-    parts = []
-    for world, found in results["worlds"].items():
-        head = [f"world {world}, %", "setting", *SPLITS, "longer, id"]
-        rows = [
-            [method, f"{of['setting']:g}"]
-            + [spread(of["splits"][split]["macro"]) for split in SPLITS]
-            + [spread(of["splits"]["id"]["longer"])]
-            for method, of in found["methods"].items()
-        ]
-        gains = [
-            [contrast, *(interval(of[split]) for split in SPLITS)]
-            for contrast, of in found["gains"].items()
-        ]
-        gains_head = [f"world {world}, points", *SPLITS]
-        parts += [aligned(head, rows), aligned(gains_head, gains)]
-    return "\n\n".join(parts)
+def table(world: str, results: Mapping[str, Any]) -> str:
+    """What was chosen, the figures and the gains, in percent and points."""
+    figures = outcome.tables(results, list(FIGURES))
+    return "\n\n".join([f"world {world}", choices_table(results["choices"]), figures])
 
 
 def main(cfg: Config) -> None:
     """Runs what is not yet there, and writes what was found."""
-    print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg, [cfg.base])
-    results = measure(cfg)
-    leave(directory, __doc__, results, text_table(results))
+    directory = cfg.open()
+    worlds = {world: measure(cfg, weighting) for world, weighting in WORLDS.items()}
+    results = {"seeds": list(cfg.measured), "items": cfg.items, "worlds": worlds}
+    text = "\n\n".join(table(world, of_world) for world, of_world in worlds.items())
+    leave(directory, __doc__, results, text)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     python -m experiments.compare --choices runs/compare/choices.json --run-dir runs/confirmed
     python -m experiments.compare --of rankings
     python -m experiments.compare --base DIR --data SOURCE --eval SOURCE SOURCE
-    python -m experiments.compare --report docs/compare/* --page docs/results.md
+    python -m experiments.compare --report docs/compare/{screen,confirmation,rankings,real} \\
+        --page docs/results.md --methods-page docs/methods.md
 
 Every method starts from the same base with the same head and sees the same comparisons in the same
 order. First each is tuned on `val`, whose labels are as noisy as those of training, by the same
@@ -29,7 +30,7 @@ from typing import Literal
 
 from jaxrm import cli, files, toy
 from jaxrm.data import sources
-from jaxrm.errors import DataError, OptionError, require
+from jaxrm.errors import OptionError, require
 from jaxrm.methods.library import COMPARED, METHODS
 from jaxrm.methods.method import Method
 from jaxrm.methods.rankings import RANKINGS
@@ -159,7 +160,7 @@ def contest_of(cfg: Config, base: Path) -> Contest:
 def main(cfg: Config) -> None:
     """Tunes and measures, or measures what was chosen, and writes the page."""
     if cfg.report:
-        show({path.name: kept_run(path, cfg.against) for path in cfg.report}, cfg)
+        show({path.name: contest.kept(path, cfg.against) for path in cfg.report}, cfg)
         return
     print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     base = cfg.base or toy.shipped_base()
@@ -167,36 +168,16 @@ def main(cfg: Config) -> None:
     run_dir = open_run(cfg.run_dir, cfg, [*reads, cfg.base, cfg.choices])
     runs, seeds = contest_of(cfg, base), range(FIRST_SEED, FIRST_SEED + (cfg.seeds or SEEDS))
     if cfg.choices:
-        choices = json.loads(_read(cfg.choices))
+        choices = json.loads(contest.left(cfg.choices))
         seeds = range(FIRST_CONFIRMING, FIRST_CONFIRMING + (cfg.seeds or CONFIRMING_SEEDS))
     else:
         choices = runs.tune(seeds[:TUNING_SEEDS], RATES[0])
     print(choices_table(choices))
     records = runs.measure(choices, seeds, second_budget=cfg.choices is not None)
-    files.write_json(run_dir / "choices.json", choices)
-    with files.replacing(run_dir / "records.jsonl") as draft:
-        draft.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
-    run = kept_run(run_dir)
-    leave(run_dir, __doc__, contest.results(run), tables({"Methods": run}))
+    contest.keep(run_dir, records, choices)
+    run = contest.kept(run_dir)
+    leave(run_dir, __doc__, contest.results(run), contest.as_text({"Methods": run}))
     show({"Methods": run}, cfg)
-
-
-def kept_run(directory: Path, against: str | None = None) -> Run:
-    """What a run left in a directory."""
-    records = [json.loads(line) for line in _read(directory / "records.jsonl").splitlines()]
-    choices = json.loads(_read(directory / "choices.json"))
-    measured = Toy if records and Toy.splits[0] in records[0]["splits"] else Files
-    return Run(records, choices, measured.figure, against)
-
-
-def tables(runs: Mapping[str, Run]) -> str:
-    """Every ranking as text."""
-    return "\n\n".join(
-        f"{name}: {condition}, {contest.BUDGETS[budget]}\n\n"
-        f"{contest.text_table(methods, run.baseline, run.figure)}"
-        for name, run in runs.items()
-        for (condition, budget), methods in contest.cells(run.records).items()
-    )
 
 
 def show(runs: Mapping[str, Run], cfg: Config) -> None:
@@ -205,16 +186,10 @@ def show(runs: Mapping[str, Run], cfg: Config) -> None:
     contest.write(runs, page, title="Methods compared")
     if cfg.methods_page is not None:
         toys = [run for run in runs.values() if run.figure == "macro"]
-        text = fill(_read(cfg.methods_page), "measured", contest.in_words(toys))
+        text = fill(cfg.methods_page.read_text("utf-8"), "measured", contest.in_words(toys))
         with files.replacing(cfg.methods_page) as draft:
             draft.write_text(text, "utf-8")
     print(page)
-
-
-def _read(path: Path) -> str:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: a run that is done leaves it in its run directory")
-    return path.read_text("utf-8")
 
 
 if __name__ == "__main__":

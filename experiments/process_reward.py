@@ -27,24 +27,26 @@ rates are chosen on `val` of the first seed, by the answers of best-of-4, by the
 method is known for (`METHODS`).
 
 What it printed here, at the defaults (6 seeds; ± one standard error over seeds, [95 % sign-flip
-intervals]; of the aggregates those by which a method is known):
+intervals]), by each method's own aggregate; the likelihood's choice is right in 96.1 ± 0.4 % by the
+answer and 95.8 ± 0.4 % by steps, chance's in 31.9 and 5.0 %. Labels are 14402 for outcome and for
+process, 4800 for outcome on the same solutions, and 16576, 9586 and 19061 for the roll-outs:
 
-    best of all, %                 by  answer right  steps right  labels          F1
-    outcome                      last    31.1 ± 2.5    6.4 ± 0.9   14402  31.3 ± 1.4
-    outcome, same solutions      last    22.8 ± 2.7    3.6 ± 0.9    4800  31.4 ± 1.7
-    process                   product    30.0 ± 1.8   12.2 ± 2.6   14402  51.7 ± 2.2
-    roll-outs                    last    25.6 ± 2.5    4.2 ± 0.9   16576  30.8 ± 1.3
-    roll-outs, consensus      product    33.3 ± 2.2    9.4 ± 1.5    9586  41.8 ± 2.0
-    roll-outs, share             last    27.5 ± 1.9    4.2 ± 1.1   19061  42.5 ± 1.1
-    likelihood                           96.1 ± 0.4   95.8 ± 0.4
-    chance                               31.9          5.0
+    methods                   answer, %    steps, %       f1, %
+    -----------------------------------------------------------
+    outcome                  31.1 ± 2.5   6.4 ± 0.9  31.3 ± 1.4
+    outcome, same solutions  22.8 ± 2.7   3.6 ± 0.9  31.4 ± 1.7
+    process                  30.0 ± 1.8  12.2 ± 2.6  51.7 ± 2.2
+    roll-outs                25.6 ± 2.5   4.2 ± 0.9  30.8 ± 1.3
+    roll-outs, consensus     33.3 ± 2.2   9.4 ± 1.5  41.8 ± 2.0
+    roll-outs, share         27.5 ± 1.9   4.2 ± 1.1  42.5 ± 1.1
 
-    points over outcome, by *               answer               steps                   F1
-    outcome, same solutions     -8.3 [-16.7, +3.3]   -2.8 [-8.3, +1.7]    +0.1 [-7.1, +9.6]
-    process                    -1.1 [-13.3, +11.7]  +5.8 [-3.3, +16.7]  +20.4 [+9.6, +25.0]
-    roll-outs                   -5.6 [-13.3, +5.0]   -2.2 [-5.0, +0.0]    -0.6 [-6.9, +6.2]
-    roll-outs, consensus        +2.2 [-6.7, +10.0]   +3.1 [-3.3, +6.7]  +10.5 [+1.2, +14.8]
-    roll-outs, share           -3.6 [-11.7, +10.0]   -2.2 [-6.7, +1.7]  +11.2 [+7.8, +13.7]
+    gains                                   answer, points       steps, points           f1, points
+    -----------------------------------------------------------------------------------------------
+    outcome, same solutions - outcome   -8.3 [-16.7, +3.3]   -2.8 [-8.3, +1.7]    +0.1 [-7.1, +9.6]
+    process - outcome                  -1.1 [-13.3, +11.7]  +5.8 [-3.3, +16.7]  +20.4 [+9.6, +25.0]
+    roll-outs - outcome                 -5.6 [-13.3, +5.0]   -2.2 [-5.0, +0.0]    -0.6 [-6.9, +6.2]
+    roll-outs, consensus - outcome      +2.2 [-6.7, +10.0]   +3.1 [-3.3, +6.7]  +10.5 [+1.2, +14.8]
+    roll-outs, share - outcome         -3.6 [-11.7, +10.0]   -2.2 [-6.7, +1.7]  +11.2 [+7.8, +13.7]
 
 - Finding the first error: labels of steps beat as many labels of answers by 20 points; roll-outs
   that a judge agrees with, and shares of roll-outs, by half of that. Roll-outs that call a step
@@ -61,425 +63,285 @@ intervals]; of the aggregates those by which a method is known):
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe
 from jaxtyping import Bool, Float
 
-from experiments.process_data import (
-    TOGETHER,
-    Labeller,
-    Sizes,
-    Worked,
-    comparison,
-    draw,
-    of_author,
-    of_consensus,
-    of_outcome,
-    of_roll_outs,
-    of_shares,
-)
-from jaxrm import cli, toy
+from jaxrm import cli
 from jaxrm.data.comparison import Comparison
-from jaxrm.data.packing import PackedBatch
 from jaxrm.errors import require
-from jaxrm.evaluate.benchmarks import processbench
+from jaxrm.evaluate.benchmarks.processbench import step_f1
 from jaxrm.huggingface import hub
-from jaxrm.losses import generation, process
+from jaxrm.losses.process import AGGREGATES
 from jaxrm.methods import process_labels
+from jaxrm.methods.bench import Bench
+from jaxrm.methods.method import Method
+from jaxrm.methods.process import PROCESS, step_logps
+from jaxrm.methods.process_labels import NO_ERROR, first_error, up_to_first_error
 from jaxrm.models import heads, transformer
-from jaxrm.models.transformer import RewardModel
-from jaxrm.read.packed import Packed, pack_alike, reading_shape
-from jaxrm.report.tables import aligned, interval, spread
 from jaxrm.report.webpage import leave
-from jaxrm.statistics import Paired, estimate, paired
-from jaxrm.train.rundir import open_run
-from jaxrm.train.sweep import Record, sweep
-from jaxrm.train.terms import LossFn, Term, Terms
+from jaxrm.study import outcome
+from jaxrm.study.config import StudyConfig
+from jaxrm.study.draws import Condition
+from jaxrm.study.records import Trial
+from jaxrm.study.trials import Job
+from jaxrm.toy import worked
+from jaxrm.toy.worked import Worked
+from jaxrm.train.pretrain import language_loss
+from jaxrm.train.state import Params
+from jaxrm.train.sweep import Record
 
-RATES = (1e-3, 3e-3)
-TEXT_RATE = 3e-3
-AGGREGATES = {
-    "product": process.product,
-    "min": process.least,
-    "last": process.last,
-    "mean": process.mean,
-}
-MEASURES = ("answer", "steps")
+RATES, TEXT_RATE = (1e-3, 3e-3), 3e-3
+LENGTH = 192
+"""Of a row: `TOGETHER` solutions of five steps fit."""
+TOGETHER = 4
+"""Solutions of a question that are packed together, and that a choice on `val` is among."""
+MEASURES = {"answer": lambda solution: solution.outcome, "steps": lambda s: all(s.labels)}
 """Of a chosen solution: is its answer right, and are all of its steps?"""
+FIGURES = (*MEASURES, "f1")
+"""What is told of a method that is trained: what it chooses, and how it finds the first error."""
+LARGEST, ROLL_OUTS, JUDGE = 3, 8, 0.8
+"""The largest number of a sum, completions from each step, and how often the judge sees the true
+first error."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(StudyConfig):
     """Process against outcome reward models on sums worked out step by step."""
 
     run_dir: Path = Path("runs/process_reward")
-    seed: int = 0
-    """The first."""
-    seeds: int = 6
     text: int = 20000
     """Solutions that the base reads before all else; 0 for a base that can add."""
-    sizes: Sizes = Sizes()
-    base: Path | None = None
-    """A directory in Hugging Face layout that knows the toy world; the shipped base without it."""
-    workers: int | None = None
-    """Processes; one for each core of a CPU without it, one on an accelerator."""
+    questions: int = 1200
+    """Of `process`, each with 4 solutions."""
+    epochs: int = 3
+    items: int = 60
+    """Questions of the test; `val` has half as many."""
+    candidates: int = 64
+    """Solutions to each of them."""
 
     def __post_init__(self):
-        require(self.seed >= 0, "--seed", "at least 0", self.seed)
-        require(self.seeds >= 2, "--seeds", "at least 2", self.seeds)
-        require(self.text >= 0, "--text", "at least 0", self.text)
-        require(self.workers is None or self.workers >= 1, "--workers", "at least 1", self.workers)
-
-
-# The methods
+        super().__post_init__()
+        self.at_least(0, "text")
+        self.at_least(1, "questions", "epochs")
+        self.at_least(2, "items")
+        whole = self.candidates >= TOGETHER and self.candidates % TOGETHER == 0
+        require(whole, "--candidates", f"a multiple of {TOGETHER}", self.candidates)
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
-    """How it labels, by which aggregate it is known, and how many times the questions of `process`
-    it has at most: of several, one label for each solution."""
+class Sums:
+    """Where solutions come from: `candidates` to a question that is measured on."""
 
-    labels: Labeller
-    aggregate: str
-    times: int = 1
+    candidates: int
+
+    splits = ("test", "val")
+    figure = "answer"
+
+    def draw(self, part: str, n: int, seed: int) -> list[Worked]:
+        """Solutions to n questions of a part of the data."""
+        count = self.candidates if part in self.splits else TOGETHER
+        return worked.draw(part, n, seed, solutions=count, largest=LARGEST)
+
+
+# Labels of steps, NaN for none
+
+Labels = Sequence[Float[np.ndarray, " steps"]]
+"""Of each solution."""
+
+
+def of_author(solved: Sequence[Worked], seed: int) -> Labels:
+    """Which steps follow, up to the first that does not. An author who has slipped rarely slips
+    again, so that later labels would teach to take signs of an earlier slip for signs of right
+    steps."""
+    return [up_to_first_error(w.solution.labels) for w in solved]
+
+
+def of_outcome(solved: Sequence[Worked], seed: int) -> Labels:
+    """The last step has the outcome."""
+    return [np.array([math.nan] * (len(w.texts) - 1) + [w.solution.outcome]) for w in solved]
+
+
+def of_shares(solved: Sequence[Worked], seed: int) -> Labels:
+    """The share of completions that come out right."""
+    rng = random.Random(f"roll-outs {seed}")
+    return [process_labels.share_correct(w.outcomes(ROLL_OUTS, rng)) for w in solved]
+
+
+def of_roll_outs(solved: Sequence[Worked], seed: int) -> Labels:
+    """Whether any does, up to the first step from which none does."""
+    return [up_to_first_error(shares > 0) for shares in of_shares(solved, seed)]
+
+
+def of_consensus(solved: Sequence[Worked], seed: int) -> Labels:
+    """Those, of solutions in which the judge sees the same first error."""
+    labels, rng = of_roll_outs(solved, seed), random.Random(f"judge {seed}")
+    judged = []
+    for w in solved:
+        place = first_error(w.solution.labels)
+        others = [i for i in range(NO_ERROR, len(w.texts)) if i != place]
+        judged.append(place if rng.random() < JUDGE else rng.choice(others))
+    kept = process_labels.consensus(list(map(first_error, labels)), judged)
+    return [np.where(keep, row, math.nan) for row, keep in zip(labels, kept, strict=True)]
 
 
 METHODS = {
-    "outcome": Method(of_outcome, "last", times=6),
-    "outcome, same solutions": Method(of_outcome, "last"),
-    "process": Method(of_author, "product"),
-    "roll-outs": Method(of_roll_outs, "last"),
-    "roll-outs, consensus": Method(of_consensus, "product"),
-    "roll-outs, share": Method(of_shares, "last"),
+    "outcome": (of_outcome, "last"),
+    "outcome, same solutions": (of_outcome, "last"),
+    "process": (of_author, "product"),
+    "roll-outs": (of_roll_outs, "last"),
+    "roll-outs, consensus": (of_consensus, "product"),
+    "roll-outs, share": (of_shares, "last"),
+    "likelihood": (None, "last"),
 }
-"""A model of roll-outs says how likely the answer is to be right, so its last step counts; one of
-labels that people give, or two opinions agree on, whether a step is: so arXiv 2501.07301."""
+"""How steps are labelled, and the aggregate that a method is known by. A model of roll-outs says
+how likely the answer is to be right, so its last step counts; one of labels that people give, or
+two opinions agree on, whether a step is: so arXiv 2501.07301."""
 
 
-# The losses
+def training_data(method: str, condition: Condition, seed: int) -> list[Comparison]:
+    """Questions with the method's labels: as many solutions as `process` has or, of `outcome`, as
+    that has labels, which takes less than 6 times the questions."""
+    times = 6 if method == "outcome" else 1
+    solved = condition.data.draw("train", times * condition.pairs, seed)
+    if times > 1:
+        of_process = of_author(solved[: condition.pairs * TOGETHER], seed)
+        solved = solved[: int(np.isfinite(np.concatenate(of_process)).sum())]
+    return worked.comparisons(solved, TOGETHER, METHODS[method][0](solved, seed))
 
 
-def at_steps(strength: float | None) -> LossFn:
-    """Cross-entropy at the steps that have a label."""
-
-    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-        logits = heads.step_outputs(model, model.hidden(batch), batch, rng)[..., 0]
-        values = process.step_cross_entropy(logits, batch.step_label, batch.step_mask)
-        return {"steps": Term(1.0, values, batch.step_mask)}
-
-    return loss_fn
+# What is measured
 
 
-def of_text(strength: float | None) -> LossFn:
-    """Negative log-likelihood of each token of the solutions."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scored:
+    """Solutions, the log-probabilities that their steps are right, and where there are steps."""
 
-    def loss_fn(model: RewardModel, batch: PackedBatch, rng: jax.Array) -> Terms:
-        logps = heads.target_logps(model, model.hidden(batch), batch)
-        return {"text": Term(1.0, generation.nll(logps), batch.target_mask)}
+    solved: Sequence[Worked]
+    logps: Float[np.ndarray, "solutions steps"]
+    mask: Bool[np.ndarray, "solutions steps"]
 
-    return loss_fn
+    def chosen(self, aggregate: str, among: int) -> dict[str, float]:
+        """How often the one of `among` solutions that has the highest aggregate is right."""
+        totals = np.reshape(AGGREGATES[aggregate](self.logps, self.mask), (-1, among))
+        places = np.argmax(totals, axis=1) + among * np.arange(len(totals))
+        best = [self.solved[place].solution for place in places]
+        return {name: float(np.mean(list(map(right, best)))) for name, right in MEASURES.items()}
 
-
-def laboratory(base: Path) -> Lab:
-    """`TOGETHER` solutions of five steps fit a row."""
-    return Lab(base, length=192)
-
-
-def recipe(lab: Lab) -> Recipe:
-    """A step takes at least five tokens of a row."""
-    return Recipe(at_steps, responses=TOGETHER, steps=lab.length // 5)
-
-
-# What is run
+    def steps(self) -> tuple[list[int], list[np.ndarray]]:
+        """Of each solution, the first step that does not follow, and the steps' log-probs."""
+        wrong = [first_error(one.solution.labels) for one in self.solved]
+        return wrong, [logps[mask] for logps, mask in zip(self.logps, self.mask, strict=True)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One method's model; `base` is the fingerprint of what it starts from."""
-
-    method: str
-    rate: float
-    seed: int
-    sizes: Sizes
-    base: str
+def scored(bench: Bench, params: Params, solved: Sequence[Worked], likelihood: bool) -> Scored:
+    """Of every step, or the solution's log-prob under the language model, as of a single step."""
+    data = worked.comparisons(solved, TOGETHER)
+    if likelihood:
+        reading = {"logps": heads.response_logps}
+        logps = bench.read(params, bench.pack(data, "all"), reading)["logps"]
+        both = logps, np.ones_like(logps, bool)
+    else:
+        both = step_logps(bench, params, data)
+    return Scored(solved, *(part.reshape(len(solved), -1) for part in both))
 
 
 def run(job: Job, base: Path) -> Record:
     """What the job's model was trained on, and what it chooses."""
-    lab, sizes = laboratory(base), job.sizes
-    if job.method == "likelihood":
-        params, known = lab.start(job.seed).params, {}
-        scores = functools.partial(likelihoods, lab, params)
-    else:
-        data = training_data(job)
-        process_labels.check(data)
-        fitted = lab.fit(
-            recipe(lab), lab.trees(data), rate=job.rate, epochs=sizes.epochs, seed=job.seed
-        )
-        scores = functools.partial(step_scores, lab, fitted.params)
-        rows = [row for c in data for row in c.steps]
-        labels = sum(not math.isnan(step.label) for row in rows for step in row)
-        known = {"solutions": len(rows), "labels": labels}
-        known |= {"tokens": fitted.tokens, "seconds": fitted.seconds}
-    test = draw("test", job.seed, sizes.items, sizes.candidates, sizes.numbers)
-    val = draw("val", job.seed, sizes.items // 2, sizes.candidates, sizes.numbers)
-    tuned, found = scores(val), scores(test)
-    if job.method != "likelihood":
-        known |= {"f1": first_errors(val, *tuned, test, *found)}
-    groups = [
-        dataclasses.replace(worked, solutions=worked.solutions[i : i + TOGETHER])
-        for worked in val
-        for i in range(0, sizes.candidates, TOGETHER)
-    ]
-    in_groups = (part.reshape(len(groups), TOGETHER, -1) for part in tuned)
-    return {
-        **dataclasses.asdict(job),
-        **known,
-        "val": choices(groups, *in_groups),
-        "test": choices(test, *found),
-    }
+    bench, condition, seed = Bench(base, length=job.length), job.condition, job.seed
+    record = {"method": job.method, **dataclasses.asdict(job.trial), "seed": seed, "splits": {}}
+    (labels, own), params, read = METHODS[job.method], bench.start(seed), {}
+    if labels is not None:
+        data = training_data(job.method, condition, seed)
+        record["labels"] = process_labels.check(data)
+        trial = {"rate": job.trial.learning_rate, "epochs": condition.epochs, "seed": seed}
+        params = bench.fit(PROCESS, bench.trees(data), **trial).params
+    for split, n in job.splits:
+        read[split] = scored(bench, params, condition.data.draw(split, n, seed), labels is None)
+        among = TOGETHER if split == "val" else condition.data.candidates
+        shares = {aggregate: read[split].chosen(aggregate, among) for aggregate in AGGREGATES}
+        record["splits"][split] = shares | shares[own]
+    if labels is not None and "test" in read:
+        record["f1"] = step_f1(read["val"].steps(), read["test"].steps())
+    return record
 
 
-def training_data(job: Job) -> list[Comparison]:
-    """Questions with the method's labels: of a method with more questions than `process` has, as
-    many labels as that has."""
-    sizes, method = job.sizes, METHODS[job.method]
-    n = sizes.questions * method.times
-    questions = draw("train", job.seed, n, TOGETHER, sizes.numbers)
-    labels = method.labels(questions, sizes, job.seed)
-    data = [comparison(*both) for both in zip(questions, labels, strict=True)]
-    if method.times == 1:
-        return data
-    author = of_author(questions[: sizes.questions], sizes, job.seed)
-    left = sum(int(np.isfinite(row).sum()) for rows in author for row in rows)
-    kept = []
-    for of_question in data:
-        each = zip(of_question.responses, of_question.steps, strict=True)
-        responses, ends = zip(*itertools.islice(each, left), strict=True)
-        kept.append(dataclasses.replace(of_question, responses=responses, steps=ends))
-        left -= len(responses)
-        if not left:
-            break
-    return kept
-
-
-Scores = tuple[Float[np.ndarray, "n K steps"], Bool[np.ndarray, "n K steps"]]
-"""Log-probabilities that steps are right, and where there are steps."""
-
-
-def step_scores(lab: Lab, params: Any, questions: Sequence[Worked]) -> Scores:
-    """Of every solution's steps."""
-    data = pack(lab, questions)
-    logits = lab.read(params, data, {"steps": heads.steps_by_response})["steps"]
-    count = [[len(s.steps) for s in worked.solutions] for worked in questions]
-    widest = max(map(max, count))
-    logits = logits.reshape(len(questions), -1, logits.shape[-1])[..., :widest]
-    mask = np.arange(widest) < np.array(count)[..., None]
-    return np.asarray(jax.nn.log_sigmoid(logits)), mask
-
-
-def likelihoods(lab: Lab, params: Any, questions: Sequence[Worked]) -> Scores:
-    """The language model's log-prob of every solution, as that of a single step."""
-    data = pack(lab, questions, "all")
-    logps = lab.read(params, data, {"logps": heads.response_logps})["logps"]
-    logps = logps.reshape(len(questions), -1, 1)
-    return logps, np.ones_like(logps, bool)
-
-
-def pack(lab: Lab, questions: Sequence[Worked], ask: str = "none") -> Packed:
-    """The solutions to be read, `TOGETHER` in a comparison."""
-    data = [
-        comparison(dataclasses.replace(worked, solutions=worked.solutions[i : i + TOGETHER]))
-        for worked in questions
-        for i in range(0, len(worked.solutions), TOGETHER)
-    ]
-    shape = reading_shape(lab.rows, lab.length, ask)
-    return pack_alike(data, lab.trees(data), dataclasses.replace(shape, steps=recipe(lab).steps))
-
-
-def choices(
-    questions: Sequence[Worked], logps: np.ndarray, mask: np.ndarray
-) -> dict[str, dict[str, float]]:
-    """How often the solution that has the highest aggregate is right, by aggregate and measure."""
-    found = {}
-    for name, aggregate in AGGREGATES.items():
-        places = np.argmax(np.asarray(aggregate(logps, mask)), axis=1)
-        taken = [w.solutions[i] for w, i in zip(questions, places, strict=True)]
-        right = [s.outcome for s in taken], [all(s.labels) for s in taken]
-        found[name] = {m: float(np.mean(r)) for m, r in zip(MEASURES, right, strict=True)}
-    return found
-
-
-def first_errors(
-    val: Sequence[Worked],
-    val_logps: np.ndarray,
-    val_mask: np.ndarray,
-    test: Sequence[Worked],
-    logps: np.ndarray,
-    mask: np.ndarray,
-) -> dict[str, float]:
-    """ProcessBench's F1 on the test, and its two accuracies, by the threshold that is best on val.
-
-    The first error is the first step that does not follow.
-    """
-    known, known_scores = _prefixes(val, val_logps, val_mask)
-    right = [processbench.is_right(c) for c in known]
-    found = [processbench.Found.of(*both) for both in zip(known, known_scores, strict=True)]
-    threshold = processbench.best_threshold(right, found)
-    asked, scores = _prefixes(test, logps, mask)
-    credits = list(processbench.fixed(asked, scores, threshold))
-    error, correct = (
-        float(np.mean([c.value for c in credits if c.group.endswith(kind)]))
-        for kind in ("error", "correct")
-    )
-    return {"f1": processbench.f1(error, correct), "error": error, "correct": correct}
-
-
-def _prefixes(
-    questions: Sequence[Worked], logps: np.ndarray, mask: np.ndarray
-) -> tuple[list[Comparison], list[np.ndarray]]:
-    """Each solution as ProcessBench has it: its beginnings, those before the first error first."""
-    found, scores = [], []
-    for q, worked in enumerate(questions):
-        for k, solution in enumerate(worked.solutions):
-            count = len(solution.steps)
-            before = solution.labels.index(False) if False in solution.labels else count
-            texts = worked.texts(solution)
-            beginnings = tuple(", ".join(texts[: t + 1]) for t in range(count))
-            ranks = (0,) * before + (1,) * (count - before)
-            found.append(Comparison(worked.question, beginnings, ranks=ranks))
-            scores.append(logps[q, k][mask[q, k]])
-    return found, scores
-
-
-def with_text(cfg: Config, base: Path) -> Path:
+def with_text(cfg: Config) -> Path:
     """The base after reading the author's solutions, kept in the run directory."""
     directory = cfg.run_dir / "base"
-    if not cfg.text:
-        return base
-    if not directory.exists():
-        lab, text = laboratory(base), Recipe(of_text, ask="all", responses=TOGETHER)
-        questions = draw("text", 0, -(-cfg.text // TOGETHER), TOGETHER, cfg.sizes.numbers)
-        trees = lab.trees([comparison(worked) for worked in questions])
-        params = jax.device_put(lab.fit(text, trees, rate=TEXT_RATE).params)
-        model = transformer.merge(lab.start(0).structure, params)
-        hub.save(model.language_model(), directory, lab.tokenizer)
-    return directory
+    if cfg.text and not directory.exists():
+        bench = Bench(cfg.start, length=LENGTH)
+        text = Sums(TOGETHER).draw("text", -(-cfg.text // TOGETHER), 0)
+        trees = bench.trees(worked.comparisons(text, TOGETHER))
+        reading = Method("a language model", lambda strength: language_loss, ask="all")
+        fitted = bench.fit(reading, trees, rate=TEXT_RATE)
+        model = transformer.merge(fitted.structure, jax.device_put(fitted.params))
+        hub.save(model.language_model(), directory, bench.tokenizer)
+    return directory if cfg.text else cfg.start
 
 
 def measure(cfg: Config) -> dict[str, Any]:
-    """Every figure of the table."""
-    base = with_text(cfg, cfg.base or toy.shipped_base())
-    key, seeds = hub.fingerprint(base), range(cfg.seed, cfg.seed + cfg.seeds)
-
-    def records(jobs: Sequence[Job]) -> list[Record]:
-        here = functools.partial(run, base=base)
-        return sweep(jobs, here, cfg.run_dir / "jobs", workers=cfg.workers)
-
-    tried = records([Job(m, rate, cfg.seed, cfg.sizes, key) for m in METHODS for rate in RATES])
-    rates = {}
-    for name, method in METHODS.items():
-        own = [record for record in tried if record["method"] == name]
-        best = max(own, key=lambda record: record["val"][method.aggregate]["answer"])
-        rates[name] = best["rate"]
-    rates["likelihood"] = 0.0
-    found = records([Job(m, rates[m], seed, cfg.sizes, key) for seed in seeds for m in rates])
-    by_method = {m: [r for r in found if r["method"] == m] for m in rates}
+    """Every figure of the tables."""
+    contest = dataclasses.replace(cfg, base=with_text(cfg)).contest(
+        METHODS,
+        [Condition(Sums(cfg.candidates), cfg.questions, cfg.epochs)],
+        lambda method, rate: [Trial(rate, None) for rate in RATES],
+        items=cfg.items,
+        val_items=cfg.items // 2,
+        run=run,
+        options={"length": LENGTH},
+    )
+    choices = contest.tune([cfg.seed], RATES[0])
+    records = contest.measure(choices, cfg.measured, second_budget=False)
+    named = [(f"{r['method']}, {name}", r, name) for r in records for name in AGGREGATES]
+    by_aggregate = [r | r["splits"]["test"][name] | {"method": row} for row, r, name in named]
+    every = outcome.values(by_aggregate, {name: itemgetter(name) for name in MEASURES})
+    trained = [r | r["splits"]["test"] for r in records if "f1" in r]
+    labels = outcome.values(trained, {"labels": itemgetter("labels")})
+    measured = outcome.values(trained, {name: itemgetter(name) for name in FIGURES})
     return {
-        "seeds": list(seeds),
+        "seeds": list(cfg.measured),
+        "choices": choices,
         "chance": chance(cfg),
-        "rates": rates,
-        "methods": {m: of_method(by_method[m]) for m in rates},
-        "gains": gains(by_method),
+        "labels": {name: counts["labels"].mean() for name, counts in labels.items()},
+        "every": outcome.summary(every, []),
+        **outcome.summary(measured, outcome.over(measured, "outcome")),
     }
 
 
 def chance(cfg: Config) -> dict[str, float]:
     """How often a scorer that knows nothing chooses right. It gives copies one score, so that it
     chooses among distinct solutions: many authors do not slip, and are alike."""
-    sizes = cfg.sizes
-    distinct = [
-        set(worked.solutions)
-        for seed in range(cfg.seed, cfg.seed + cfg.seeds)
-        for worked in draw("test", seed, sizes.items, sizes.candidates, sizes.numbers)
-    ]
-    answer = [np.mean([s.outcome for s in solutions]) for solutions in distinct]
-    right = [np.mean([all(s.labels) for s in solutions]) for solutions in distinct]
-    return {m: float(np.mean(r)) for m, r in zip(MEASURES, (answer, right), strict=True)}
-
-
-def of_method(records: Sequence[Record]) -> dict[str, Any]:
-    """A method's figures over seeds, each a mean with its standard error."""
-
-    def figure(value: Callable[[Record], float]) -> dict[str, float | int]:
-        return estimate([value(record) for record in records])
-
-    costs = ("solutions", "labels", "tokens", "seconds")
+    distinct = []
+    for seed in cfg.measured:
+        drawn = np.array(Sums(cfg.candidates).draw("test", cfg.items, seed))
+        distinct += [{w.solution for w in row} for row in drawn.reshape(-1, cfg.candidates)]
     return {
-        **{name: figure(lambda r, name=name: r[name]) for name in costs if name in records[0]},
-        **({"f1": figure(lambda r: r["f1"]["f1"])} if "f1" in records[0] else {}),
-        "test": {
-            name: {m: figure(lambda r, name=name, m=m: r["test"][name][m]) for m in MEASURES}
-            for name in AGGREGATES
-        },
+        name: float(np.mean([np.mean(list(map(right, row))) for row in distinct]))
+        for name, right in MEASURES.items()
     }
 
 
-def gains(by_method: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Paired]]:
-    """What each method gains over `outcome`, each by its own aggregate, in each measure."""
-
-    def values(method: str, measure: str) -> np.ndarray:
-        own = METHODS[method].aggregate
-        return np.array([record["test"][own][measure] for record in by_method[method]])
-
-    others = [method for method in METHODS if method != "outcome"]
-    return {
-        method: {m: paired(values(method, m) - values("outcome", m)) for m in MEASURES}
-        | {"f1": paired([a["f1"]["f1"] - b["f1"]["f1"]
-                         for a, b in zip(by_method[method], by_method["outcome"], strict=True)])}
-        for method in others
-    }  # fmt: skip
-
-
-def text_table(results: Mapping[str, Any]) -> str:
+def text(results: Mapping[str, Any]) -> str:
     """The figures for a terminal, in percent and points."""
-    rows = []
-    for name, of in results["methods"].items():
-        shown = list(AGGREGATES) if name in METHODS else ["last"]
-        for aggregate in shown:
-            own = name in METHODS and METHODS[name].aggregate == aggregate
-            right = (spread(of["test"][aggregate][m]) for m in MEASURES)
-            more = (f"{of['labels']['mean']:.0f}", spread(of["f1"])) if own else ("", "")
-            rows.append([name, f"{aggregate}{' *' if own else ''}", *right, *more])
-    head = ["best of all, %", "by", "answer right", "steps right", "labels", "F1"]
-    gained = [
-        [name, *(interval(of[m]) for m in (*MEASURES, "f1"))]
-        for name, of in results["gains"].items()
-    ]
-    blind = ", ".join(f"{m} {100 * results['chance'][m]:.1f}" for m in MEASURES)
-    return "\n\n".join([
-        aligned(head, rows),
-        f"chance: {blind}",
-        aligned(["points over outcome, by *", *MEASURES, "F1"], gained),
-    ])  # fmt: skip
+    every = outcome.tables(results["every"], list(MEASURES))
+    chance = ", ".join(f"{name} {100 * share:.1f}" for name, share in results["chance"].items())
+    labels = ", ".join(f"{name} {count:.0f}" for name, count in results["labels"].items())
+    lines = f"chance, %: {chance}\nlabels: {labels}\nby a method's own aggregate:"
+    return f"{every}\n\n{lines}\n\n{outcome.tables(results, FIGURES)}"
 
 
 def main(cfg: Config) -> None:
     """Runs what is not yet there, and writes what was found."""
-    print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg, [cfg.base])
-    results = measure(cfg)
-    leave(directory, __doc__, results, text_table(results))
+    directory, results = cfg.open(), measure(cfg)
+    leave(directory, __doc__, results, text(results))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 
 import jax
@@ -40,7 +41,7 @@ from jaxrm.models import heads
 from jaxrm.read.accuracy import macro_accuracy
 from jaxrm.read.packed import cosine_distance
 from jaxrm.report.tables import markdown
-from jaxrm.study import contest, records, trials, tuning
+from jaxrm.study import contest, trials, tuning
 from jaxrm.study.config import StudyConfig
 from jaxrm.study.draws import Condition, Toy
 from jaxrm.study.records import Choices, Record, Trial
@@ -61,7 +62,6 @@ PARTS = {
 SCREENING, EXPLORING, LONGER = 3, 3, 2
 """How many seeds screen, and of those that confirm how many all parts but main have, and longer
 training."""
-
 RATES, HEAD_RATES = (3e-5, 1e-4, 3e-4, 1e-3), (3e-3, 1e-2, 3e-2, 1e-1)
 """What Bradley-Terry's learning rate is chosen from, and that of a head which trains alone."""
 STRENGTHS = {"l2": (10.0, 30.0, 100.0, 300.0), "replay": (0.03, 0.1, 0.3, 0.6)}
@@ -115,9 +115,8 @@ class Config(StudyConfig):
         """With noisy labels, few of them, and clean ones."""
         sizes = ((0.25, self.pairs), (0.25, self.pairs // 4), (0.0, self.pairs))
         conditions = [Condition(Toy(noise, 0.7, lexicon=lexicon), pairs) for noise, pairs in sizes]
-        options = {"items": self.items, "val_items": self.items // 2, "run": run}
-        options["options"] = {"validation": LOOKED_AT}
-        return self.contest(methods, conditions, trials_of, **options)
+        job = {"run": run, "options": {"validation": LOOKED_AT}, "items": self.items}
+        return self.contest(methods, conditions, trials_of, val_items=self.items // 2, **job)
 
 
 def trials_of(method: str, rate: float) -> list[Trial]:
@@ -217,10 +216,11 @@ def main(cfg: Config) -> None:
         files.write_json(path, choices)
         print(f"{tuning.choices_table(choices)}\n\n{path}")
         return
-    choices = records.read(cfg.choices)
+    choices = json.loads(contest.left(cfg.choices))
     if cfg.confirm:
-        records.write(cfg.open() / "records.jsonl", confirm(cfg, choices))
-    write(records.read(cfg.report or cfg.run_dir / "records.jsonl"), choices, page)
+        contest.keep(cfg.open(), confirm(cfg, choices), choices)
+    lines = contest.left(cfg.report or cfg.run_dir / "records.jsonl").splitlines()
+    write(list(map(json.loads, lines)), choices, page)
     print(page)
 
 

@@ -17,18 +17,18 @@ on `val`, and centred within the prompt for best-of-n. Flips that are uniform le
 responses as it was, so they can hurt by being memorised alone: `flipped` is how often a model sides
 with a wrong training label.
 
-What it printed here (± one standard error over seeds; 95 % intervals of the sign-flip test, not
-adjusted for their number: adjusted, none leaves out 0). Not supported: on unseen families WARM and
-the ensembles do as single runs do, at most .2 points apart, with intervals within 1.6. After 4
-epochs WARM is .7 points better on `id` than the mean of its members, as is the running average of
-one run (.6), which costs a quarter; the head alone is as good. It sides with wrong training labels
-as often as its members do (21.9 and 21.5 %): that averaging memorises less is not seen, though one
-run of as many steps memorises far more (34.1 %). Members lie in one valley, without any barrier,
-close to their start: at the rates that `val` prefers fine-tuning adds nothing to the head on frozen
-states, and there is little for an average to repair. One earlier trial, of seed 0 with 500 pairs,
-rates two to five times as high and a head fitted with hardly any penalty, had 71 % on `id` for
-single runs, 73 % for WARM and 80 % for a well-penalised frozen head; so the penalty came to be
-chosen on `val` and the rates were lowered.
+What it printed here (cost in models, in training / in use; ± one standard error over seeds; 95 %
+intervals of the sign-flip test, not adjusted for their number: adjusted, none leaves out 0). Not
+supported: on unseen families WARM and the ensembles do as single runs do, at most .2 points apart,
+with intervals within 1.6. After 4 epochs WARM is .7 points better on `id` than the mean of its
+members, as is the running average of one run (.6), which costs a quarter; the head alone is as
+good. It sides with wrong training labels as often as its members do (21.9 and 21.5 %): that
+averaging memorises less is not seen, though one run of as many steps memorises far more (34.1 %).
+Members lie in one valley, without any barrier, close to their start: at the rates that `val`
+prefers fine-tuning adds nothing to the head on frozen states, and there is little for an average to
+repair. One earlier trial, of seed 0 with 500 pairs, rates two to five times as high and a head
+fitted with hardly any penalty, had 71 % on `id` for single runs, 73 % for WARM and 80 % for a
+well-penalised frozen head; so the penalty came to be chosen on `val` and the rates were lowered.
 
 epochs 1, 300 pairs, noise 0.25, 6 seeds
 %                       cost          id  ood_prompt     flipped       clean   best of 6
@@ -94,32 +94,37 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import json
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxrm.study.lab import Lab
-from jaxrm.study.recipe import Recipe
-from jaxrm.train.short import Point
 
-from jaxrm import cli, parallel, statistics, toy
+from jaxrm import cli, statistics, toy
 from jaxrm.data.comparison import Comparison
 from jaxrm.errors import DataError, require
-from jaxrm.evaluate.probe import final_states
-from jaxrm.huggingface import hub
-from jaxrm.models import average, heads, uncertainty
+from jaxrm.methods import ensembles
+from jaxrm.methods.attributes import STATES
+from jaxrm.methods.bench import Bench, Fitted
+from jaxrm.methods.library import METHODS as LIBRARY
+from jaxrm.methods.task import InMemory, Model, Task
+from jaxrm.models import average, uncertainty
 from jaxrm.read.accuracy import macro_accuracy
-from jaxrm.read.packed import Packed
-from jaxrm.report.tables import aligned, interval, spread
+from jaxrm.read.packed import Packed, order_of
 from jaxrm.report.webpage import leave
-from jaxrm.statistics import estimate
-from jaxrm.train.rundir import open_run
+from jaxrm.study import outcome, trials
+from jaxrm.study.config import StudyConfig
+from jaxrm.study.draws import Condition, Toy
+from jaxrm.study.records import Record
+from jaxrm.study.trials import Job
+from jaxrm.train.loop import Point
 from jaxrm.train.state import Params
-from jaxrm.train.sweep import Record, sweep
 
+FACTORS = (1.0, 0.3, 1.0, 3.0)
+"""Of the members' learning rates. The first is also that of the run whose weights are averaged as
+it goes, and of the run of M times the steps."""
 HORIZONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Of a moving average, as shares of the run's steps."""
 PENALTIES = (0.1, 0.5, 1.0, 2.0)
@@ -129,42 +134,18 @@ PRECISIONS = (1.0, 10.0, 100.0, 1000.0)
 BARRIER_ITEMS = 150
 """Comparisons of `val` that the barriers between members are measured on."""
 
-METHODS = {
-    "BT, mean of members": "1 / 1",
-    "BT, best on val": "M / 1",
-    "BT, M times the steps": "M / 1",
-    "EMA of one run": "1 / 1",
-    "WARM": "M / 1",
-    "ensemble mean": "M / M",
-    "WCO": "M / M",
-    "UWO": "M / M",
-    "LCB": "M / M",
-    "Bayesian head": "0 / 1",
-}
-"""Each with its cost in training and in use, in models."""
 BASELINE = "BT, mean of members"
-OF_GAINS = ("id", "ood_prompt")
-"""What methods are compared in."""
 CONTROLS = (BASELINE, "BT, best on val", "BT, M times the steps", "EMA of one run")
+FIGURES = ("id", "ood_prompt", "flipped", "clean", "best_of")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(StudyConfig):
     """Train M models on noisy labels, and combine them in every way."""
 
     run_dir: Path = Path("runs/warm")
-    """Where the records and the results go."""
-    seed: int = 0
-    """The first one."""
-    seeds: int = 6
-    """How many; below 6 a sign-flip test can reject nothing."""
-    base: Path | None = None
-    """Another base in Hugging Face layout; the toy world's own without it."""
-    workers: int | None = None
-    """Processes; one for each core of a CPU without it, one on an accelerator."""
-    rates: tuple[float, ...] = (1e-4, 3e-5, 1e-4, 3e-4)
-    """Of the M members. The first is also that of the run whose weights are averaged as it goes,
-    and of the run of M times the steps."""
+    rate: float = 1e-4
+    """The learning rate of the first member."""
     epochs: tuple[int, ...] = (1, 4)
     pairs: int = 300
     label_noise: float = 0.25
@@ -177,33 +158,38 @@ class Config:
     """Of best-of-n, from `ood_prompt`."""
 
     def __post_init__(self):
-        for name in ("seeds", "pairs", "items", "val_items", "prompts"):
-            value = getattr(self, name)
-            require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
-        require(self.seed >= 0, "--seed", "at least 0", self.seed)
-        require(self.workers is None or self.workers >= 1, "--workers", "at least 1", self.workers)
-        require(len(self.rates) >= 2, "--rates", "at least two", self.rates)
-        require(all(rate > 0 for rate in self.rates), "--rates", "above 0", self.rates)
-        require(bool(self.epochs), "--epochs", "at least one number", self.epochs)
-        require(all(epochs >= 1 for epochs in self.epochs), "--epochs", "at least 1", self.epochs)
+        super().__post_init__()
+        self.at_least(1, "pairs", "items", "val_items", "prompts")
+        self.at_least(2, "candidates")
+        require(self.rate > 0, "--rate", "above 0", self.rate)
+        require(min(self.epochs, default=0) >= 1, "--epochs", "numbers, at least 1", self.epochs)
         require(0 < self.label_noise <= 0.5, "--label-noise", "in (0, .5]", self.label_noise)
-        require(self.candidates >= 2, "--candidates", "at least 2", self.candidates)
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """The members of one seed and number of epochs, and all that their record depends on."""
+class Noisy(Toy):
+    """The toy world with labels turned round, and prompts with candidates to choose the best of."""
 
-    seed: int
-    epochs: int
-    base: str
-    rates: tuple[float, ...]
-    pairs: int
-    label_noise: float
-    items: int
-    val_items: int
-    candidates: int
-    prompts: int
+    candidates: int = 6
+    prompts: int = 100
+
+    splits = ("val", "id", "ood_prompt", "best_of")
+
+    def draw(self, split: str, n: int, seed: int) -> list[Comparison]:
+        """The first n comparisons of `train` or another split."""
+        if split == "best_of":
+            world = toy.World(seed, cue_agreement=self.cue_agreement)
+            return world.comparisons("ood_prompt", self.prompts, self.candidates)
+        drawn = super().draw(split, n, seed)
+        if split == "train" and not 0 < turned_round(drawn).sum() < n:
+            raise DataError(f"seed {seed} turned none or all of the labels round: more --pairs")
+        return drawn
+
+
+def turned_round(comparisons: Sequence[Comparison]) -> np.ndarray:
+    """Bool [n]: whether the label prefers the response with less gold."""
+    gold = np.array([comparison.scores for comparison in comparisons])
+    return gold[:, 0] < gold[:, 1]
 
 
 # How a job is run
@@ -214,131 +200,99 @@ Scores = Mapping[str, np.ndarray]
 
 def run(job: Job, base: Path) -> Record:
     """Trains the members and the controls, and returns every method's figures."""
-    lab = Lab(base)
-    sets = draw(job, lab)
-    untrained = lab.start(job.seed).params
-    frozen = {name: states(lab, untrained, data) for name, data in sets.items()}
+    bench, bt = Bench(base, rows=job.rows, length=job.length), LIBRARY["bt"]
+    sizes = {"train": job.condition.pairs} | dict(job.splits)
+    packed = functools.partial(trials.packed, bench, job.condition.data, seed=job.seed)
+    sets = {split: packed(split, n) for split, n in sizes.items()}
 
-    def rewards(params: Params, name: str) -> np.ndarray:
-        return lab.read(params, sets[name], {"rewards": heads.rewards})["rewards"]
+    def model(params: Params) -> Model:
+        return Model(bench, bt, Fitted(bench.structure(), jax.device_get(params), steps=0))
 
-    def scores(params: Params) -> Scores:
-        return {name: rewards(params, name) for name in sets}
+    def scores(one: Model) -> Scores:
+        return {name: one.scores(data) for name, data in sets.items()}
 
-    def on_val(scores_of: np.ndarray) -> float:
-        return macro_accuracy(list(scores_of), sets["val"].comparisons)
+    def on_val(rewards: np.ndarray) -> float:
+        return macro_accuracy(list(rewards), sets["val"].comparisons)
 
-    def best_model(trials: Sequence[Params]) -> Scores:
-        return scores(max(trials, key=lambda params: on_val(rewards(params, "val"))))
+    def best(tried: Sequence[Scores]) -> Scores:
+        return max(tried, key=lambda rewards: on_val(rewards["val"]))
 
-    def best(trials: Sequence[Scores]) -> Scores:
-        return max(trials, key=lambda trial: on_val(trial["val"]))
+    def best_model(models: Iterable[Model]) -> Scores:
+        return scores(max(models, key=lambda one: on_val(one.scores(sets["val"]))))
 
+    untrained = model(bench.start(job.seed))
+    frozen = {name: untrained.read(data, STATES)["states"] for name, data in sets.items()}
     differences = frozen["train"][:, 0] - frozen["train"][:, 1]
     fits = [uncertainty.fit_bayesian_head(differences, precision=p) for p in PRECISIONS]
     head = max(fits, key=lambda fit: on_val(fit.reward(frozen["val"])))
-    start = untrained | {"reward_head": {"weight": head.weights[:, None].astype(np.float32)}}
-    train = functools.partial(
-        lab.train, Recipe(), sets["train"].trees, params=start, rate=job.rates[0]
-    )
-    seeds = [1000 * job.seed + m for m in range(len(job.rates))]
-    steps = lab.steps(Recipe(), sets["train"].trees, job.epochs, seeds[0])
-    first, averages = with_averages(train(epochs=job.epochs, seed=seeds[0], points=steps), steps)
-    members = [first]
-    for rate, seed in zip(job.rates[1:], seeds[1:], strict=True):
-        members += on_host(train(epochs=job.epochs, rate=rate, seed=seed))
-    of_members = [scores(member) for member in members]
-    m = len(members)
-    longer = on_host(train(epochs=m * job.epochs, seed=seeds[0], points=m))
+    start = {"reward_head": {"weight": head.weights[:, None].astype(np.float32)}}
 
-    scales = [uncertainty.scale_of(of["val"], "val") for of in of_members]
-    stacked = {name: np.stack([of[name] for of in of_members]) for name in sets}
-    standard = {name: uncertainty.standardise(of, scales) for name, of in stacked.items()}
+    rate, epochs, m = job.trial.learning_rate, job.condition.epochs, len(FACTORS)
+    options = {"rate": rate, "epochs": epochs, "seed": 1000 * job.seed}
+    task = Task(bench, InMemory(sets["train"]), sets["val"], strength=None, **options)
+    tried = [(rate * factor, task.seed + i) for i, factor in enumerate(FACTORS)]
+    members = ensembles.members(task, bt, tried, params=start)
+    points = functools.partial(bench.points, bt, sets["train"].trees, params=start)
+    steps = members[0].fitted.steps
+    averages = moving_averages(points(**options, count=steps), steps)
+    longer = [model(p.params) for p in points(**options | {"epochs": m * epochs}, count=m)]
+
+    of_members = [scores(member) for member in members]
+    scales = [uncertainty.scale_of(rewards["val"], "val") for rewards in of_members]
+    stacked = {name: np.stack([rewards[name] for rewards in of_members]) for name in sets}
+    standard = {name: uncertainty.standardise(one, scales) for name, one in stacked.items()}
     standard["best_of"] = uncertainty.centre(standard["best_of"])
 
-    def combined(combine: Callable[[np.ndarray], np.ndarray]) -> Scores:
-        return {name: combine(of) for name, of in standard.items()}
+    def combined(combine: Callable[..., np.ndarray], **setting: float) -> Scores:
+        return {name: combine(rewards, **setting) for name, rewards in standard.items()}
 
-    found = {
+    by_method = {
         "BT, best on val": best(of_members),
         "BT, M times the steps": best_model(longer),
-        "EMA of one run": best_model(averages),
-        "WARM": scores(average.average(members)),
+        "EMA of one run": best_model(map(model, averages)),
+        "WARM": scores(ensembles.averaged(members)),
         "ensemble mean": combined(uncertainty.mean),
         "WCO": combined(uncertainty.wco),
-        "UWO": best([combined(functools.partial(uncertainty.uwo, penalty=p)) for p in PENALTIES]),
-        "LCB": best([combined(functools.partial(uncertainty.lcb, beta=b)) for b in BETAS]),
+        "UWO": best([combined(uncertainty.uwo, penalty=penalty) for penalty in PENALTIES]),
+        "LCB": best([combined(uncertainty.lcb, beta=beta) for beta in BETAS]),
         "Bayesian head": bayesian(head, frozen),
     }
-    single = [figures(of, sets) for of in of_members]
-    mean = {name: float(np.mean([of[name] for of in single])) for name in single[0]}
+    single = [figures(rewards, sets) for rewards in of_members]
+    mean = {name: float(np.mean([one[name] for one in single])) for name in single[0]}
+    params = [member.fitted.params for member in members]
+    some = bench.pack(sets["val"].comparisons[:BARRIER_ITEMS])
+
+    def loss(params: Params) -> float:
+        return order_of(model(params).scores(some), some.comparisons)["loss"]
+
+    lines = [average.line(loss, *both, points=3) for both in itertools.combinations(params, 2)]
     return {
         "seed": job.seed,
-        "epochs": job.epochs,
-        "methods": {BASELINE: mean} | {name: figures(of, sets) for name, of in found.items()},
+        "epochs": epochs,
+        "methods": {BASELINE: mean} | {name: figures(r, sets) for name, r in by_method.items()},
         "members": single,
-        "head_cosine": float(average.cosines([p["reward_head"] for p in members]).min()),
-        "barriers": barriers(lab, members, sets["val"]),
+        "head_cosine": float(average.cosines([p["reward_head"] for p in params]).min()),
+        "barriers": [line.barrier for line in lines],
     }
 
 
-def draw(job: Job, lab: Lab) -> dict[str, Packed]:
-    """The seed's comparisons, packed."""
-    world = toy.World(job.seed, label_noise=job.label_noise)
-    drawn = {
-        "train": world.comparisons("train", job.pairs),
-        "val": world.comparisons("val", job.val_items),
-        "id": world.comparisons("id", job.items),
-        "ood_prompt": world.comparisons("ood_prompt", job.items),
-        "best_of": world.comparisons("ood_prompt", job.prompts, job.candidates),
-    }
-    if not 0 < turned_round(drawn["train"]).sum() < job.pairs:
-        raise DataError(f"seed {job.seed} turned none or all of the labels round: more --pairs")
-    return {name: lab.pack(comparisons) for name, comparisons in drawn.items()}
-
-
-def states(lab: Lab, params: Params, data: Packed) -> np.ndarray:
-    """Float32 [n, K, d]: the states that rewards are read from."""
-    return lab.read(params, data, {"states": final_states})["states"]
-
-
-def on_host(points: Iterable[Point]) -> list[Params]:
-    """The parameters at every point, in the host's memory."""
-    return [jax.device_get(point.params) for point in points]
-
-
-def with_averages(points: Iterable[Point], steps: int) -> tuple[Params, list[Params]]:
-    """The end of a run that is looked at after every step, and its moving averages over each of
-    `HORIZONS`."""
+def moving_averages(points: Iterable[Point], steps: int) -> list[Params]:
+    """Those of a run that is looked at after every step, over each of `HORIZONS`."""
     decays = [max(0.0, 1 - 1 / (share * steps)) for share in HORIZONS]
     step, means = jax.jit(average.ema_step), None
     for point in points:
         means = means or [point.params] * len(decays)
-        means = [
-            step(mean, point.params, point.step, decay)
-            for mean, decay in zip(means, decays, strict=True)
-        ]
-    return jax.device_get((point.params, means))
+        both = zip(means, decays, strict=True)
+        means = [step(mean, point.params, point.step, decay) for mean, decay in both]
+    return jax.device_get(means)
 
 
 def bayesian(head: uncertainty.BayesianHead, frozen: Mapping[str, np.ndarray]) -> Scores:
     """The rewards of a head on frozen states, of best-of-n their lower bound relative to the
     prompt's mean."""
     among = frozen["best_of"] - frozen["best_of"].mean(axis=1, keepdims=True)
-    scores = {name: head.reward(of) for name, of in frozen.items()}
+    scores = {name: head.reward(states) for name, states in frozen.items()}
     return scores | {"best_of": head.reward(among) - head.deviation(among)}
-
-
-def barriers(lab: Lab, members: Sequence[Params], val: Packed) -> list[float]:
-    """The barrier of the Bradley-Terry loss, in nats, half-way between every two members."""
-    data = lab.pack(val.comparisons[:BARRIER_ITEMS])
-
-    def loss(params: Params) -> float:
-        rewards = lab.read(params, data, {"rewards": heads.rewards})["rewards"].astype(np.float64)
-        return float(np.logaddexp(0, rewards[:, 1] - rewards[:, 0]).mean())
-
-    pairs = itertools.combinations(members, 2)
-    return [average.line(loss, *pair, points=3).barrier for pair in pairs]
 
 
 def figures(scores: Scores, sets: Mapping[str, Packed]) -> dict[str, float]:
@@ -348,106 +302,61 @@ def figures(scores: Scores, sets: Mapping[str, Packed]) -> dict[str, float]:
     agrees = scores["train"][:, 0] > scores["train"][:, 1]
     candidates = np.array([comparison.scores for comparison in sets["best_of"].comparisons])
     chosen = scores["best_of"] == scores["best_of"].max(axis=1, keepdims=True)
-    splits = {name: sets[name].comparisons for name in ("val", "id", "ood_prompt")}
+    of_splits = {name: sets[name].comparisons for name in ("val", "id", "ood_prompt")}
     return {
-        **{name: macro_accuracy(list(scores[name]), of) for name, of in splits.items()},
+        **{name: macro_accuracy(list(scores[name]), c) for name, c in of_splits.items()},
         "flipped": float(agrees[flipped].mean()),
         "clean": float(agrees[~flipped].mean()),
         "best_of": float(np.mean((candidates * chosen).sum(axis=1) / chosen.sum(axis=1))),
     }
 
 
-def turned_round(comparisons: Sequence[Comparison]) -> np.ndarray:
-    """Bool [n]: whether the label prefers the response with less gold."""
-    gold = np.array([comparison.scores for comparison in comparisons])
-    return gold[:, 0] < gold[:, 1]
-
-
 # What it says
 
 
 def summary(records: Sequence[Record]) -> dict[str, Any]:
-    """Of the records of one number of epochs, with a standard error and intervals over seeds."""
-
-    def values(method: str, figure: str) -> np.ndarray:
-        return np.array([record["methods"][method][figure] for record in records])
-
-    def gain(method: str, other: str, figure: str) -> statistics.Paired | None:
-        if len(records) < 2:
-            return None
-        return statistics.paired(values(method, figure) - values(other, figure))
-
-    measured = list(records[0]["methods"][BASELINE])
-    methods = {
-        method: {
-            "figures": {figure: estimate(values(method, figure)) for figure in measured},
-            "gain": {f: gain(method, BASELINE, f) for f in OF_GAINS},
-            "warm_minus_it": {f: gain("WARM", method, f) for f in OF_GAINS},
-        }
-        for method in METHODS
-    }
-    best = max(CONTROLS, key=lambda method: values(method, "ood_prompt").mean())
-    over_best = methods[best]["warm_minus_it"]["ood_prompt"]
-    barrier = np.array([max(record["barriers"]) for record in records])
-    return {
-        "n": len(records),
+    """Of the records of one number of epochs: methods, their gains over the baseline, and WARM's
+    over them."""
+    every = [(r["seed"], *item) for r in records for item in r["methods"].items()]
+    by_method = [{"method": method, "seed": seed, **values} for seed, method, values in every]
+    measured = outcome.values(by_method, {f: operator.itemgetter(f) for f in ("val", *FIGURES)})
+    contrasts = outcome.over(measured, BASELINE)
+    contrasts += [("WARM", other) for other in measured if other not in (BASELINE, "WARM")]
+    ood = {method: values["ood_prompt"] for method, values in measured.items()}
+    best = max(CONTROLS, key=lambda method: ood[method].mean())
+    return outcome.summary(measured, contrasts) | {
         "seeds": [record["seed"] for record in records],
-        "methods": methods,
         "best_control": best,
-        "verdict": None if over_best is None else statistics.verdict(over_best),
-        "largest_barrier": estimate(barrier),
-        "head_cosine": estimate(np.array([record["head_cosine"] for record in records])),
+        "verdict": statistics.verdict(statistics.paired(ood["WARM"] - ood[best])),
+        "largest_barrier": statistics.estimate([max(record["barriers"]) for record in records]),
+        "head_cosine": statistics.estimate([record["head_cosine"] for record in records]),
     }
 
 
-def text(epochs: int, found: Mapping[str, Any], cfg: Config) -> str:
+def text(condition: Condition, results: Mapping[str, Any]) -> str:
     """What was measured, the differences between methods, and the verdict."""
-    methods = found["methods"]
-    shown = ("id", "ood_prompt", "flipped", "clean", "best_of")
-    measured = [
-        [method, METHODS[method], *(spread(of["figures"][figure]) for figure in shown)]
-        for method, of in methods.items()
-    ]
-    differences = [
-        [
-            method,
-            *(interval(of["gain"][f] if method != BASELINE else None) for f in OF_GAINS),
-            *(interval(of["warm_minus_it"][f] if method != "WARM" else None) for f in OF_GAINS),
-        ]
-        for method, of in methods.items()
-    ]
-    head = ["points", "id - BT", "ood - BT", "WARM - it: id", "WARM - it: ood"]
-    lines = [
-        f"epochs {epochs}, {cfg.pairs} pairs, noise {cfg.label_noise}, {found['n']} seeds",
-        aligned(["%", "cost", *shown[:-1], f"best of {cfg.candidates}"], measured),
-        "",
-        aligned(head, differences),
-        f"largest barrier between members, nats: {found['largest_barrier']['mean']:.4f}; "
-        f"least cosine of their heads: {found['head_cosine']['mean']:.3f}",
-        f"WARM over the best control ({found['best_control']}), ood_prompt: {found['verdict']}",
-    ]
-    return "\n".join(lines)
+    barrier, cosine = (results[name]["mean"] for name in ("largest_barrier", "head_cosine"))
+    best, verdict = results["best_control"], results["verdict"]
+    return (
+        f"{condition}, {len(results['seeds'])} seeds\n{outcome.tables(results, FIGURES)}\n"
+        f"largest barrier between members, nats: {barrier:.4f}; "
+        f"least cosine of their heads: {cosine:.3f}\n"
+        f"WARM over the best control ({best}), ood_prompt: {verdict}"
+    )
 
 
 def main(cfg: Config) -> None:
     """Runs what has not been run, and writes what it found."""
-    parallel.start()
-    print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    directory = open_run(cfg.run_dir, cfg, [cfg.base])
-    base = toy.shipped_base() if cfg.base is None else cfg.base
-    key, shared = hub.fingerprint(base), {f.name for f in dataclasses.fields(Job)}
-    options = {n: v for n, v in vars(cfg).items() if n in shared - {"seed", "epochs", "base"}}
-    seeds = range(cfg.seed, cfg.seed + cfg.seeds)
-    order = itertools.product(seeds, cfg.epochs)
-    jobs = [Job(seed=seed, epochs=epochs, base=key, **options) for seed, epochs in order]
-    here = functools.partial(run, base=base)
-    records = sweep(jobs, here, directory / "jobs", workers=cfg.workers, progress="members")
-    found = {
-        epochs: summary([record for record in records if record["epochs"] == epochs])
-        for epochs in cfg.epochs
-    }
-    tables = "\n\n".join(text(epochs, found[epochs], cfg) for epochs in cfg.epochs)
-    leave(directory, __doc__, {"epochs": found, "records": records}, tables)
+    directory = cfg.open()
+    data = Noisy(cfg.label_noise, 0.7, candidates=cfg.candidates, prompts=cfg.prompts)
+    conditions = [Condition(data, cfg.pairs, epochs) for epochs in cfg.epochs]
+    sizes = {"items": cfg.items, "val_items": cfg.val_items}
+    contest = cfg.contest(["members"], conditions, run=run, **sizes)
+    choices = {"members": {"learning_rate": cfg.rate, "strength": None}}
+    records = contest.measure(choices, cfg.measured, second_budget=False)
+    by_epochs = {n: summary([r for r in records if r["epochs"] == n]) for n in cfg.epochs}
+    parts = [text(condition, by_epochs[condition.epochs]) for condition in conditions]
+    leave(directory, __doc__, {"epochs": by_epochs, "records": records}, "\n\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -251,12 +251,12 @@ def check_tokenizer(tokenizer: ChatTokenizer, source: Path, out: Path) -> None:
         "tokenizers": verify.tokens_of_file(out, texts),
         f"AutoTokenizer of transformers {transformers.__version__}": verify.tokens(theirs, texts),
     }
-    for reader, found in readings.items():
-        for text, here, there in zip(texts, found, expected, strict=True):
-            if here != there:
+    for reader, tokens in readings.items():
+        for text, made, wanted in zip(texts, tokens, expected, strict=True):
+            if made != wanted:
                 raise ModelFileError(
                     f"{out} has another tokenizer when it is read by {reader}: {text!r} is "
-                    f"{here[1]}, and {there[1]} in {source}. Do not use it where it is read so"
+                    f"{made[1]}, and {wanted[1]} in {source}. Do not use it where it is read so"
                 )
         print(f"{out}, read by {reader}: the same tokens of {len(texts)} texts")
 
@@ -274,8 +274,8 @@ def _check_options(config: Config) -> None:
         return
     out = config.out.resolve()
     for source in filter(None, (config.model, config.adapter)):
-        given = source.resolve()
-        if out.is_relative_to(given) or given.is_relative_to(out):
+        path = source.resolve()
+        if out.is_relative_to(path) or path.is_relative_to(out):
             raise OptionError(f"{config.out} must not be {source}, nor lie in it or around it")
     if config.to == "orbax":
         layout.check_replaceable(out, (orbax_directory.KIND,), "Orbax model directory")
@@ -322,8 +322,8 @@ def _shard_bytes(config: Config) -> int:
 def _dtype(tensors: Tensors) -> str:
     """What holds every tensor of the trunk without loss."""
     heads = ("score.", "v_head.")
-    found = {str(tensor.dtype) for name, tensor in tensors.items() if not name.startswith(heads)}
-    return found.pop() if found in ({"bfloat16"}, {"float16"}) else "float32"
+    dtypes = {str(tensor.dtype) for name, tensor in tensors.items() if not name.startswith(heads)}
+    return dtypes.pop() if dtypes in ({"bfloat16"}, {"float16"}) else "float32"
 
 
 def _of_files(model: RewardModel, config: Config) -> RewardModel:

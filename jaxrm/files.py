@@ -65,13 +65,13 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+def differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """A line for each name whose value differs between what was recorded and what is wanted."""
     absent = "(absent)"
     return [
-        f"  {name}: {there.get(name, absent)} there, {here.get(name, absent)} here"
-        for name in sorted(there.keys() | here.keys())
-        if there.get(name, absent) != here.get(name, absent)
+        f"  {name}: {recorded.get(name, absent)} there, {wanted.get(name, absent)} here"
+        for name in sorted(recorded.keys() | wanted.keys())
+        if recorded.get(name, absent) != wanted.get(name, absent)
     ]
 
 
@@ -100,14 +100,14 @@ def check_apart(
         output may lie in one of these, and not take its place.
     """
     there = output.resolve()
-    for given, inside in [(g, True) for g in whole] + [(g, False) for g in named]:
-        place = Path(given or "").resolve()
-        if not given or not place.exists():
+    for path, inside in [(g, True) for g in whole] + [(g, False) for g in named]:
+        place = Path(path or "").resolve()
+        if not path or not place.exists():
             continue
         same = there == place or (output.exists() and output.samefile(place))  # by a hard link
         if same or (inside and there.is_relative_to(place)):
             where = "is" if same else "lies in"
-            raise OptionError(f"{output} {where} {given}, which is read: write to another place")
+            raise OptionError(f"{output} {where} {path}, which is read: write to another place")
 
 
 def _remove(path: Path) -> None:

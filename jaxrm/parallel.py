@@ -86,8 +86,8 @@ def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[jax.Device] | No
     """
     devices = jax.devices() if devices is None else devices
     asked = dataclasses.astuple(shape)
-    known = math.prod(size for size in asked if size > 0)
-    filled = tuple(len(devices) // known if size == -1 else size for size in asked)
+    fixed = math.prod(size for size in asked if size > 0)
+    filled = tuple(len(devices) // fixed if size == -1 else size for size in asked)
     if asked.count(-1) > 1 or min(filled) < 1 or math.prod(filled) != len(devices):
         wanted = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, asked, strict=True))
         raise MeshError(
@@ -114,7 +114,7 @@ def local_rows(rows: int, mesh: Mesh) -> list[int]:
     """Which of `rows` rows this process's devices hold: the same ones in every process of a tensor
     axis that runs over several."""
     places = rows_sharding(mesh).addressable_devices_indices_map((rows,))
-    return sorted({row for (here,) in places.values() for row in range(rows)[here]})
+    return sorted({row for (local,) in places.values() for row in range(rows)[local]})
 
 
 @functools.cache

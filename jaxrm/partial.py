@@ -80,8 +80,8 @@ class Partial:
     def _find(self) -> tuple[int, dict[str, Any] | None]:
         again = f"remove {self.path} and {self.record} to begin again"
         try:
-            found = json.loads(self.record.read_bytes())
-            there, size, state = found["run"], found["size"], found["state"]
+            recorded = json.loads(self.record.read_bytes())
+            there, size, state = recorded["run"], recorded["size"], recorded["state"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"{self.record}, which says what {self.path} is a part of, cannot be read"
             raise RunDirError(f"{problem} ({error}): {again}") from error

@@ -18,7 +18,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +42,7 @@ from jaxrm.models import transformer
 from jaxrm.partial import Partial, begun, digest, digests
 from jaxrm.read import scoring
 from jaxrm.read.scoring import Scored
+from jaxrm.read.scoring import score as score
 
 log = logging.getLogger(__name__)
 
@@ -63,23 +64,6 @@ class Chunk:
     comparisons: list[Comparison]
     trees: list[TokenTree]
     rewards: list[np.ndarray]
-
-
-def score(
-    model: Scored, trees: Sequence[TokenTree], *, progress: str = "", **options: Any
-) -> list[np.ndarray]:
-    """The reward of every response: float32 [K] for each tree.
-
-    Args:
-      model: a model with a reward head, or the parts of a reward from `jaxrm.read.scoring.load`;
-        parameters may be sharded over the mesh.
-      trees: tokenised comparisons, any K, from `chat.tokenize`.
-      progress: title of a progress bar; none if empty.
-      options: mesh, rows and row_length, as for `jaxrm.read.reading.read`.
-    """
-    total = len(scoring.parts_of(model)) * sum(len(tree.branches) for tree in trees)
-    with tqdm(total=total, desc=progress, unit="response", disable=not progress) as bar:
-        return scoring.rewards(model, trees, advance=bar.update, **options)
 
 
 def stream(

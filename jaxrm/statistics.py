@@ -48,9 +48,9 @@ def paired(differences: Sequence[float] | np.ndarray, level: float = 0.95) -> Pa
     Raises:
       ValueError: as `sign_flip_interval`.
     """
-    given = _finite(differences)
-    low, high = sign_flip_interval(given, level)
-    return Paired(float(given.mean()), low, high, sign_flip(given), given.size)
+    differences = _finite(differences)
+    low, high = sign_flip_interval(differences, level)
+    return Paired(float(differences.mean()), low, high, sign_flip(differences), differences.size)
 
 
 def sign_flip(differences: Sequence[float] | np.ndarray) -> float:
@@ -68,9 +68,9 @@ def sign_flip(differences: Sequence[float] | np.ndarray) -> float:
     Raises:
       ValueError: fewer than two differences, or one that is not finite.
     """
-    given = _finite(differences)
-    smaller, larger = _halves(given)
-    reached = smaller <= 0 if given.sum() > 0 else larger >= 0
+    differences = _finite(differences)
+    smaller, larger = _halves(differences)
+    reached = smaller <= 0 if differences.sum() > 0 else larger >= 0
     return float((1 + np.count_nonzero(reached)) / (1 + len(reached)))
 
 
@@ -91,9 +91,9 @@ def sign_flip_interval(
     Raises:
       ValueError: as `sign_flip`, or a level not between 0 and 1.
     """
-    given = _finite(differences)
+    differences = _finite(differences)
     rejected = 1 - _share(level, "level")
-    smaller, larger = _halves(given)
+    smaller, larger = _halves(differences)
     place = int(rejected * (1 + len(smaller)))
     if place == 0:
         return -np.inf, np.inf
@@ -115,12 +115,12 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     Raises:
       ValueError: a p-value that is not between 0 and 1.
     """
-    given = np.asarray(p_values, np.float64)
-    if given.ndim != 1 or not ((given >= 0) & (given <= 1)).all():
+    numbers = np.asarray(p_values, np.float64)
+    if numbers.ndim != 1 or not ((numbers >= 0) & (numbers <= 1)).all():
         raise ValueError(f"p-values are one row of numbers from 0 to 1, not {p_values}")
-    order = np.argsort(given)
-    steps = given[order] * np.arange(given.size, 0, -1)
-    adjusted = np.empty_like(given)
+    order = np.argsort(numbers)
+    steps = numbers[order] * np.arange(numbers.size, 0, -1)
+    adjusted = np.empty_like(numbers)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted
 
@@ -203,10 +203,10 @@ def _halves(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Float64 [n >= 2], or a ValueError."""
-    given = np.asarray(values, np.float64)
-    if given.ndim != 1 or given.size < 2 or not np.isfinite(given).all():
+    numbers = np.asarray(values, np.float64)
+    if numbers.ndim != 1 or numbers.size < 2 or not np.isfinite(numbers).all():
         raise ValueError(f"one row of two or more finite numbers is needed, not {values}")
-    return given
+    return numbers
 
 
 def _share(value: float, name: str) -> float:

@@ -96,7 +96,8 @@ def test_from_tuning_to_a_confirmation_and_nothing_twice(monkeypatch, tmp_path, 
     compare.main(Config(report=both, page=copy, methods_page=methods))
     text = copy.read_text()
     assert text.count("## tuned: ") == 2  # one condition, and its trials
-    assert text.count("## confirmed: ") == 6  # three conditions, two budgets, the same trials
+    assert text.count("## confirmed: ") == 2  # two budgets, each with three conditions in a table
+    assert all(text.count(condition) >= 2 for condition in results)
     gain = results[records[0]["condition"]]["labels"]["bsr"]["gain"]["mean"]
     assert f"| BSR `bsr` | {100 * gain:+.2f} (too few seeds; 2 seeds) |" in methods.read_text()
     compare.main(Config(report=both[1:], page=copy, against="bsr"))

@@ -26,6 +26,7 @@ from jaxrm.huggingface import families, hub, tensorfile
 from jaxrm.models import heads
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import RewardModel, split
+from jaxrm.read.reading import read
 from tests.messages_oracle import CHATS, FOLDER, family_config, family_tokenizer
 from tests.models.make_fixtures import FIXTURES, VARIANTS, trees
 from tests.models.support import FAMILIES, assert_close, small_model
@@ -91,7 +92,7 @@ def rewards(models) -> dict[str, np.ndarray]:
     for name, (model, tokenizer) in models.items():
         texts = chat.tokenize(sources.read(ROWS), tokenizer)
         options = {"mesh": mesh, "rows": 2, "row_length": 512}
-        scores = scoring.read(model, texts, {"scores": heads.outputs}, **options)["scores"]
+        scores = read(model, texts, {"scores": heads.outputs}, **options)["scores"]
         found[name] = np.concatenate(scores)
         assert found[name].std(axis=0).min() > 0.1
     return found | {"bfloat16": found["qwen3"]}

@@ -92,31 +92,31 @@ def question(row: Row, where: str) -> Question:
     """
     read, column = question_columns(row), _asked(row) or ""
     system = next((name for name in SYSTEM if name in read), None)
-    known = {
+    details = {
         "system": system and Message("system", text(row[system], system, where)),
         "tools": tool_list(row["tools"], "tools", where) if "tools" in read else None,
     }
     before = _history(row["history"], where) if "history" in read else ()
     if not column:
-        return Question("", before, len(before), **known)
+        return Question("", before, len(before), **details)
     value = row[column]
     if isinstance(value, list | dict):
         turns = messages([value] if isinstance(value, dict) else value, column, where)
-        if system and turns[0].role == "system" and turns[0] != known["system"]:
+        if system and turns[0].role == "system" and turns[0] != details["system"]:
             raise fault(where, system, f"is not the system message that '{column}' begins with")
     else:
         further = text(row["input"], "input", where) if "input" in read else ""
         parts = (text(value, column, where), further)
-        known["said"] = "\n".join(part for part in parts if part.strip()) or parts[0]
-        known["alone"] = column == "prompt" and not (before or system or known["tools"])
-        turns = _turns(known["said"])
+        details["said"] = "\n".join(part for part in parts if part.strip()) or parts[0]
+        details["alone"] = column == "prompt" and not (before or system or details["tools"])
+        turns = _turns(details["said"])
     lead = turns[:1] if turns[0].role == "system" else ()
     rest = turns[len(lead) :]
     if len(rest) >= len(before) and all(map(_same, before, rest)):
         before = ()
     elif rest and before and _same(before[-1], rest[0]):
         before = before[:-1]
-    return Question(column, (*lead, *before, *rest), len(before), **known)
+    return Question(column, (*lead, *before, *rest), len(before), **details)
 
 
 def _turns(said: str) -> Conversation:
@@ -198,8 +198,8 @@ def conversation(
         if strip and is_text and is_transcript(asked.said):
             read = [(field, value.strip()) for field, value in read]
         responses = (answer(prompt, value) for _, value in read)
-    known = {"prompt": prompt, "responses": tuple(responses)}
-    return known if asked.tools is None else known | {"tools": asked.tools}
+    fields = {"prompt": prompt, "responses": tuple(responses)}
+    return fields if asked.tools is None else fields | {"tools": asked.tools}
 
 
 def _raw(asked: Question, read: Answers, where: str) -> Known:

@@ -111,40 +111,33 @@ class Census:
     def __init__(self, trees: Iterable[TokenTree] = ()):
         self.widths: set[int] = set()
         self._count = 0
-        self._columns = dict(FIELDS)
+        self._columns: dict[str, Column] = {}
         self._lacking: dict[str, str] = {}
-        self._had: set[str] = set()
         for tree in trees:
             self.add(tree)
 
-    def add(self, tree: TokenTree) -> None:
+    def add(self, tree: TokenTree) -> TokenTree:
         """Counts one more tree. Raises ValueError for a column of no column's shape."""
         for name in tree.columns.keys() - self._columns:
-            self._columns[name] = Column.of_values(name, tree.columns[name], len(tree.branches))
+            usual, values = FIELDS.get(name), tree.columns[name]
+            self._columns[name] = usual or Column.of_values(name, values, len(tree.branches))
             if self._count:
                 self._lacking[name] = f"comparison 0, counting from 0, has no {name}"
         for name, column in self._columns.items():
-            if not (problem := lack(tree, column)):
-                self._had.add(name)
-            elif name not in self._lacking:
+            if name not in self._lacking and (problem := lack(tree, column)):
                 self._lacking[name] = f"comparison {self._count}, counting from 0, {problem}"
         self.widths |= {len(grades) for grades in tree.attributes or ()}
         self._count += 1
+        return tree
 
     def columns(self) -> tuple[Column, ...]:
         """What a batch of any of these trees can carry, by name."""
-        return tuple(self._columns[name] for name in sorted(self._had - self._lacking.keys()))
+        return tuple(self._columns[name] for name in sorted(self._columns.keys() - self._lacking))
 
-    def absent(self) -> dict[str, str]:
-        """What no batch of these trees can carry, by name, and why.
-
-        A column is absent where one tree lacks it, attributes where no tree has any, since they
-        have a mask.
-        """
-        absent = {
-            name: problem if name in self._had else f"no comparison has {name}"
-            for name, problem in self._lacking.items()
-        }
+    def absent(self) -> tuple[tuple[str, str], ...]:
+        """What no batch of these trees can carry, by name, and why: columns that one tree lacks,
+        attributes where no tree has any, since they have a mask."""
+        absent = {name: f"no comparison has {name}" for name in FIELDS.keys() - self._columns}
         if not self.widths:
             absent["attributes"] = "no comparison has any"
-        return dict(sorted(absent.items()))
+        return tuple(sorted((absent | self._lacking).items()))

@@ -200,6 +200,6 @@ def _normal(name: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def _words(name: str) -> tuple[str, ...]:
     """The words of a name: "promptSource", "prompt-source" and "prompt_source" are the same."""
-    found = re.findall(r"[A-Z]+(?![a-z])|[A-Za-z][a-z]*|\d+|[^\W\d_]+", name)
-    words = tuple(word.lower() for word in found)
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Za-z][a-z]*|\d+|[^\W\d_]+", name)
+    words = tuple(word.lower() for word in parts)
     return tuple(word for word in words if not word.isdigit()) or words or ("",)

@@ -66,9 +66,9 @@ def pairs(row: Row, where: str, *, how: Text) -> Known:
     asked = question(row, where)
     if any(isinstance(row[side], list) for side in SIDES):
         asked = dataclasses.replace(asked, alone=False)
-    known = conversation(asked, [*sides[0], *sides[1]], where, how)
-    known["ranks"] = (0,) * len(sides[0]) + (1,) * len(sides[1])
-    return known | _grades(row, where) if len(known["ranks"]) == 2 else known
+    fields = conversation(asked, [*sides[0], *sides[1]], where, how)
+    fields["ranks"] = (0,) * len(sides[0]) + (1,) * len(sides[1])
+    return fields | _grades(row, where) if len(fields["ranks"]) == 2 else fields
 
 
 def rm_bench(row: Row, where: str, *, how: Text) -> Known:
@@ -108,14 +108,14 @@ def _grades(row: Row, where: str) -> Known:
 
 def preferences(row: Row, where: str, *, how: Text) -> Known:
     """OpenAI's form: `input` with messages and tools, and an output that is preferred."""
-    fields = ("preferred_output", "non_preferred_output")
-    [(_, given)] = objects([get(row, "input", where)], "input", where)
-    refuse_context(given, ("messages", "tools", "parallel_tool_calls"), "input.", where)
-    turns = messages(get(given, "messages", where, "input."), "input.messages", where)
-    tools = tool_list(given.get("tools"), "input.tools", where)
-    sides = [_several(get(row, field, where), field, where) for field in fields]
-    known = conversation(Question("input", turns, tools=tools), [*sides[0], *sides[1]], where, how)
-    return known | {"ranks": (0,) * len(sides[0]) + (1,) * len(sides[1])}
+    columns = ("preferred_output", "non_preferred_output")
+    [(_, request)] = objects([get(row, "input", where)], "input", where)
+    refuse_context(request, ("messages", "tools", "parallel_tool_calls"), "input.", where)
+    turns = messages(get(request, "messages", where, "input."), "input.messages", where)
+    tools = tool_list(request.get("tools"), "input.tools", where)
+    sides = [_several(get(row, field, where), field, where) for field in columns]
+    fields = conversation(Question("input", turns, tools=tools), [*sides[0], *sides[1]], where, how)
+    return fields | {"ranks": (0,) * len(sides[0]) + (1,) * len(sides[1])}
 
 
 def transcripts(row: Row, where: str) -> Known:
@@ -142,8 +142,8 @@ def texts(row: Row, where: str, *, how: Text) -> Known:
         problem = "is a whole text" if shared else "shares no first word with 'rejected'"
         problem += ", and no column says what was asked: name that one prompt; the source option "
         raise fault(where, "chosen", f"{problem}?text=raw reads whole texts as they stand")
-    known = {"prompt": chosen[:shared], "responses": (chosen[shared:], rejected[shared:])}
-    return known | {"ranks": (0, 1)} | _grades(row, where)
+    fields = {"prompt": chosen[:shared], "responses": (chosen[shared:], rejected[shared:])}
+    return fields | {"ranks": (0, 1)} | _grades(row, where)
 
 
 def _shared_words(one: str, other: str) -> int:
@@ -174,27 +174,27 @@ def responses(row: Row, where: str, column: str = "responses", *, how: Text) -> 
     """
     if row.get("raw") is True:
         how = "raw"
-    given = enumerate(items(get(row, column, where), column, where))
-    answers = [(f"{column}[{k}]", value) for k, value in given]
+    numbered = enumerate(items(get(row, column, where), column, where))
+    answers = [(f"{column}[{k}]", value) for k, value in numbered]
     asked = question(row, where)
     if how == "raw" and not asked.column:
         asked = Question("prompt", said="", alone=not (asked.turns or asked.system or asked.tools))
-    known = conversation(asked, answers, where, how)
+    fields = conversation(asked, answers, where, how)
     for name in ("ranks", "scores"):
         if row.get(name) is not None:
-            known[name] = tuple(items(row[name], name, where))
+            fields[name] = tuple(items(row[name], name, where))
     if row.get("steps") is not None:
-        given = enumerate(items(row["steps"], "steps", where))
-        known["steps"] = tuple(_steps(value, f"steps[{k}]", where) for k, value in given)
+        numbered = enumerate(items(row["steps"], "steps", where))
+        fields["steps"] = tuple(_steps(value, f"steps[{k}]", where) for k, value in numbered)
     for name in ORDERS:
         if (
             len(answers) > 1
-            and not {"ranks", "scores"} & known.keys()
+            and not {"ranks", "scores"} & fields.keys()
             and row.get(name) is not None
         ):
             problem = "may say which response is better, and is not read: give ranks (0 the best), "
             raise fault(where, name, f"{problem}or leave it out with ?ignore={name}")
-    return known
+    return fields
 
 
 def _steps(value: object, field: str, where: str) -> tuple[Step, ...]:
@@ -211,8 +211,8 @@ def stepwise(row: Row, where: str, *, how: Text) -> Known:
     """One response in steps. TRL writes a separator after the last step too, and reads a score at
     the separator; here the response ends with its last step, and each score is read at the last
     token of the step itself."""
-    given = enumerate(items(get(row, "completions", where), "completions", where))
-    steps = [text(step, f"completions[{t}]", where) for t, step in given]
+    numbered = enumerate(items(get(row, "completions", where), "completions", where))
+    steps = [text(step, f"completions[{t}]", where) for t, step in numbered]
     labels = items(get(row, "labels", where), "labels", where)
     if len(labels) != len(steps):
         raise fault(where, "labels", f"has {len(labels)} entries for {len(steps)} steps")
@@ -225,8 +225,8 @@ def stepwise(row: Row, where: str, *, how: Text) -> Known:
         check_label(label, f"labels[{t}]", where)
     joined, ends = join_steps(steps, labels, SEPARATOR)
     answers = [("completions", joined)]
-    known = conversation(question(row, where), answers, where, how, strip=False)
-    return known | {"steps": (ends,)}
+    fields = conversation(question(row, where), answers, where, how, strip=False)
+    return fields | {"steps": (ends,)}
 
 
 def _label(value: object) -> object:

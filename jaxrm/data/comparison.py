@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -133,15 +133,15 @@ class Comparison:
         prompt: Sequence[Message] | str,
         chosen: Sequence[Message] | str,
         rejected: Sequence[Message] | str,
-        **known,
+        **fields,
     ) -> Comparison:
         """A chosen response over a rejected one.
 
-        Text after a prompt of messages is the assistant's answer. `known` are further fields.
+        Text after a prompt of messages is the assistant's answer. `fields` are further fields.
         """
         prompt = prompt if isinstance(prompt, str) else tuple(prompt)
         responses = (answer(prompt, chosen), answer(prompt, rejected))
-        return cls(prompt, responses, ranks=(0, 1), **known)
+        return cls(prompt, responses, ranks=(0, 1), **fields)
 
     @property
     def is_tie(self) -> bool:
@@ -162,8 +162,10 @@ class Comparison:
         check_objects(self.tools, "tools", self.where)
 
     def _check_labels(self) -> None:
-        for field in ("ranks", "scores", "attributes", "steps"):
-            values = getattr(self, field)
+        fields = ("ranks", "scores", "attributes", "steps")
+        labels = {field: getattr(self, field) for field in fields}
+        labels |= {name: each for name, each in self.columns.items() if isinstance(each, tuple)}
+        for field, values in labels.items():
             if values is not None and len(values) != len(self.responses):
                 self._fail(field, f"has {len(values)} entries for {len(self.responses)} responses")
         for k, rank in enumerate(self.ranks or ()):
@@ -174,29 +176,25 @@ class Comparison:
         if self.margin is not None:
             check_number(self.margin, "margin", self.where)
         for name, values in self.columns.items():
-            self._check_column(name, values)
-        for k, row in enumerate(self.attributes or ()):
-            if len(row) != len(self.attributes[0]) or not row:
-                self._fail(f"attributes[{k}]", "every response needs the same number, at least one")
-            for a, value in enumerate(row):
-                check_label(value, f"attributes[{k}][{a}]", self.where)
+            if name in RESERVED:
+                self._fail(f"columns[{name}]", "is the name of what a comparison has anyway")
+            if not isinstance(values, tuple):
+                check_number(values, name, self.where)
+            elif isinstance(values[0], tuple):
+                self._check_table(name, values, check_number)
+            else:
+                for k, value in enumerate(values):
+                    check_number(value, f"{name}[{k}]", self.where)
+        self._check_table("attributes", self.attributes or (), check_label)
         for k, steps in enumerate(self.steps or ()):
             self._check_steps(steps, k)
 
-    def _check_column(self, name: str, values: Values) -> None:
-        if name in RESERVED:
-            self._fail(f"columns[{name}]", "is the name of what a comparison has anyway")
-        if not isinstance(values, tuple):
-            return check_number(values, name, self.where)
-        if len(values) != len(self.responses):
-            self._fail(name, f"has {len(values)} entries for {len(self.responses)} responses")
-        wide = isinstance(values[0], tuple)
-        for k, entry in enumerate(values):
-            row = entry if wide else (entry,)
-            if wide and (not isinstance(row, tuple) or not row or len(row) != len(values[0])):
-                self._fail(f"{name}[{k}]", "every response needs as many numbers, at least one")
+    def _check_table(self, field: str, table: Sequence, check: Callable) -> None:
+        for k, row in enumerate(table):
+            if not isinstance(row, Sequence) or len(row) != len(table[0]) or not row:
+                self._fail(f"{field}[{k}]", "every response needs as many numbers, at least one")
             for w, value in enumerate(row):
-                check_number(value, f"{name}[{k}]" + f"[{w}]" * wide, self.where)
+                check(value, f"{field}[{k}][{w}]", self.where)
 
     def _check_steps(self, steps: Sequence[Step], k: int) -> None:
         before, length = 0, len(last_text(self.responses[k]))

@@ -66,8 +66,8 @@ def number(row: Row, field: str, where: str, path: str = "") -> float:
 def choice(value: object, field: str, options: Sequence, where: str) -> object:
     """`value`, which must be one of `options`."""
     if value not in options:
-        known = ", ".join(map(repr, options))
-        raise fault(where, field, f"expected one of {known}, found {value!r}")
+        allowed = ", ".join(map(repr, options))
+        raise fault(where, field, f"expected one of {allowed}, found {value!r}")
     return options[options.index(value)]  # 1 where a file says 1.0 or true
 
 
@@ -80,11 +80,11 @@ def items(value: object, field: str, where: str) -> list:
 
 def objects(value: object, field: str, where: str) -> list[tuple[str, Row]]:
     """A list of objects, each with the path that leads to its fields."""
-    found = [(f"{field}[{i}]", item) for i, item in enumerate(items(value, field, where))]
-    for path, item in found:
+    located = [(f"{field}[{i}]", item) for i, item in enumerate(items(value, field, where))]
+    for path, item in located:
         if not isinstance(item, dict):
             raise fault(where, path, f"expected an object, found {kind(item)}")
-    return [(path + ".", item) for path, item in found]
+    return [(path + ".", item) for path, item in located]
 
 
 def refuse_context(value: Row, read: Collection[str], path: str, where: str) -> None:
@@ -107,8 +107,8 @@ def messages(value: object, field: str, where: str) -> Conversation:
     What a chat template takes comes along (`Message`). Any other field that is not null must be
     known to be harmless, or it is a DataError, as are parts that are no text.
     """
-    given = enumerate(items(value, field, where))
-    turns = tuple(_message(item, f"{field}[{i}]", where) for i, item in given)
+    numbered = enumerate(items(value, field, where))
+    turns = tuple(_message(item, f"{field}[{i}]", where) for i, item in numbered)
     check_messages(turns, field, where)
     return turns
 
@@ -127,7 +127,7 @@ def _message(value: object, field: str, where: str) -> Message:
     if said is None and calls is None:
         raise fault(where, f"{field}.content", "missing")
     names = ("reasoning_content", "name", "tool_call_id")
-    known = {name: parts.pop(name) for name in names if name in parts}
+    extras = {name: parts.pop(name) for name in names if name in parts}
     for name, part in parts.items():
         if columns.judge(name, part) == "harmless":
             continue
@@ -138,7 +138,7 @@ def _message(value: object, field: str, where: str) -> Message:
         )
     said = "" if said is None else _said(said, f"{field}.content", where)
     role = SPEAKERS.get(role, role) if isinstance(role, str) else role
-    return Message(role, said, tool_calls=calls, **known)
+    return Message(role, said, tool_calls=calls, **extras)
 
 
 def _said(content: object, field: str, where: str) -> object:
@@ -257,5 +257,5 @@ def graded(grades: Sequence[float]) -> Known:
 
     Of more than two responses each pair has a margin of its own, so no one number is given.
     """
-    known = {"ranks": ranked(grades), "scores": tuple(grades)}
-    return known | {"margin": abs(grades[0] - grades[1])} if len(grades) == 2 else known
+    fields = {"ranks": ranked(grades), "scores": tuple(grades)}
+    return fields | {"margin": abs(grades[0] - grades[1])} if len(grades) == 2 else fields

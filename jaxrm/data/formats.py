@@ -23,7 +23,8 @@ rejected one, which never overturns the label. A message is an object with `role
 ShareGPT's `from` and `value`; messages may also be written as text, in JSON or as Python does.
 
 Every column of every row is accounted for: what a form does not read must be known to be harmless,
-or it is said; what may hold context is an error (`jaxrm.data.columns`).
+or it is said; what may hold context is an error (`jaxrm.data.columns`). Where a row is a whole
+comparison, columns of numbers may be carried along under their own names (`Comparison.columns`).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from jaxrm.data import common_formats as common
 from jaxrm.data import public_formats as public
 from jaxrm.data.asked import Text, is_transcript, question_columns
 from jaxrm.data.columns import Row
-from jaxrm.data.comparison import Comparison, fault
+from jaxrm.data.comparison import Comparison, Values, fault
 from jaxrm.data.fields import Known, graded, items
 from jaxrm.data.prepared import prepared
 from jaxrm.errors import DataError
@@ -87,6 +88,7 @@ def comparisons(
     label: str = "",
     text: Text = "",
     ignore: Collection[str] = (),
+    carried: Collection[str] = (),
 ) -> Iterator[Comparison]:
     """The comparisons that rows of one form hold, in order, read as they are asked for.
 
@@ -97,16 +99,21 @@ def comparisons(
         text: whether a question and answers of text are a conversation or raw; where nobody says,
             the comparison is `undecided`.
         ignore: columns, and fields of messages, that are read as if they were not there.
+        carried: columns that become the comparison's `columns`: a number, a list of one for each
+            response, or of a list for each.
 
     Raises:
         DataError: a form or a label that is not known, a column that may hold context and is not
-            read, or a bad field, naming file and row.
+            read, one that is to be carried and missing, or a bad field, naming file and row.
     """
     plain = ((where, prepared(row, ignore, where)) for where, row in rows)
     first = next(plain, None)
     if first is None:
         return
     form = _form(first, text)
+    if carried and form.one_by_one:
+        problem = "has a row for each response, and columns are carried of rows of a comparison"
+        raise DataError(f"{first[0]}: {form.name} {problem}: leave the source option columns out")
     parse, mentioned = _parser(form, label, text, first[0]), set()
     if form.parse is common.texts and not text:
         message = "%s: no column says what was asked, so these are whole texts, read as RAW TEXT, "
@@ -114,32 +121,35 @@ def comparisons(
         log.warning(message, first[0])
 
     def read(where: str, row: Row) -> Known:
+        values = {name: _numbers(row, name, where) for name in carried}
+        if values and (unread := values.keys() - _read(form, row)):
+            row = {name: value for name, value in row.items() if name not in unread}
         try:
             left = _left(form, row)
         except RecursionError as error:
             raise DataError(f"{where}: an object is nested too deeply to be read") from error
         try:
-            known = parse(row, where)
+            fields = parse(row, where)
         except DataError as error:
             if unread := [name for name, verdict in left.items() if verdict == "context"]:
                 hint = f"?ignore={columns.listed(unread)} leaves out"
                 raise DataError(f"{error} (not read: {', '.join(unread)}, which {hint})") from error
             raise
-        _account(left, form, row, known, where)
+        _account(left, form, row, fields, where)
         if new := {name for name, verdict in left.items() if verdict == "mentioned"} - mentioned:
             mentioned.update(new)
             log.info("%s: columns that are not read: %s", where, ", ".join(sorted(new)))
-        return known | _common(row, where)
+        return fields | _common(row, where) | {"columns": values}
 
     numbered = enumerate(itertools.chain([first], plain), start=1)
     parsed = ((n, where, read(where, row)) for n, (where, row) in numbered)
-    for n, where, known in _joined(parsed) if form.one_by_one else parsed:
-        known["id"] = known.get("id") or f"{stem}/{n}"
-        yield Comparison(**known, where=where)
+    for n, where, fields in _joined(parsed) if form.one_by_one else parsed:
+        fields["id"] = fields.get("id") or f"{stem}/{n}"
+        yield Comparison(**fields, where=where)
 
 
 def to_row(comparison: Comparison) -> Row:
-    """A comparison as a row that `comparisons` reads back, its columns where it is told them;
+    """A comparison as a row that `comparisons` reads back, its columns where they are `carried`;
     `where` it was is left out."""
     row = {part.name: getattr(comparison, part.name) for part in dataclasses.fields(comparison)}
     row |= row.pop("columns")
@@ -175,8 +185,8 @@ def _form(first: tuple[str, Row], text: Text) -> Form:
         if present >= set(form.columns) and form.fits(row):
             return form
     seen = ", ".join(sorted(row)) or "none"
-    known = "; ".join(f"{form.name} ({', '.join(form.columns)})" for form in FORMS)
-    raise DataError(f"{where}: unknown form: columns are {seen}; expected one of {known}")
+    expected = "; ".join(f"{form.name} ({', '.join(form.columns)})" for form in FORMS)
+    raise DataError(f"{where}: unknown form: columns are {seen}; expected one of {expected}")
 
 
 def _parser(form: Form, label: str, text: Text, where: str) -> Callable[[Row, str], Known]:
@@ -187,29 +197,43 @@ def _parser(form: Form, label: str, text: Text, where: str) -> Callable[[Row, st
     if form.may_be_raw:
         return functools.partial(form.parse, how=text)
     if label and label not in form.labels:
-        known = f"choose one of {', '.join(form.labels)}" if form.labels else "leave it out"
-        raise DataError(f"{where}: {form.name} has no label {label!r}: {known}")
+        advice = f"choose one of {', '.join(form.labels)}" if form.labels else "leave it out"
+        raise DataError(f"{where}: {form.name} has no label {label!r}: {advice}")
     if not form.labels:
         return form.parse
     column = form.labels[label or next(iter(form.labels))]
     return functools.partial(form.parse, judgement=column)
 
 
+def _numbers(row: Row, name: str, where: str) -> Values:
+    """A column to be carried, lists as tuples; a null counts as missing."""
+    if (value := row.get(name)) is None:
+        problem = "missing, and ?columns= asks for it: expected a number of the pair, a list of one"
+        raise fault(where, name, f"{problem} for each response, or of a list for each")
+    wide = isinstance(value, list) and all(isinstance(entry, list) for entry in value)
+    return tuple(map(tuple, value) if wide else value) if isinstance(value, list) else value
+
+
+def _read(form: Form, row: Row) -> set[str]:
+    """The columns of a row that a form knows."""
+    return {*form.columns, *form.labels.values(), *form.aside, *COMMON, *form.reads(row)}
+
+
 def _left(form: Form, row: Row) -> dict[str, columns.Verdict]:
     """What the columns that a form does not read of a row may be."""
-    read = {*form.columns, *form.labels.values(), *form.aside, *COMMON, *form.reads(row)}
+    read = _read(form, row)
     return {name: columns.judge(name, value) for name, value in row.items() if name not in read}
 
 
 def _account(
-    left: Mapping[str, columns.Verdict], form: Form, row: Row, known: Known, where: str
+    left: Mapping[str, columns.Verdict], form: Form, row: Row, fields: Known, where: str
 ) -> None:
     """Refuses columns that may hold context and are not read, unless the conversation says the same
     already."""
     context = [name for name, verdict in left.items() if verdict == "context"]
     if not context:
         return
-    said = columns.contents(known["prompt"], known["responses"])
+    said = columns.contents(fields["prompt"], fields["responses"])
     if context := [name for name in context if not columns.repeats(row[name], said)]:
         problem = f"may hold context, and {form.name} does not read it: rename it, or leave it out "
         problem += f"with the source option ?ignore={columns.listed(context)}"
@@ -223,25 +247,25 @@ def _joined(rows: Iterator[Parsed]) -> Iterator[Parsed]:
     """One comparison out of the consecutive rows of one prompt, named as the first of them."""
     for _, same in itertools.groupby(rows, key=lambda row: row[2]["prompt"]):
         same = list(same)
-        number, where, known = same[0]
+        number, where, fields = same[0]
         for name in ("responses", "scores", "attributes"):
-            known[name] = tuple(value for _, _, single in same for value in single[name])
-        yield number, where, known | graded(known["scores"])
+            fields[name] = tuple(value for _, _, single in same for value in single[name])
+        yield number, where, fields | graded(fields["scores"])
 
 
 def _common(row: Row, where: str) -> Known:
     """What every form may say; a null counts as unsaid."""
-    known = {name: row[name] for name in ("id", "subset", "margin") if row.get(name) is not None}
+    fields = {name: row[name] for name in ("id", "subset", "margin") if row.get(name) is not None}
     for name in ("id", "subset"):
-        if isinstance(known.get(name), int | float):
-            known[name] = str(known[name])
+        if isinstance(fields.get(name), int | float):
+            fields[name] = str(fields[name])
     if row.get("attributes") is not None:
         rows = items(row["attributes"], "attributes", where)
-        known["attributes"] = tuple(
+        fields["attributes"] = tuple(
             tuple(math.nan if value is None else value for value in items(values, at, where))
             for at, values in ((f"attributes[{k}]", values) for k, values in enumerate(rows))
         )
-    return known
+    return fields
 
 
 def _are(wanted: type, *names: str) -> Callable[[Row], bool]:
@@ -250,8 +274,8 @@ def _are(wanted: type, *names: str) -> Callable[[Row], bool]:
 
 def _are_objects(row: Row) -> bool:
     """Whether completions are a list of objects, or an empty one."""
-    given = row["completions"]
-    return isinstance(given, list) and all(isinstance(item, dict) for item in given)
+    completions = row["completions"]
+    return isinstance(completions, list) and all(isinstance(item, dict) for item in completions)
 
 
 def _are_texts(row: Row) -> bool:

@@ -95,13 +95,13 @@ def _lines(file: IO[bytes], name: str) -> Iterator[tuple[int, Row]]:
         if not row:
             continue
         try:
-            found = json_row(row, f"{name}, row {number}")
+            parsed = json_row(row, f"{name}, row {number}")
         except DataError as error:
             if first and (told := _told(row)):
                 raise DataError(f"{name}: is {told}") from error
             raise
         first = False
-        yield number, found
+        yield number, parsed
 
 
 def _told(line: bytes) -> str:
@@ -170,11 +170,11 @@ class _Twice(Exception):
 
 
 def _once(pairs: list[tuple[str, object]]) -> Row:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
         names = [name for name, _ in pairs]
         raise _Twice(next(name for name in names if names.count(name) > 1))
-    return found
+    return row
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_once)

@@ -76,9 +76,6 @@ class TokenTree:
     columns: Mapping[str, Float[np.ndarray, "*values"]] = dataclasses.field(default_factory=dict)
 
 
-_NO_ATTRIBUTES = Absent("attributes", "none were given")
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PackedBatch:
@@ -143,10 +140,10 @@ class PackedBatch:
     target_slot: Int[Array, "rows targets"]
     target_mask: Bool[Array, "rows targets"]
 
-    attributes: Float[Array, "rows slots attributes"] | Absent = _NO_ATTRIBUTES
-    attributes_mask: Bool[Array, "rows slots attributes"] | Absent = _NO_ATTRIBUTES
+    attributes: Float[Array, "rows slots attributes"] | Absent
+    attributes_mask: Bool[Array, "rows slots attributes"] | Absent
 
-    columns: dict[str, Float[Array, "*values"] | Absent] = dataclasses.field(default_factory=dict)
+    columns: dict[str, Float[Array, "*values"] | Absent]
 
     step_end: Int[Array, "rows steps"] | None = None
     step_slot: Int[Array, "rows steps"] | None = None
@@ -358,28 +355,29 @@ def pack(
     if len(rows) > shape.rows:
         raise ValueError(f"{len(rows)} rows for a batch of {shape.rows}")
     offsets = response_offsets(trees) if offsets is None else offsets
-    batch, columns = _empty(shape), _empty_columns(shape)
+    batch = _empty(shape)
     for r, row in enumerate(rows):
         sizes = measure([trees[i] for i in row], ask=shape.ask, preferences=shape.groups > 0)
         if row and (sizes.sum(0) > shape.capacity).any():
             raise ValueError(f"row {r} needs {sizes.sum(0)}, but the shape holds {shape.capacity}")
-        views = ({name: array[r] for name, array in part.items()} for part in (batch, columns))
-        writer = _RowWriter(*views, shape)
+        writer = _RowWriter({name: array[r] for name, array in batch.items()}, shape)
         for i in row:
             if problem := _misfit(trees[i], i, shape):
                 raise DataError(problem)
             writer.write(trees[i], int(offsets[i]))
-    return PackedBatch(**batch, **_fields(columns, shape))
+    why = dict.fromkeys((*FIELDS, "attributes"), "its PackShape does not carry it")
+    columns = {name: Absent(name, reason) for name, reason in (why | dict(shape.absent)).items()}
+    none = columns.pop("attributes")
+    columns |= {column.name: batch.pop(column) for column in shape.columns}
+    fields = {"attributes": none, "attributes_mask": none} | {n: columns.pop(n) for n in FIELDS}
+    return PackedBatch(**(fields | batch), columns=columns)
 
 
 class _RowWriter:
-    """Appends trees to one row; `row` and `columns` hold views of that row in every array of the
-    batch."""
+    """Appends trees to one row; `row` holds views of that row in every array of the batch."""
 
-    def __init__(
-        self, row: dict[str, np.ndarray], columns: dict[str, np.ndarray], shape: PackShape
-    ):
-        self.row, self.columns, self.shape = row, columns, shape
+    def __init__(self, row: dict[str | Column, np.ndarray], shape: PackShape):
+        self.row, self.shape = row, shape
         self.token = self.slot = self.pair = self.target = self.step = self.comparison = 0
 
     def write(self, tree: TokenTree, first_index: int) -> None:
@@ -415,34 +413,34 @@ class _RowWriter:
             self._write_preferences(tree, first_slot)
         own = {"response": slice(first_slot, self.slot), "pair": slice(first_pair, self.pair)}
         for column in self.shape.columns:
-            self.columns[column.name][own[column.per]] = tree.columns[column.name]
+            self.row[column][own[column.per]] = tree.columns[column.name]
         self.comparison += 1
 
     def _write_tokens(self, tokens: np.ndarray, branch: int, first_position: int) -> None:
-        here = slice(self.token, self.token + len(tokens))
-        self.row["tokens"][here] = tokens
-        self.row["positions"][here] = np.arange(first_position, first_position + len(tokens))
-        self.row["comparison"][here] = self.comparison
-        self.row["branch"][here] = branch
-        self.token = here.stop
+        span = slice(self.token, self.token + len(tokens))
+        self.row["tokens"][span] = tokens
+        self.row["positions"][span] = np.arange(first_position, first_position + len(tokens))
+        self.row["comparison"][span] = self.comparison
+        self.row["branch"][span] = branch
+        self.token = span.stop
 
     def _write_targets(self, tree: TokenTree, k: int, start: int, prompt_end: int) -> None:
         offsets = _target_offsets(tree, k)
-        here = slice(self.target, self.target + len(offsets))
-        self.row["predictor"][here] = np.where(offsets == 0, prompt_end, start + offsets - 1)
-        self.row["target"][here] = tree.branches[k].tokens[offsets]
-        self.row["target_slot"][here] = self.slot
-        self.row["target_mask"][here] = True
-        self.target = here.stop
+        span = slice(self.target, self.target + len(offsets))
+        self.row["predictor"][span] = np.where(offsets == 0, prompt_end, start + offsets - 1)
+        self.row["target"][span] = tree.branches[k].tokens[offsets]
+        self.row["target_slot"][span] = self.slot
+        self.row["target_mask"][span] = True
+        self.target = span.stop
 
     def _write_steps(self, branch: Branch, start: int) -> None:
-        here = slice(self.step, self.step + len(branch.step_ends))
-        self.row["step_end"][here] = start + branch.step_ends
-        self.row["step_slot"][here] = self.slot
-        self.row["step_label"][here] = np.nan_to_num(branch.step_labels)
-        self.row["step_present"][here] = True
-        self.row["step_mask"][here] = ~np.isnan(branch.step_labels)
-        self.step = here.stop
+        span = slice(self.step, self.step + len(branch.step_ends))
+        self.row["step_end"][span] = start + branch.step_ends
+        self.row["step_slot"][span] = self.slot
+        self.row["step_label"][span] = np.nan_to_num(branch.step_labels)
+        self.row["step_present"][span] = True
+        self.row["step_mask"][span] = ~np.isnan(branch.step_labels)
+        self.step = span.stop
 
     def _write_preferences(self, tree: TokenTree, first_slot: int) -> None:
         pairs = _ordered_pairs(tree)
@@ -486,63 +484,35 @@ def _target_offsets(tree: TokenTree, k: int) -> np.ndarray:
     return offsets if len(tree.prompt) else offsets[offsets > 0]
 
 
-def _empty(shape: PackShape) -> dict[str, np.ndarray]:
-    tokens = (shape.rows, shape.length)
-    slots = (shape.rows, shape.slots)
-    pairs = (shape.rows, shape.pairs)
+def _empty(shape: PackShape) -> dict[str | Column, np.ndarray]:
+    """The arrays of an empty batch by field, and by column, whose name may be a field's."""
+    capacities = (shape.length, shape.slots, shape.pairs, shape.targets, shape.steps)
+    tokens, slots, pairs, targets, steps = ((shape.rows, capacity) for capacity in capacities)
     groups = (shape.rows, shape.groups, shape.group_size)
-    targets = (shape.rows, shape.targets)
-    batch = {
-        "tokens": np.zeros(tokens, np.int32),
-        "positions": np.zeros(tokens, np.int32),
-        "comparison": np.full(tokens, -1, np.int32),
-        "branch": np.full(tokens, -1, np.int32),
-        "response_rank": np.full(slots, -1, np.int32),
-        "group_slots": np.zeros(groups, np.int32),
-        "group_mask": np.zeros(groups, np.bool_),
-    }
-    batch |= {
-        name: np.zeros(slots, np.int32)
-        for name in (
-            "response_end",
-            "prompt_end",
-            "response_length",
-            "response_comparison",
-            "response_index",
-        )
-    }
-    batch |= {name: np.zeros(slots, np.bool_) for name in ("response_mask", "logp_mask")}
-    batch |= {name: np.zeros(pairs, np.int32) for name in ("chosen_slot", "rejected_slot")}
-    batch |= {"pair_weight": np.zeros(pairs, np.float32), "pair_mask": np.zeros(pairs, np.bool_)}
-    batch |= {name: np.zeros(targets, np.int32) for name in ("predictor", "target", "target_slot")}
-    batch |= {"target_mask": np.zeros(targets, np.bool_)}
+    arrays = [
+        (tokens, np.int32, ["tokens", "positions", "comparison", "branch"]),
+        (slots, np.int32, ["prompt_end", "response_end", "response_length"]),
+        (slots, np.int32, ["response_comparison", "response_rank", "response_index"]),
+        (slots, np.bool_, ["response_mask", "logp_mask"]),
+        (pairs, np.int32, ["chosen_slot", "rejected_slot"]),
+        (pairs, np.float32, ["pair_weight"]),
+        (pairs, np.bool_, ["pair_mask"]),
+        (groups, np.int32, ["group_slots"]),
+        (groups, np.bool_, ["group_mask"]),
+        (targets, np.int32, ["predictor", "target", "target_slot"]),
+        (targets, np.bool_, ["target_mask"]),
+    ]
     if shape.attributes:
-        batch["attributes"] = np.zeros((*slots, shape.attributes), np.float32)
-        batch["attributes_mask"] = np.zeros((*slots, shape.attributes), np.bool_)
+        grades = (*slots, shape.attributes)
+        arrays += [(grades, np.float32, ["attributes"]), (grades, np.bool_, ["attributes_mask"])]
     if shape.steps:
-        steps = (shape.rows, shape.steps)
-        batch |= {name: np.zeros(steps, np.int32) for name in ("step_end", "step_slot")}
-        batch |= {"step_label": np.zeros(steps, np.float32)}
-        batch |= {name: np.zeros(steps, np.bool_) for name in ("step_present", "step_mask")}
-    return batch
-
-
-def _empty_columns(shape: PackShape) -> dict[str, np.ndarray]:
-    columns = {}
+        arrays.append((steps, np.int32, ["step_end", "step_slot"]))
+        arrays.append((steps, np.float32, ["step_label"]))
+        arrays.append((steps, np.bool_, ["step_present", "step_mask"]))
     for column in shape.columns:
-        places = shape.pairs if column.per == "pair" else shape.slots
-        width = (column.width,) if column.width else ()
-        columns[column.name] = np.zeros((shape.rows, places, *width), np.float32)
-    return columns
-
-
-def _fields(columns: dict[str, np.ndarray], shape: PackShape) -> dict[str, object]:
-    """The fields of a batch that hold its columns, and what stands in the place of all others."""
-    why = {name: "its PackShape does not carry it" for name in (*FIELDS, "attributes")}
-    absent = {name: Absent(name, reason) for name, reason in (why | dict(shape.absent)).items()}
-    no_attributes = absent.pop("attributes")
-    columns = absent | columns
-    fields = {name: columns.pop(name) for name in FIELDS} | {"columns": columns}
-    if not shape.attributes:
-        fields |= {"attributes": no_attributes, "attributes_mask": no_attributes}
-    return fields
+        places = pairs if column.per == "pair" else (shape.rows, *column.shape(shape.slots))
+        arrays.append((places, np.float32, [column]))
+    batch = {name: np.zeros(places, kind) for places, kind, names in arrays for name in names}
+    for name in ("comparison", "branch", "response_rank"):
+        batch[name] -= 1
+    return batch

@@ -39,18 +39,13 @@ def fit_shape(
     """
     if not len(trees):
         raise DataError("there are no comparisons to make batches of")
-    parts, census = [], Census()
-    for start in range(0, len(trees), 1024):  # one pass: trees may have to be read from disk
-        chunk = list(trees[start : start + 1024])
-        parts.append(measure(chunk, ask=ask, preferences=True))
-        for tree in chunk:
-            census.add(tree)
+    census = Census()  # in the one pass that measures: trees may have to be read from disk
+    sizes = measure(map(census.add, trees), ask=ask, preferences=True)
     if len(census.widths) > 1:
         raise DataError(
             f"comparisons carry different numbers of attributes: {sorted(census.widths)}: train on "
             "one of their data sets, or leave the column out"
         )
-    sizes = np.concatenate(parts)
     unlimited = np.full(len(MEASURES), UNLIMITED)
     unlimited[0] = length
     plan = plan_rows(sizes, unlimited, np.arange(len(trees)))
@@ -69,7 +64,7 @@ def fit_shape(
         steps=steps,
         ask=ask,
         columns=census.columns(),
-        absent=tuple(census.absent().items()),
+        absent=census.absent(),
     )
 
 

@@ -67,16 +67,15 @@ def unified_feedback(row: Row, where: str) -> Known:
         ]
     prompt, *responses = divide(both, fields, where)
     ratings = [number(row, f"{field}_rating", where) for field in fields]
-    known = {"prompt": prompt, "responses": tuple(responses), "subset": source}
-    return known | graded(ratings)
+    return {"prompt": prompt, "responses": tuple(responses), "subset": source} | graded(ratings)
 
 
 def arena(row: Row, where: str) -> Known:
     """Chatbot Arena (lmsys, lmarena-ai): two whole conversations and the vote on them."""
-    known = _battle([messages(get(row, field, where), field, where) for field in SIDES], row, where)
+    vote = _battle([messages(get(row, field, where), field, where) for field in SIDES], row, where)
     if isinstance(row.get("question_id"), str):
-        known["id"] = row["question_id"]
-    return known
+        vote["id"] = row["question_id"]
+    return vote
 
 
 def mt_bench(row: Row, where: str) -> Known:
@@ -123,16 +122,16 @@ def arena_55k(row: Row, where: str) -> Known:
 
 
 def _said(row: Row, field: str, where: str) -> list[str]:
-    given = json_list(text(get(row, field, where), field, where), field, where)
-    turns = ["" if turn is None else turn for turn in given]
+    stored = json_list(text(get(row, field, where), field, where), field, where)
+    turns = ["" if turn is None else turn for turn in stored]
     return [text(turn, f"{field}[{i}]", where) for i, turn in enumerate(turns)]
 
 
 def pku_saferlhf(row: Row, where: str, *, judgement: str) -> Known:
     """PKU-SafeRLHF: two answers, and in column `judgement` which of them it prefers."""
     best = choice(get(row, judgement, where), judgement, (0, 1), where)
-    known = _two(row, where, user(row, "prompt", where), ("response_0", "response_1"))
-    return known | {"ranks": (best, 1 - best)}
+    fields = _two(row, where, user(row, "prompt", where), ("response_0", "response_1"))
+    return fields | {"ranks": (best, 1 - best)}
 
 
 def helpsteer2_preference(row: Row, where: str) -> Known:
@@ -141,17 +140,17 @@ def helpsteer2_preference(row: Row, where: str) -> Known:
     One file holds the training and the validation rows, so `split` is kept as the subset.
     """
     told = text(get(row, "prompt", where), "prompt", where)
-    known = _two(row, where, transcript(told, EXTRA_ID), ("response_1", "response_2"))
+    fields = _two(row, where, transcript(told, EXTRA_ID), ("response_1", "response_2"))
     strength = number(row, "preference_strength", where)
-    return known | _subset(row, "split", where) | _leaning(strength)
+    return fields | _subset(row, "split", where) | _leaning(strength)
 
 
 def helpsteer3(row: Row, where: str) -> Known:
     """nvidia/HelpSteer3, preference: as HelpSteer2's, after a list of messages."""
     prompt = messages(get(row, "context", where), "context", where)
-    known = _two(row, where, prompt, ("response1", "response2"))
+    fields = _two(row, where, prompt, ("response1", "response2"))
     strength = number(row, "overall_preference", where)
-    return known | _subset(row, "domain", where) | _leaning(strength)
+    return fields | _subset(row, "domain", where) | _leaning(strength)
 
 
 def _leaning(strength: float) -> Known:
@@ -195,8 +194,8 @@ def ultrafeedback(row: Row, where: str, *, judgement: str) -> Known:
     responses, grades = _several(
         row, where, prompt, "completions", "response", judgement, aside=about_one
     )
-    known = {"prompt": prompt, "responses": responses}
-    return known | _subset(row, "source", where) | graded(grades)
+    labels = _subset(row, "source", where) | graded(grades)
+    return {"prompt": prompt, "responses": responses} | labels
 
 
 def nectar(row: Row, where: str) -> Known:
@@ -228,14 +227,14 @@ def _several(
 
     Raises DataError for what else an object has and may be context, but for what is `aside`.
     """
-    found = objects(get(row, field, where), field, where)
-    for path, item in found:
+    located = objects(get(row, field, where), field, where)
+    for path, item in located:
         refuse_context(item, (content, grade, *aside), path, where)
     responses = tuple(
         response(prompt, get(item, content, where, path), path + content, where)
-        for path, item in found
+        for path, item in located
     )
-    return responses, [number(item, grade, where, path) for path, item in found]
+    return responses, [number(item, grade, where, path) for path, item in located]
 
 
 def hhh_alignment(row: Row, where: str) -> Known:

@@ -81,10 +81,10 @@ def suffix_of(name: str) -> str:
 
 def _single_file_rows(location: str, config: str, split: str) -> Iterator[tuple[str, Row]]:
     if not suffix_of(location):
-        of_text = location.endswith(TABLES_OF_TEXT)
-        known = f"tables of text are read from directories: {AS_TABLE}" if of_text else ""
-        known = known or f"use {', '.join(SUFFIXES)}"
-        raise DataError(f"{location}: not a preference file: {known}")
+        advice = f"use {', '.join(SUFFIXES)}"
+        if location.endswith(TABLES_OF_TEXT):
+            advice = f"tables of text are read from directories: {AS_TABLE}"
+        raise DataError(f"{location}: not a preference file: {advice}")
     if not Path(location).is_file():
         problem = "is not a file" if Path(location).exists() else "does not exist"
         raise DataError(f"{location}: {problem}")
@@ -204,11 +204,11 @@ def _tell_unread(path: Path, splits: Mapping[str, Collection[str]]) -> None:
     from datasets.data_files import FILES_TO_IGNORE
 
     read = {Path(file).resolve() for files in splits.values() for file in files}
-    found = (
+    readable = (
         file for file in sorted(path.rglob("*")) if suffix_of(file.name) or _is_table(file.name)
     )
-    found = (file for file in found if file.name not in FILES_TO_IGNORE)
-    if unread := [str(file.relative_to(path)) for file in found if file.resolve() not in read]:
+    readable = (file for file in readable if file.name not in FILES_TO_IGNORE)
+    if unread := [str(file.relative_to(path)) for file in readable if file.resolve() not in read]:
         log.warning("%s: in no split, and not read: %s", path, ", ".join(unread))
 
 
@@ -233,11 +233,11 @@ def _streamed_rows(
 def _prepared(path: Path, config: str) -> Path | None:
     """The directory that TFDS prepared at or below `path`; None where there is none."""
     depths = ("", "*/", "*/*/", "*/*/*/")  # name/config/version
-    found = sorted(file.parent for depth in depths for file in path.glob(depth + "features.json"))
-    found = [folder for folder in found if (folder / "dataset_info.json").exists()]
-    chosen = [at for at in found if not config or config in at.relative_to(path).parts]
-    if found and len(chosen) != 1:
-        listed = ", ".join(map(str, found))
+    folders = sorted(file.parent for depth in depths for file in path.glob(depth + "features.json"))
+    folders = [folder for folder in folders if (folder / "dataset_info.json").exists()]
+    chosen = [at for at in folders if not config or config in at.relative_to(path).parts]
+    if folders and len(chosen) != 1:
+        listed = ", ".join(map(str, folders))
         raise DataError(f"{path}: name one of the prepared data sets that it holds: {listed}")
     return chosen[0] if chosen else None
 
@@ -322,8 +322,8 @@ def _decoded(value, where: str, field: str):
 
 def _check_split(location: str, split: str, splits: Collection[str]) -> None:
     if split not in splits:
-        known = ", ".join(map(str, splits)) or "none"
-        raise DataError(f"{location}: no split {split!r}: it has {known}")
+        names = ", ".join(map(str, splits)) or "none"
+        raise DataError(f"{location}: no split {split!r}: it has {names}")
 
 
 def _not_found(location: str, config: str, split: str, error: Exception) -> DataError:

@@ -7,6 +7,7 @@ A source is named `LOCATION` or `LOCATION?key=value&key=value`:
     llm-blender/Unified-Feedback?config=all&every=20       a name on the Hub
     tfds:jaxrm_preferences                                 a data set that TFDS has prepared here
     answers.jsonl?text=chat&ignore=notes,context           text as turns, two columns left out
+    pairs.jsonl?columns=log_ratios,base_score              numbers that come along (`Comparison`)
 
 `jaxrm.data.rows` says what a location may be, `jaxrm.data.formats` which rows are known.
 """
@@ -52,6 +53,8 @@ class Source:
         text: how a question and answers of text are meant: "chat" for a conversation of one turn,
             "raw" for text as it stands; "" leaves it to the tokenizer's chat template.
         ignore: columns, and fields of messages, that are read as if they were not there.
+        columns: columns of numbers that every comparison gets under their names: one of the pair, a
+            list of one per response, or of a list per response.
     """
 
     location: str
@@ -63,6 +66,7 @@ class Source:
     name: str = ""
     text: Text = ""
     ignore: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.location:
@@ -83,7 +87,8 @@ class Source:
     @property
     def reading(self) -> dict[str, Any]:
         """How its rows are to be read, by the names that `formats.comparisons` has for it."""
-        return {"label": self.label, "text": self.text, "ignore": self.ignore}
+        plain = {"label": self.label, "text": self.text, "ignore": self.ignore}
+        return plain | {"carried": self.columns}
 
     @classmethod
     def parse(cls, text: str | Path) -> Source:
@@ -130,6 +135,7 @@ OPTIONS = {
     "name": str,
     "text": str,
     "ignore": _listed,
+    "columns": _listed,
 }
 """What may follow a location, and the type of each."""
 
@@ -142,14 +148,14 @@ def stream(source: Source | str | Path) -> Iterator[Comparison]:
     """
     source = source if isinstance(source, Source) else Source.parse(source)
     located = rows.rows(source.location, source.config, source.split)
-    found = formats.comparisons(located, stem=source.name, **source.reading)
+    comparisons = formats.comparisons(located, stem=source.name, **source.reading)
     if source.every > 1:
-        found = _thinned(found, source)
-    first = next(found, None)
+        comparisons = _thinned(comparisons, source)
+    first = next(comparisons, None)
     if first is None:
         raise DataError(f"{source.location}: holds no rows{' but ties' * (source.every > 1)}")
     yield first
-    yield from found
+    yield from comparisons
 
 
 def read(source: Source | str | Path) -> list[Comparison]:

@@ -14,6 +14,7 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,22 +26,17 @@ from jaxrm.errors import DataError
 HEAD = 5
 """Words at the beginning of every record, before the lengths of its branches."""
 
-Layout = tuple[Column, ...]
-"""The columns of a tree, by name."""
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Beside:
-    """A column of all trees of a store: their values one after another, and where each begins."""
+class _Beside(NamedTuple):
+    """A column of all trees of a store: their numbers one after another, and where each begins."""
 
     column: Column
     values: np.ndarray
     starts: np.ndarray
 
     def of_tree(self, index: int, count: int) -> np.ndarray:
-        start = self.starts[index]
-        own = self.values[start : start + (count if self.column.per == "response" else 1)]
-        return own.reshape(self.column.shape(count))
+        start, shape = self.starts[index], self.column.shape(count)
+        return self.values[start : start + math.prod(shape)].reshape(shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +66,7 @@ class TreeStore(Sequence[TokenTree]):
 
     words: np.ndarray
     starts: np.ndarray
-    layouts: Sequence[Layout]
+    layouts: Sequence[tuple[Column, ...]]
     beside: Mapping[str, _Beside] = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -80,7 +76,7 @@ class TreeStore(Sequence[TokenTree]):
         Raises DataError where the temporary directory has no room.
         """
         starts, end = array.array("q"), 0
-        layouts: dict[Layout, int] = {}
+        layouts: dict[tuple[Column, ...], int] = {}
         try:
             with tempfile.TemporaryFile() as file:
                 for tree in trees:
@@ -112,17 +108,10 @@ class TreeStore(Sequence[TokenTree]):
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            beside = {
-                name: dataclasses.replace(column, starts=column.starts[index])
-                for name, column in self.beside.items()
-            }
+            beside = {k: b._replace(starts=b.starts[index]) for k, b in self.beside.items()}
             return dataclasses.replace(self, starts=self.starts[index], beside=beside)
         tree = _tree(self.words, int(self.starts[index]), self.layouts)
-        if not self.beside:
-            return tree
-        count = len(tree.branches)
-        beside = {name: column.of_tree(index, count) for name, column in self.beside.items()}
-        return dataclasses.replace(tree, columns=tree.columns | beside)
+        return _with(tree, index, self.beside) if self.beside else tree
 
 
 def with_columns(
@@ -137,20 +126,17 @@ def with_columns(
     Raises:
       ValueError: there are not as many values as trees or responses, or they are not one column.
     """
-    if isinstance(trees, TreeStore):
-        counts = trees.words[trees.starts + 1].tolist()
-    else:
-        counts = [len(tree.branches) for tree in trees]
+    stored = isinstance(trees, TreeStore)
+    counts = trees.words[trees.starts + 1].tolist() if stored else [len(t.branches) for t in trees]
     beside = {name: _beside(name, values, counts) for name, values in columns.items()}
-    if isinstance(trees, TreeStore):
+    if stored:
         return dataclasses.replace(trees, beside={**trees.beside, **beside})
-    return [
-        dataclasses.replace(
-            tree,
-            columns=tree.columns | {name: c.of_tree(i, counts[i]) for name, c in beside.items()},
-        )
-        for i, tree in enumerate(trees)
-    ]
+    return [_with(tree, i, beside) for i, tree in enumerate(trees)]
+
+
+def _with(tree: TokenTree, index: int, beside: Mapping[str, _Beside]) -> TokenTree:
+    own = {name: column.of_tree(index, len(tree.branches)) for name, column in beside.items()}
+    return dataclasses.replace(tree, columns=tree.columns | own)
 
 
 def _beside(name: str, values: Sequence[ArrayLike], counts: Sequence[int]) -> _Beside:
@@ -160,21 +146,19 @@ def _beside(name: str, values: Sequence[ArrayLike], counts: Sequence[int]) -> _B
     if len(kinds) > 1:
         raise ValueError(f"{name} is more than one column: {sorted(map(str, kinds))}")
     column = kinds.pop() if kinds else Column(name)
-    whole = (-1, column.width) if column.width else (-1,)
     parts = [np.zeros(0, np.float32), *map(np.ravel, values)]
-    sizes = np.array(counts if column.per == "response" else [1] * len(counts), np.int64)
-    return _Beside(column, np.concatenate(parts).reshape(whole), np.cumsum(sizes) - sizes)
+    return _Beside(column, np.concatenate(parts), np.cumsum([len(part) for part in parts[:-1]]))
 
 
-def _layout(tree: TokenTree) -> Layout:
+def _layout(tree: TokenTree) -> tuple[Column, ...]:
     count = len(tree.branches)
     return tuple(Column.of_values(name, tree.columns[name], count) for name in sorted(tree.columns))
 
 
-def _record(tree: TokenTree, layout: Layout, number: int) -> np.ndarray:
+def _record(tree: TokenTree, layout: Sequence[Column], number: int) -> np.ndarray:
     count = len(tree.branches)
-    known = (tree.ranks, tree.attributes)
-    labels = [np.array(label or (), np.float64).reshape(count, -1) for label in known]
+    both = (tree.ranks, tree.attributes)
+    labels = [np.array(label or (), np.float64).reshape(count, -1) for label in both]
     widths = (label.shape[1] for label in labels)
     lengths = (len(branch.tokens) for branch in tree.branches)
     head = np.array([len(tree.prompt), count, *widths, number, *lengths], np.int32)
@@ -191,7 +175,7 @@ def _record(tree: TokenTree, layout: Layout, number: int) -> np.ndarray:
     return np.concatenate(words, dtype=np.int32)
 
 
-def _tree(words: np.ndarray, start: int, layouts: Sequence[Layout]) -> TokenTree:
+def _tree(words: np.ndarray, start: int, layouts: Sequence[Sequence[Column]]) -> TokenTree:
     def take(length: int) -> np.ndarray:
         nonlocal start
         start += length

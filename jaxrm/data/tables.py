@@ -79,7 +79,7 @@ def _rows(
     number = 0
     for batch in batches:
         read = [
-            column.values(of, number) for column, of in zip(columns, batch.columns, strict=True)
+            column.values(part, number) for column, part in zip(columns, batch.columns, strict=True)
         ]
         for cells in zip(*read, strict=True):
             number += 1
@@ -113,8 +113,8 @@ class _Column:
         except Exception as error:
             reason = f"a {self.type} that Python cannot hold ({error})"
             if not self.told:
-                found = f"column {self.name!r} holds {reason}"
-                log.warning("%s: %s: refused where it is used", where, found)
+                problem = f"column {self.name!r} holds {reason}"
+                log.warning("%s: %s: refused where it is used", where, problem)
                 self.told = True
             return Unreadable(reason, _may_hold_text(self.type))
 

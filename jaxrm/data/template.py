@@ -32,7 +32,7 @@ def check_written(comparison: Comparison, texts: Sequence[str], tokenizer: ChatT
     """
     tools, length = comparison.tools, len(comparison.prompt)
     if tools is not None:
-        whole = ((comparison.prompt, given) for given in (tools, None))
+        whole = ((comparison.prompt, offered) for offered in (tools, None))
         names = [name for tool in tools for name in _names(tool.get("function", tool))]
         if not ("tools" in tokenizer.written and _shows(texts[0], names)):
             _remember("tools", _differ(*whole, 0, tokenizer), comparison, "tools", tokenizer)
@@ -130,9 +130,9 @@ def _differ(one: Given, other: Given, i: int, tokenizer: ChatTokenizer) -> bool:
     return any(_text(one, end, tokenizer) != _text(other, end, tokenizer) for end in ends)
 
 
-def _text(given: Given, end: int, tokenizer: ChatTokenizer) -> str | None:
+def _text(conversation: Given, end: int, tokenizer: ChatTokenizer) -> str | None:
     """The first messages as the template writes them; None where it refuses them."""
-    messages, tools = given[0][:end], given[1]
+    messages, tools = conversation[0][:end], conversation[1]
     with contextlib.suppress(Exception):  # an expression of a template raises what it likes
         return tokenizer.render(messages, opened=messages[-1].role != "assistant", tools=tools)
     return None

@@ -32,9 +32,9 @@ class Preferences(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     name = "jaxrm_preferences"
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, source: Source, **known):
+    def __init__(self, source: Source, **options):
         self.source = source
-        super().__init__(**known)
+        super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
         told = "A prompt, responses and what is known of them: a row of the form `responses`."

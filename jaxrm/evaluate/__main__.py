@@ -85,19 +85,19 @@ def main(config: Config) -> None:
     except OSError as error:
         raise RunDirError(f"{config.out} cannot be made ({error}): choose another --out") from error
     # All data is found, and found to be readable, before an hour is spent on the first of it.
-    data = {name: benchmark.read(of, place) for name, (of, place) in wanted.items()}
+    data = {name: benchmark.read(suite, place) for name, (suite, place) in wanted.items()}
     scorer, about = scorer_of(config)
     results: dict[str, Any] = {"scorer": about, "benchmarks": {}}
-    for name, (of, _) in wanted.items():
+    for name, (suite, _) in wanted.items():
         comparisons, folder = data[name], config.out / name
-        known = about | {"data": record.key(comparisons)}
-        scores = record.read(folder, known)
+        settings = about | {"data": record.key(comparisons)}
+        scores = record.read(folder, settings)
         if scores is None:
             print(f"{name}: {len(comparisons):,} comparisons")
             scores = finite(scorer(comparisons))
             if jax.process_index() == 0:
-                record.write(folder, of, comparisons, scores, known, config.items)
-        results["benchmarks"][name] = files.plain(assess(of, comparisons, scores))
+                record.write(folder, suite, comparisons, scores, settings, config.items)
+        results["benchmarks"][name] = files.plain(assess(suite, comparisons, scores))
         if jax.process_index() == 0:
             files.write_json(config.out / "results.json", results)
             with files.replacing(config.out / "report.html") as draft:
@@ -121,21 +121,20 @@ def chosen(config: Config) -> dict[str, tuple[Benchmark, Path | None]]:
     """
     names = [name for part in config.benchmarks for name in part.split(",") if name]
     of_sources = [*map(pairs, config.sets), *map(contrasts, config.contrast)]
+    valid = ", ".join(BENCHMARKS)
     if not names and not of_sources:
-        known = ", ".join(BENCHMARKS)
-        raise OptionError(f"name --benchmarks ({known}), --sets or --contrast")
-    found = {}
+        raise OptionError(f"name --benchmarks ({valid}), --sets or --contrast")
+    by_name = {}
     for name in names:
         if name not in BENCHMARKS:
-            known = ", ".join(BENCHMARKS)
-            raise OptionError(f"--benchmarks: {name!r} is not one of {known}; other data is --sets")
-        found[name] = BENCHMARKS[name], config.data
-    for of in of_sources:
-        if of.name in found:
-            problem = f"two benchmarks are named {of.name}"
-            raise OptionError(f"{of.title}: {problem}: add ?name=ANOTHER")
-        found[of.name] = of, None
-    return found
+            raise OptionError(f"--benchmarks: {name!r} is not one of {valid}; other data is --sets")
+        by_name[name] = BENCHMARKS[name], config.data
+    for suite in of_sources:
+        if suite.name in by_name:
+            problem = f"two benchmarks are named {suite.name}"
+            raise OptionError(f"{suite.title}: {problem}: add ?name=ANOTHER")
+        by_name[suite.name] = suite, None
+    return by_name
 
 
 def scorer_of(config: Config) -> tuple[Scorer, dict[str, Any]]:
@@ -143,10 +142,9 @@ def scorer_of(config: Config) -> tuple[Scorer, dict[str, Any]]:
 
     Raises OptionError unless they name exactly one.
     """
-    ways = ("model", "recorded", "words", "longer")
-    given = [way for way in ways if getattr(config, way)]
-    if len(given) != 1:
-        named = " and ".join(f"--{way}" for way in given) or "none"
+    ways = [way for way in ("model", "recorded", "words", "longer") if getattr(config, way)]
+    if len(ways) != 1:
+        named = " and ".join(f"--{way}" for way in ways) or "none"
         raise OptionError(f"name one of --model, --recorded, --words and --longer, not {named}")
     if config.longer:
         return scorers.longer, {"rule": "the longer answer"}

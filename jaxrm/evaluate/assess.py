@@ -70,7 +70,7 @@ class Assessment:
 
 def finite(scores: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The scores with NaN for an infinite one, which is no more a judgement but would win."""
-    return [np.where(np.isfinite(given), given, np.nan) for given in scores]
+    return [np.where(np.isfinite(values), values, np.nan) for values in scores]
 
 
 def assess(
@@ -87,9 +87,9 @@ def assess(
     return Assessment(
         title=benchmark.title,
         comparisons=len(comparisons),
-        responses=sum(len(given) for given in scores),
+        responses=sum(len(values) for values in scores),
         missing={subset: Missing(*counts) for subset, counts in short.items()},
-        not_a_number=sum(bool(np.isnan(given).any()) for given in scores),
+        not_a_number=sum(bool(np.isnan(values).any()) for values in scores),
         empty=sum(any(map(has_blank, c.responses)) for c in comparisons),
         ties=sum(map(_has_tie, comparisons, scores)),
         rules={
@@ -203,8 +203,8 @@ class _Pool:
     def _named(self, means: np.ndarray) -> Means:
         """The groups' means as `Rule.figures` takes them."""
         named = zip(self.names, means.tolist(), strict=True)
-        known = {name: mean for name, mean in named if name not in self.short}
-        return collections.defaultdict(lambda: math.nan, known)
+        complete = {name: mean for name, mean in named if name not in self.short}
+        return collections.defaultdict(lambda: math.nan, complete)
 
     def _figure(self, value: float, slope: np.ndarray) -> _Figure:
         ends = slope * np.where(slope == 0, 0, [self.low, self.high])
@@ -246,9 +246,9 @@ def _gain(ours: _Figure, theirs: _Figure) -> Paired:
 
 
 def _group(pool: _Pool, place: int) -> Estimate:
-    here = pool.clustering.group == place
+    members = pool.clustering.group == place
     bounds = float(pool.low[place]), float(pool.high[place])
-    return estimates.mean(pool.values[here], pool.clustering.cluster[here], bounds)
+    return estimates.mean(pool.values[members], pool.clustering.cluster[members], bounds)
 
 
 def _has_tie(comparison: Comparison, scores: np.ndarray) -> bool:

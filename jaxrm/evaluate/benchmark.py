@@ -110,36 +110,36 @@ def read(benchmark: Benchmark, data: Path | None = None) -> list[Comparison]:
       DataError: as `jaxrm.data.rows.rows` and the benchmark's `read`; there are no rows; or naming
         the row whose subset is unknown, whose id another row has, or which has no ranks.
     """
-    found = []
+    comparisons = []
     try:
         for located, part in _located(benchmark, data):
-            found += benchmark.read(located, part)
+            comparisons += benchmark.read(located, part)
     except DataError as error:
         raise DataError(f"{benchmark.name}: {error}") from error
-    if not found:
+    if not comparisons:
         raise DataError(f"{data or benchmark.parts[0].location}: no rows of {benchmark.name}")
     first: dict[str, str] = {}
-    for comparison in found:
+    for comparison in comparisons:
         if benchmark.expected and comparison.subset not in benchmark.expected:
-            known = ", ".join(benchmark.expected)
+            subsets = ", ".join(benchmark.expected)
             problem = f"{comparison.subset!r} is no subset of {benchmark.name}: expected one of"
-            raise fault(comparison.where, "subset", f"{problem} {known}")
+            raise fault(comparison.where, "subset", f"{problem} {subsets}")
         if comparison.id in first:
             problem = f"{comparison.id!r} is also the id of {first[comparison.id]}"
             raise fault(comparison.where, "id", problem)
         if comparison.ranks is None:
             raise fault(comparison.where, "ranks", "missing, and a benchmark needs an order")
         first[comparison.id] = comparison.where
-    return found
+    return comparisons
 
 
 def short_of(benchmark: Benchmark, comparisons: Sequence[Comparison]) -> dict[str, tuple[int, int]]:
     """The subsets with another number of comparisons than expected: (found, expected)."""
-    found = collections.Counter(comparison.subset for comparison in comparisons)
+    counts = collections.Counter(comparison.subset for comparison in comparisons)
     return {
-        subset: (found[subset], count)
+        subset: (counts[subset], count)
         for subset, count in benchmark.expected.items()
-        if found[subset] != count
+        if counts[subset] != count
     }
 
 

@@ -136,9 +136,9 @@ class Clustering:
         least, pull = _unseen(means, low, high, n, self.means(apart**2))
         variance = together @ together + np.maximum(least - alone, 0).sum()
         clusters = np.bincount(self.group_of)[weight > 0]
-        known = clusters.size and clusters.min() >= LEAST
+        enough = clusters.size and clusters.min() >= LEAST
         shares = np.bincount(self.cluster_of, self.part * weight[self.group_of])
-        return Spread(float(variance) if known else np.nan, _freedom(shares), float(pull.sum()))
+        return Spread(float(variance) if enough else np.nan, _freedom(shares), float(pull.sum()))
 
 
 def jackknife(
@@ -171,8 +171,8 @@ def jackknife(
     with np.errstate(invalid="ignore", over="ignore"):
         variance = ((without - value) ** 2).sum() * (parts - 1) / parts
     least, pull = _unseen(value, *bounds, 1 / (shares @ shares), variance)
-    known = max(variance, least) if np.isfinite(variance) else np.nan
-    return Spread(float(known), _freedom(shares), float(pull))
+    variance = max(variance, least) if np.isfinite(variance) else np.nan
+    return Spread(float(variance), _freedom(shares), float(pull))
 
 
 def interval(
@@ -244,8 +244,8 @@ def mean_interval(
       ValueError: no values, lengths that differ, a value that is not finite or out of bounds, or a
         level not between 0 and 1.
     """
-    given, clustering = _checked(values, clusters, bounds)
-    return interval(given.mean(), clustering.spread(given, *bounds), bounds, level)
+    values, clustering = _checked(values, clusters, bounds)
+    return interval(values.mean(), clustering.spread(values, *bounds), bounds, level)
 
 
 def paired_items(
@@ -272,9 +272,9 @@ def paired_items(
     """
     largest = np.abs(np.asarray(differences, np.float64)).max(initial=0.0)
     bounds = bounds or ((-largest, largest) if largest else UNBOUNDED)
-    given, clustering = _checked(differences, clusters, bounds)
-    spread = clustering.spread(given, *bounds)
-    return of_spread(float(given.mean()), spread, bounds, clustering.count, level)
+    differences, clustering = _checked(differences, clusters, bounds)
+    spread = clustering.spread(differences, *bounds)
+    return of_spread(float(differences.mean()), spread, bounds, clustering.count, level)
 
 
 def of_spread(
@@ -321,15 +321,15 @@ def _as_share(value: float, spread: Spread, bounds: Bounds) -> tuple[float, floa
 def _checked(
     values: Sequence[float] | np.ndarray, clusters: Sequence | np.ndarray | None, bounds: Bounds
 ) -> tuple[np.ndarray, Clustering]:
-    given = np.asarray(values, np.float64)
-    if given.ndim != 1 or not given.size or not np.isfinite(given).all():
+    numbers = np.asarray(values, np.float64)
+    if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
         raise ValueError(f"one row of finite numbers is needed, not {values}")
-    if given.min() < bounds[0] or given.max() > bounds[1]:
+    if numbers.min() < bounds[0] or numbers.max() > bounds[1]:
         raise ValueError(f"{values} are not all within the bounds {bounds}")
-    names = np.arange(given.size) if clusters is None else np.asarray(clusters)
-    if names.shape != given.shape:
-        raise ValueError(f"clusters of shape {names.shape} for values of shape {given.shape}")
-    return given, Clustering.of(names)
+    names = np.arange(numbers.size) if clusters is None else np.asarray(clusters)
+    if names.shape != numbers.shape:
+        raise ValueError(f"clusters of shape {names.shape} for values of shape {numbers.shape}")
+    return numbers, Clustering.of(names)
 
 
 def _between(level: float) -> float:

@@ -67,7 +67,7 @@ def headlines(a: Path, b: Path) -> dict[str, tuple[str, Paired]]:
     Raises RunDirError where the folders have no benchmark in common, or scored other comparisons.
     """
     ours, theirs = _benchmarks(a), _benchmarks(b)
-    found = {}
+    by_name = {}
     for name in ours.keys() & theirs.keys():
         rule = named(name).rules[0]
         first, second = (record.read_credits(folder / name)[rule.name] for folder in (a, b))
@@ -77,10 +77,10 @@ def headlines(a: Path, b: Path) -> dict[str, tuple[str, Paired]]:
             raise RunDirError(f"{a / name} and {b / name}: {error}") from error
         headline = next(iter(ours[name]["rules"][rule.name]["figures"]))
         if headline in gains:
-            found[name] = headline, gains[headline]
-    if not found:
+            by_name[name] = headline, gains[headline]
+    if not by_name:
         raise RunDirError(f"{a} and {b} have no benchmark in common whose rows are all there")
-    return {name: found[name] for name in ours if name in found}
+    return {name: by_name[name] for name in ours if name in by_name}
 
 
 def detectable(gain: Paired) -> float:

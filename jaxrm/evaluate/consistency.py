@@ -60,8 +60,8 @@ def contrast_instructions(
 
 def _both_ways(query: Comparison, similar: Comparison, item: str) -> tuple[Comparison, Comparison]:
     answer, other = best_response(query), best_response(similar)
-    known = {"subset": query.subset, "where": query.where}
+    fields = {"subset": query.subset, "where": query.where}
     return (
-        Comparison.pair(query.prompt, answer, other, id=f"{item}/q", **known),
-        Comparison.pair(similar.prompt, other, answer, id=f"{item}/r", **known),
+        Comparison.pair(query.prompt, answer, other, id=f"{item}/q", **fields),
+        Comparison.pair(similar.prompt, other, answer, id=f"{item}/r", **fields),
     )

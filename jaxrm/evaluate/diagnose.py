@@ -85,18 +85,18 @@ def diagnose(scorer: Scorer, comparisons: Sequence[Comparison], seed: int = 0) -
     versions = [comparisons, swapped]
     versions += [[with_cue(comparison, cue) for comparison in comparisons] for cue in CUES]
     plain, under_swapped, *cued = map(scorer, versions)
-    found, of_rewards = margins(plain, comparisons), spread(plain, comparisons)
+    of_pairs, of_rewards = margins(plain, comparisons), spread(plain, comparisons)
     unit = of_rewards.together.deviation or 1.0
-    in_deviations = [given / unit for given in plain]
+    in_deviations = [values / unit for values in plain]
     return Diagnosis(
         comparisons=len(comparisons),
-        responses=len(found.rewards),
-        accuracy=share(found.share(found.values > 0), found.prompts),
+        responses=len(of_pairs.rewards),
+        accuracy=share(of_pairs.share(of_pairs.values > 0), of_pairs.prompts),
         length=length(in_deviations, comparisons),
         blind=blind(plain, under_swapped, comparisons, places),
         cues={
-            cue.name: sensitivity(in_deviations, [s / unit for s in given], comparisons, cue)
-            for cue, given in zip(CUES, cued, strict=True)
+            cue.name: sensitivity(in_deviations, [s / unit for s in under_cue], comparisons, cue)
+            for cue, under_cue in zip(CUES, cued, strict=True)
         },
         calibration=calibration(plain, comparisons),
         spread=of_rewards,
@@ -185,15 +185,16 @@ def main(config: Config) -> None:
     compute = transformer.Compute(dtype=config.dtype)
     model = scoring.load(config.model, adapter=config.adapter, compute=compute, mesh=mesh)
     options = {"mesh": mesh, "rows": config.rows, "row_length": config.row_length}
-    found = {
+    diagnoses = {
         name: diagnose_model(model, tokenizer, split, config.seed, progress=name, **options)
         for name, split in splits.items()
     }
     if jax.process_index() == 0:
-        write(config.out, str(config.adapter or config.model), found, dataclasses.asdict(config))
+        name = str(config.adapter or config.model)
+        write(config.out, name, diagnoses, dataclasses.asdict(config))
 
 
-def write(out: Path, name: str, found: Mapping[str, Diagnosis], settings: Mapping) -> None:
+def write(out: Path, name: str, diagnoses: Mapping[str, Diagnosis], settings: Mapping) -> None:
     """Writes OUT/diagnosis.json and OUT/report.html, each whole or not at all.
 
     Args:
@@ -202,10 +203,10 @@ def write(out: Path, name: str, found: Mapping[str, Diagnosis], settings: Mappin
       settings: what the figures depend on, shown as it is.
     """
     settings = {key: str(v) if isinstance(v, Path) else v for key, v in settings.items()}
-    record = {"model": name, "settings": settings, "sources": found}
+    record = {"model": name, "settings": settings, "sources": diagnoses}
     files.write_json(out / "diagnosis.json", record)
     with files.replacing(out / "report.html") as draft:
-        draft.write_text(page.page(name, found, settings), encoding="utf-8")
+        draft.write_text(page.page(name, diagnoses, settings), encoding="utf-8")
     print(f"{out / 'report.html'}\n{out / 'diagnosis.json'}")
 
 

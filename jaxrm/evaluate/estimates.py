@@ -50,13 +50,13 @@ def mean(
       prompts: int [n], which prompt each value is of.
       bounds: what values are known to lie between.
     """
-    given = np.asarray(values, np.float64)
-    kept = ~np.isnan(given)
-    given, prompts = given[kept], np.asarray(prompts)[kept]
-    if not given.size:
+    values = np.asarray(values, np.float64)
+    kept = ~np.isnan(values)
+    values, prompts = values[kept], np.asarray(prompts)[kept]
+    if not values.size:
         return NOTHING
-    low, high = clusters.mean_interval(given, prompts, bounds=bounds)
-    return _of(given.mean(), low, high, prompts)
+    low, high = clusters.mean_interval(values, prompts, bounds=bounds)
+    return _of(values.mean(), low, high, prompts)
 
 
 def share(holds: Sequence[float] | np.ndarray, prompts: np.ndarray) -> Estimate:

@@ -59,16 +59,16 @@ def fused(
     """
     require(k >= 1, "k", "at least 1", k)
     require(0 < threshold <= 1, "threshold", "in (0, 1]", threshold)
-    known = list(dict.fromkeys(pool))
+    unique = list(dict.fromkeys(pool))
 
     def fused_scores(comparisons: Sequence[Comparison]) -> list[np.ndarray]:
-        found = {
-            prompt: _similar(prompt, known, embed, k, threshold)
+        similar = {
+            prompt: _similar(prompt, unique, embed, k, threshold)
             for prompt in dict.fromkeys(comparison.prompt for comparison in comparisons)
         }
         asked, weights, ends = [], [], []
         for comparison in comparisons:
-            for prompt, weight in [(comparison.prompt, 1.0), *found[comparison.prompt]]:
+            for prompt, weight in [(comparison.prompt, 1.0), *similar[comparison.prompt]]:
                 asked.append(dataclasses.replace(comparison, prompt=prompt))
                 weights.append(weight)
             ends.append(len(asked))

@@ -49,8 +49,8 @@ def write(
 ) -> None:
     """Leaves a benchmark's scores float [K] in `folder`, in the place of what was there."""
     items = [
-        {"id": c.id, "subset": c.subset, "ranks": list(c.ranks), "scores": files.plain(given)}
-        for c, given in zip(comparisons, scores, strict=True)
+        {"id": c.id, "subset": c.subset, "ranks": list(c.ranks), "scores": files.plain(values)}
+        for c, values in zip(comparisons, scores, strict=True)
     ]
     credits = (
         {"rule": rule.name, **asdict(credit)}
@@ -75,16 +75,16 @@ def read(folder: Path, about: Mapping[str, Any]) -> list[np.ndarray] | None:
     if not folder.exists():
         return None
     try:
-        found = json.loads((folder / ABOUT).read_text("utf-8"))
+        recorded = json.loads((folder / ABOUT).read_text("utf-8"))
     except (OSError, ValueError) as error:
         problem = f"holds no scores that can be read ({error})"
         raise RunDirError(f"{folder} {problem}: remove it, or choose another --out") from error
     wanted = files.plain(about)
-    if found != wanted:
+    if recorded != wanted:
         different = ", ".join(
-            f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
-            for name in sorted(found.keys() | wanted.keys())
-            if found.get(name) != wanted.get(name)
+            f"{name} is {recorded.get(name)!r} there and {wanted.get(name)!r} here"
+            for name in sorted(recorded.keys() | wanted.keys())
+            if recorded.get(name) != wanted.get(name)
         )
         raise RunDirError(f"{folder} holds other scores: {different}: choose another --out")
     (path,) = folder.glob(f"{ITEMS}.*")
@@ -99,10 +99,10 @@ def read_credits(folder: Path) -> dict[str, list[Credit]]:
 
     Raises DataError where there is no such file, or it is damaged.
     """
-    found: dict[str, list[Credit]] = {}
+    by_rule: dict[str, list[Credit]] = {}
     for _, row in rows.rows(str(folder / CREDITS)):
-        found.setdefault(row.pop("rule"), []).append(Credit(**row))
-    return found
+        by_rule.setdefault(row.pop("rule"), []).append(Credit(**row))
+    return by_rule
 
 
 def _write_lines(path: Path, lines) -> None:

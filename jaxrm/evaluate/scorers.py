@@ -21,8 +21,7 @@ from jaxrm.data.fields import get, items
 from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import DataError
 from jaxrm.models import uncertainty
-from jaxrm.read.scoring import Scored
-from jaxrm.score import score
+from jaxrm.read.scoring import Scored, score
 
 Scorer = Callable[[Sequence[Comparison]], list[np.ndarray]]
 """Comparisons -> float [K] for each, in the order of its responses, higher is better; NaN where
@@ -36,7 +35,7 @@ def of_model(model: Scored, tokenizer: ChatTokenizer, **options: Any) -> Scorer:
     """A reward model's rewards, float32.
 
     Args:
-      model, options: as for `jaxrm.score.score`.
+      model, options: as for `jaxrm.read.scoring.score`.
       tokenizer: the model's own.
     """
 
@@ -86,7 +85,7 @@ def ensemble(
 
 def standardized(member: Scorer, offset: float, scale: float) -> Scorer:
     """(score - offset) / scale, as an exported model's card has them (`RewardScale`)."""
-    return lambda comparisons: [(given - offset) / scale for given in member(comparisons)]
+    return lambda comparisons: [(values - offset) / scale for values in member(comparisons)]
 
 
 def of_judge(judge: Judge) -> Scorer:
@@ -118,7 +117,7 @@ def of_judge(judge: Judge) -> Scorer:
             sums[i][a] += first
             sums[i][b] += 1 - first
         with np.errstate(invalid="ignore"):
-            return [given / (2 * (len(given) - 1)) for given in sums]
+            return [values / (2 * (len(values) - 1)) for values in sums]
 
     return scorer
 
@@ -145,15 +144,15 @@ def recorded(location: str | Path) -> Scorer:
             raise fault(where, "rewards", f"expected numbers: {error}") from error
 
     def scorer(comparisons: Sequence[Comparison]) -> list[np.ndarray]:
-        found = []
+        ordered = []
         for comparison in comparisons:
-            given = scores.get(comparison.id)
-            if given is None or len(given) != len(comparison.responses):
-                held = "no scores" if given is None else f"{len(given)} scores"
+            rewards = scores.get(comparison.id)
+            if rewards is None or len(rewards) != len(comparison.responses):
+                held = "no scores" if rewards is None else f"{len(rewards)} scores"
                 asked = f"{len(comparison.responses)} responses to {comparison.id!r}"
                 raise DataError(f"{location}: {held} for the {asked} ({comparison.where})")
-            found.append(given)
-        return found
+            ordered.append(rewards)
+        return ordered
 
     return scorer
 

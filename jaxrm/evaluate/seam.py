@@ -186,9 +186,9 @@ def likelihoods(
     vocabulary.check(hub.read_config(policy), tokenizer, str(policy))
     trees = chat.tokenize(comparisons, tokenizer)
     model = hub.load_language_model(policy, mesh=options["mesh"])
-    found = read(model, trees, {"logps": heads.response_logps}, ask="all", **options)
+    values = read(model, trees, {"logps": heads.response_logps}, ask="all", **options)
     lengths = [np.array([branch.targets.sum() for branch in tree.branches]) for tree in trees]
-    return Likelihoods(found["logps"], lengths)
+    return Likelihoods(values["logps"], lengths)
 
 
 def disagreement(
@@ -318,8 +318,8 @@ def adversarial(
             dataclasses.replace(climb.gold, responses=tuple(proposed), ranks=None)
             for climb, proposed in drawn
         ]
-        for (climb, proposed), found in zip(drawn, scorer(asked), strict=True):
-            climb.step(proposed, found)
+        for (climb, proposed), scores in zip(drawn, scorer(asked), strict=True):
+            climb.step(proposed, scores)
     return [_set(climb.gold, climb.preferred(k)) for climb in climbs]
 
 
@@ -372,8 +372,8 @@ def words_in_like_places(texts: Iterable[str], limit: int = 20) -> Substitutes:
     """
     places: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
     for text in texts:
-        found = ["", *WORD.findall(text), ""]
-        for left, word, right in zip(found, found[1:], found[2:], strict=False):
+        words = ["", *WORD.findall(text), ""]
+        for left, word, right in zip(words, words[1:], words[2:], strict=False):
             places[left, right].add(word)
     having: dict[str, list[set[str]]] = collections.defaultdict(list)
     for at_place in places.values():

@@ -55,9 +55,9 @@ def tf_idf(texts: Sequence[str]) -> scipy.sparse.csr_array:
     vocabulary: dict[str, int] = {}
     columns, counts, ends = [], [], [0]
     for text in texts:
-        found = collections.Counter(words(text))
-        columns += [vocabulary.setdefault(word, len(vocabulary)) for word in found]
-        counts += found.values()
+        counted = collections.Counter(words(text))
+        columns += [vocabulary.setdefault(word, len(vocabulary)) for word in counted]
+        counts += counted.values()
         ends.append(len(columns))
     of_words = np.array(columns, np.int64)
     with_word = np.bincount(of_words, minlength=len(vocabulary))
@@ -74,9 +74,7 @@ def neighbours(vectors: Vectors, k: int, low: float = 0.0, high: float = 1.0) ->
       k: how many at most.
       low, high: the band. One that ends below 1 leaves out copies.
     """
-    return [
-        Neighbours(found.indices[:k], found.cosines[:k]) for found in ranked(vectors, low, high)
-    ]
+    return [Neighbours(near.indices[:k], near.cosines[:k]) for near in ranked(vectors, low, high)]
 
 
 def ranked(vectors: Vectors, low: float, high: float) -> Iterator[Neighbours]:
@@ -127,17 +125,17 @@ def borrowed(
         raise fault(odd.where, "prompt", "messages and raw text cannot lend each other responses")
     vectors = embed([plain_text(comparison.prompt) for comparison in comparisons])
 
-    def lenders(i: int, found: Neighbours) -> Iterator[int]:
+    def lenders(i: int, near: Neighbours) -> Iterator[int]:
         taken = {best[i]}
-        for j in found.indices:
+        for j in near.indices:
             other = comparisons[j]
             if other.prompt != comparisons[i].prompt and best[j] not in taken:
                 taken.add(best[j])
                 yield int(j)
 
     return [
-        list(itertools.islice(lenders(i, found), k))
-        for i, found in enumerate(ranked(vectors, low, high))
+        list(itertools.islice(lenders(i, near), k))
+        for i, near in enumerate(ranked(vectors, low, high))
     ]
 
 

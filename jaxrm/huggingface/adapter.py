@@ -108,10 +108,10 @@ def read(directory: str | Path, config: ModelConfig) -> Adapter:
         made_for = said.get("base_model_name_or_path")
         problem = f"the adapter was made for {made_for}: is this base another one?"
         raise ModelFileError(f"{error}; {problem}") from error
-    found = traverse_util.unflatten_dict(
+    trees = traverse_util.unflatten_dict(
         {path: _from_file(tensors, *place) for path, place in layout.items()}, sep="/"
     )
-    return Adapter(lora, found["lora"], head, found.get("reward_head", {}))
+    return Adapter(lora, trees["lora"], head, trees.get("reward_head", {}))
 
 
 def save(
@@ -217,8 +217,8 @@ def _lora(
     """The configuration that `adapter_config.json` gives to the projections that `file` holds."""
 
     def error(name: str, problem: str) -> ModelFileError:
-        found = repr(said[name]) if name in said else "missing"
-        return ModelFileError(f"{where}: {name} ({found}) {problem}")
+        shown = repr(said[name]) if name in said else "missing"
+        return ModelFileError(f"{where}: {name} ({shown}) {problem}")
 
     def number(name: str, words: str, accepts: Callable[[float], bool]) -> float:
         value = said.get(name)

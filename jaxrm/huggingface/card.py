@@ -49,7 +49,7 @@ def write(
       base: the name of the model that training began from. One of the form "owner/name" is taken
         for the Hub's and linked.
       config, head: of the exported model; of a mixture the members' configuration, and no head.
-      scale: where its rewards lie, if that was measured.
+      scale: where its rewards lie, if that was measured; a mixture's files do not record it.
       gated: whether a gate makes one reward of the head's outputs.
       members: of a mixture.
 
@@ -61,7 +61,7 @@ def write(
     sections = {
         "Training data": _data(results.get("data", {})),
         "Metrics": _metrics(name, results, config, head),
-        "Reward scale": _scale(scale),
+        "Reward scale": _scale(scale, recorded=not members),
         "Use": _use_of_mixture(members) if members else _use(config, head, gated),
         "Known limits": LIMITS,
     }
@@ -129,7 +129,7 @@ def _data(data: Mapping[str, Any]) -> str:
     if not data:
         return ""
     tallies = {
-        name: found if isinstance(found, Tally) else Tally(**found) for name, found in data.items()
+        name: entry if isinstance(entry, Tally) else Tally(**entry) for name, entry in data.items()
     }
     lines = "\n".join(f"- `{name}`: {tally}" for name, tally in tallies.items())
     return f"Counts are of comparisons, each one prompt with its ranked responses.\n\n{lines}"
@@ -155,12 +155,12 @@ def _metrics(
 
 
 def _languages(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    return {split: found["language"] for split, found in splits.items() if "language" in found}
+    return {split: stats["language"] for split, stats in splits.items() if "language" in stats}
 
 
 def _measured(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Those that have an accuracy, which a head of several outputs has not."""
-    return {name: found for name, found in splits.items() if found.get("accuracy") is not None}
+    return {name: stats for name, stats in splits.items() if stats.get("accuracy") is not None}
 
 
 def _row(split: str, figures: Mapping[str, Any]) -> list[str]:
@@ -183,14 +183,15 @@ def _interval(share: float, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), middle + half  # rounding would print -0.0
 
 
-def _scale(scale: RewardScale | None) -> str:
+def _scale(scale: RewardScale | None, recorded: bool) -> str:
     if scale is None:
         return ""
+    names = "`config.json` records the two as `reward_offset` and `reward_scale`. "
     return (
         f"On {scale.reference} ({scale.responses:,} responses) the rewards have mean "
         f"{scale.offset:.4g} and standard deviation {scale.scale:.4g}, so that (reward - offset) / "
-        "scale is standardised there. `config.json` records the two as `reward_offset` and "
-        "`reward_scale`. The files hold the raw reward, which the programs below return as it is."
+        f"scale is standardised there. {names if recorded else ''}The files hold the raw reward, "
+        "which the programs below return as it is."
     )
 
 

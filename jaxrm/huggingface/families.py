@@ -212,8 +212,8 @@ def _silu(fields: Fields, implemented: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _llama(fields: Fields) -> ModelConfig:
     """Llama 2 and 3 (arXiv 2307.09288, 2407.21783)."""
-    given = _with_defaults(fields, num_key_value_heads=fields.value("num_attention_heads"))
-    return ModelConfig(**_silu(_with_head_dim(given)))
+    filled = _with_defaults(fields, num_key_value_heads=fields.value("num_attention_heads"))
+    return ModelConfig(**_silu(_with_head_dim(filled)))
 
 
 def _mistral(fields: Fields) -> ModelConfig:
@@ -318,8 +318,8 @@ def _windows(
     kinds = fields.value("layer_types")
     if kinds is None:
         kinds = [("full_attention", "sliding_attention")[is_local(i)] for i in range(layers)]
-    known = isinstance(kinds, list) and set(kinds) <= {"sliding_attention", "full_attention"}
-    if not known or len(kinds) != layers:
+    valid = isinstance(kinds, list) and set(kinds) <= {"sliding_attention", "full_attention"}
+    if not valid or len(kinds) != layers:
         problem = f"must name sliding_attention or full_attention for each of {layers} layers"
         raise fields.error("layer_types", problem)
     if "sliding_attention" not in kinds:
@@ -360,9 +360,9 @@ def _gemma3_ropes(fields: Fields) -> tuple[Rope, Rope]:
     """(global, local) rotary embedding: transformers 5 gives each kind of layer its own object."""
     both = fields.inner("rope_parameters")
     theta = fields.value("rope_local_base_freq")
-    given = 10_000.0 if theta is None else fields.number("rope_local_base_freq")
+    local_theta = 10_000.0 if theta is None else fields.number("rope_local_base_freq")
     if both is None:
-        return _rope(fields, theta=1e6), Rope(given)
+        return _rope(fields, theta=1e6), Rope(local_theta)
     kinds = {"full_attention": {}, "sliding_attention": {}} | dict(both.raw)
     unknown = sorted(kinds.keys() - {"full_attention", "sliding_attention"})
     if unknown:

@@ -28,14 +28,14 @@ class Fields:
 
     def error(self, name: str, problem: str) -> ModelFileError:
         """What to raise about the field `name`."""
-        found = repr(self.raw[name]) if name in self.raw else "missing"
-        return ModelFileError(f"{self.where}: {name} ({found}) {problem}")
+        value = repr(self.raw[name]) if name in self.raw else "missing"
+        return ModelFileError(f"{self.where}: {name} ({value}) {problem}")
 
     def value(self, name: str, default: Any = None) -> Any:
         """The field as it is; null counts as missing."""
         self.seen.add(name)
-        found = self.raw.get(name)
-        return default if found is None else found
+        value = self.raw.get(name)
+        return default if value is None else value
 
     def count(self, name: str, default: int | None = None) -> int:
         """A positive whole number; without a default it must be there."""

@@ -125,8 +125,8 @@ def stored_head(tensors: Tensors) -> HeadConfig | None:
         return HeadConfig("linear", outputs=outputs("score.weight"))
     if "v_head.summary.weight" in tensors:
         return HeadConfig("mlp", layers=0, outputs=outputs("v_head.summary.weight"))
-    found = [re.fullmatch(r"v_head\.summary\.(\d+)\.weight", name) for name in tensors]
-    sizes = {int(match[1]): outputs(match[0]) for match in found if match}
+    matches = [re.fullmatch(r"v_head\.summary\.(\d+)\.weight", name) for name in tensors]
+    sizes = {int(match[1]): outputs(match[0]) for match in matches if match}
     if not sizes:
         return None
     first, last = sizes[min(sizes)], sizes[max(sizes)]
@@ -226,13 +226,13 @@ def check_tensors(
         if name in tensors and tensors[name].shape != shape
     ]
     problems = [
-        f"{what} {', '.join(found[:6])}{f' and {len(found) - 6} more' if len(found) > 6 else ''}"
-        for what, found in (
+        f"{what} {', '.join(names[:6])}{f' and {len(names) - 6} more' if len(names) > 6 else ''}"
+        for what, names in (
             ("missing", sorted(expected.keys() - tensors.keys())),
             ("unexpected", sorted(tensors.keys() - expected.keys() - ignored)),
             ("of another shape than the configuration says", misshapen),
         )
-        if found
+        if names
     ]
     if problems:
         raise ModelFileError(f"{where}: tensors {'; tensors '.join(problems)}")

@@ -1,6 +1,8 @@
 """Rewards of several models as one: a directory of model directories, and what each counts.
 
-An ensemble, or DPO's implicit reward of a policy and a reference. `config.json` says
+An ensemble of standardised models (weight 1 / (models * scale) and the offset of each), or DPO's
+(arXiv 2305.18290) implicit reward (beta * log-prob of the policy, -beta * that of the reference).
+`config.json` says
 
     {"model_type": "jaxrm_mixture",
      "members": [{"directory": "policy", "reads": "logps", "weight": 0.1, "offset": 0.0}, ...]}
@@ -17,16 +19,15 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import ModelFileError, require
 from jaxrm.huggingface import gatefile, hub, layout, vocabulary
 from jaxrm.huggingface.fields import Fields
 from jaxrm.models.transformer import RewardModel
-from jaxrm.models.uncertainty import RewardScale
 
-READS = ("rewards", "logps")
+Reads = Literal["rewards", "logps"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,33 +43,18 @@ class Member:
     """
 
     directory: str
-    reads: Literal["rewards", "logps"] = "rewards"
+    reads: Reads = "rewards"
     weight: float = 1.0
     offset: float = 0.0
 
     def __post_init__(self):
         plain = self.directory not in ("", ".", "..") and "/" not in self.directory
         require(plain, "a member's directory", "a name without /", self.directory)
-        require(self.reads in READS, "what a member reads", " or ".join(READS), self.reads)
+        readings = get_args(Reads)
+        require(self.reads in readings, "what a member reads", " or ".join(readings), self.reads)
         for name in ("weight", "offset"):
             value = getattr(self, name)
             require(math.isfinite(value), f"a member's {name}", "a finite number", value)
-
-
-def ensemble(scales: Sequence[RewardScale]) -> tuple[Member, ...]:
-    """The mean of models whose rewards are standardised, each by where its own lie."""
-    return tuple(
-        Member(f"member_{i}", "rewards", 1 / (len(scales) * scale.scale), scale.offset)
-        for i, scale in enumerate(scales)
-    )
-
-
-def implicit_reward(beta: float) -> tuple[Member, Member]:
-    """DPO's (arXiv 2305.18290) reward, beta (log pi - log pi_ref): the policy, then the reference.
-
-    Raises OptionError unless beta is finite.
-    """
-    return Member("policy", "logps", beta), Member("reference", "logps", -beta)
 
 
 def save(

@@ -153,10 +153,10 @@ def _stored(checkpointer: ocp.StandardCheckpointer, params: Path) -> Tree:
     """Shape and dtype of everything in a checkpoint; raises ModelFileError where it is none."""
     # Through absl's logger Orbax warns twice of what the error here says.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    found = checkpointer.metadata(params).item_metadata
-    if found is None:
+    metadata = checkpointer.metadata(params).item_metadata
+    if metadata is None:
         raise ModelFileError(f"{params} is missing or no whole Orbax checkpoint")
-    return found.tree
+    return metadata.tree
 
 
 def _check_shapes(declared: Tree, stored: Tree, directory: Path) -> None:

@@ -53,11 +53,11 @@ def texts(config: ModelConfig, count: int = 8, longest: int = 96, seed: int = 0)
     def ids(count: int) -> np.ndarray:
         return rng.choice(usable, count).astype(np.int32)
 
-    found = []
+    trees = []
     for length in np.linspace(8, longest, count).astype(int):
         response = length - length // 2
-        found.append(TokenTree(ids(length // 2), (Branch(ids(response), np.ones(response, bool)),)))
-    return found
+        trees.append(TokenTree(ids(length // 2), (Branch(ids(response), np.ones(response, bool)),)))
+    return trees
 
 
 def has_torch() -> bool:
@@ -90,18 +90,18 @@ def torchs(directory: str | Path, trees: Sequence[TokenTree]) -> Values:
             model = family.from_pretrained(directory, **options).eval()
     except Exception as error:  # each class and library below raises its own kinds
         raise ModelFileError(f"{directory}: transformers cannot read it: {error}") from error
-    found = []
+    values = []
     for tree in trees:
         ids = torch.tensor(np.concatenate([tree.prompt, tree.branches[0].tokens]))[None].long()
         with torch.inference_mode():
             logits = model(ids).logits
         if is_classifier:
-            found.append(logits[0].numpy())
+            values.append(logits[0].numpy())
         else:
             start = len(tree.prompt)
             predicted = logits[0, start - 1 : -1].log_softmax(-1)
-            found.append(predicted.gather(1, ids[0, start:, None]).sum().numpy())
-    return {"rewards" if is_classifier else "logps": np.stack(found)}
+            values.append(predicted.gather(1, ids[0, start:, None]).sum().numpy())
+    return {"rewards" if is_classifier else "logps": np.stack(values)}
 
 
 def differences(left: Values, right: Values) -> dict[str, float]:

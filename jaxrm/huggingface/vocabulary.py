@@ -62,13 +62,13 @@ def grow(
     """
     require(all(names), "a token's name", "at least one character long", "")
     hf = copy.deepcopy(tokenizer.hf)
-    known, rows = hf.get_vocab(), model.config.vocab_size
-    others = {name: i for name, i in _beyond(known, rows).items() if name not in names}
+    old_vocab, rows = hf.get_vocab(), model.config.vocab_size
+    others = {name: i for name, i in _beyond(old_vocab, rows).items() if name not in names}
     _refuse(others, rows, tokenizer.source)
-    lacking = [name for name in names if name not in known]
+    lacking = [name for name in names if name not in old_vocab]
     hf.add_tokens(lacking, special_tokens=True)
     vocab = hf.get_vocab()
-    taken = set(known.values())
+    taken = set(old_vocab.values())
     # The tokenizers library numbers the first added token by how many others there are.
     for name in lacking:
         if vocab[name] in taken:

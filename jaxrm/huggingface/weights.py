@@ -73,11 +73,11 @@ def read(
       dtype_of: what a parameter, by path, becomes.
       mesh, rules: where it goes; each device reads its own part of the files.
     """
-    found = {
+    leaves = {
         path: _read(tensors, stored, parameter, dtype_of(path), mesh, rules)
         for path, (stored, parameter) in layout.items()
     }
-    return traverse_util.unflatten_dict(found, sep="/")
+    return traverse_util.unflatten_dict(leaves, sep="/")
 
 
 def _read(

@@ -87,8 +87,8 @@ def rm_r1_reward(text: str, better: Literal["A", "B"]) -> float:
     """
     if better not in ("A", "B"):
         raise ValueError(f"the better answer must be 'A' or 'B', not {better!r}")
-    found = {answer for answer in "AB" if f"<answer>[[{answer}]]</answer>" in text[-TAIL:]}
-    return 1.0 if found == {better} else -1.0
+    answers = {answer for answer in "AB" if f"<answer>[[{answer}]]</answer>" in text[-TAIL:]}
+    return 1.0 if answers == {better} else -1.0
 
 
 def mt_bench_verdict(text: str) -> Literal["A", "B", "C"] | None:
@@ -98,8 +98,8 @@ def mt_bench_verdict(text: str) -> Literal["A", "B", "C"] | None:
     None where there is none, or where several differ. (MT-Bench's own script takes the first of A,
     B and C that occurs anywhere, so that a judgment which names both is for A.)
     """
-    found = set(re.findall(r"\[\[([ABC])\]\]", text))
-    return found.pop() if len(found) == 1 else None
+    verdicts = set(re.findall(r"\[\[([ABC])\]\]", text))
+    return verdicts.pop() if len(verdicts) == 1 else None
 
 
 def _difference(a: Float[Array, "*n"], b: Float[Array, "*n"]) -> Float[Array, "*n"]:

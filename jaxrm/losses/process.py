@@ -62,8 +62,8 @@ def step_classes(
     Raises ValueError for a label that is no class.
     """
     if jnp.shape(logits)[:-1] != jnp.shape(labels) or jnp.shape(labels) != jnp.shape(mask):
-        of = f"labels {jnp.shape(labels)} and mask {jnp.shape(mask)}"
-        raise ValueError(f"logits {jnp.shape(logits)} of {of} differ")
+        shapes = f"labels {jnp.shape(labels)} and mask {jnp.shape(mask)}"
+        raise ValueError(f"logits {jnp.shape(logits)} of {shapes} differ")
     mask = jnp.asarray(mask)
     logits = jnp.where(mask[..., None], jnp.asarray(logits, jnp.float32), 0.0)
     labels, count = jnp.where(mask, labels, 0), logits.shape[-1]
@@ -228,6 +228,10 @@ def mean(logps: Float[Array, "*n steps"], mask: Bool[Array, "*n steps"]) -> Floa
     count = jnp.maximum(jnp.sum(mask, axis=-1), 1)
     total = jax.nn.logsumexp(logps, axis=-1, where=mask)
     return jnp.where(jnp.any(mask, axis=-1), total - jnp.log(count), 0.0)
+
+
+AGGREGATES = {"product": product, "min": least, "last": last, "mean": mean}
+"""The scores of solutions by the name of what they make of the steps'."""
 
 
 def _refused(

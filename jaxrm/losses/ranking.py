@@ -102,8 +102,8 @@ def _responses(
     """Float32 rewards and ranks, 0 behind a false mask, and the mask as bool."""
     shapes = [jnp.shape(x) for x in (rewards, ranks, mask)]
     if len(set(shapes)) > 1 or not shapes[0]:
-        found = "rewards {}, ranks {} and mask {}".format(*shapes)
-        raise ValueError(f"{found} must be of one shape [..., K]")
+        problem = "rewards {}, ranks {} and mask {} must be of one shape [..., K]"
+        raise ValueError(problem.format(*shapes))
     mask = jnp.asarray(mask, bool)
     rewards, ranks = (jnp.where(mask, jnp.asarray(x, jnp.float32), 0.0) for x in (rewards, ranks))
     return rewards, ranks, mask

@@ -149,11 +149,11 @@ def confidently_wrong(
       OptionError: a threshold out of its range.
     """
     require(0 < threshold < 1, "threshold", "in (0, 1)", threshold)
-    given = np.asarray(rewards, np.float64)
-    if given.shape != (len(comparisons), 2):
-        raise ValueError(f"rewards of shape {given.shape} for {len(comparisons)} pairs")
+    rewards = np.asarray(rewards, np.float64)
+    if rewards.shape != (len(comparisons), 2):
+        raise ValueError(f"rewards of shape {rewards.shape} for {len(comparisons)} pairs")
     kept, remaining = [], []
-    for comparison, (first, second) in zip(comparisons, given, strict=True):
+    for comparison, (first, second) in zip(comparisons, rewards, strict=True):
         if comparison.ranks is None or len(comparison.ranks) != 2:
             raise fault(comparison.where or comparison.id, "ranks", "two ranks are needed")
         if not (np.isfinite(first) and np.isfinite(second)):

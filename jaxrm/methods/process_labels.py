@@ -67,6 +67,12 @@ def until_first_error(
     return np.arange(count) <= (count if first == NO_ERROR else first)
 
 
+def up_to_first_error(labels: Sequence[float] | Labels, threshold: float = 0.5) -> Labels:
+    """The labels that `until_first_error` keeps, NaN for the others."""
+    kept = until_first_error(labels, threshold)
+    return np.where(kept, np.asarray(labels, np.float64), math.nan)
+
+
 def consensus(
     estimated: Sequence[int] | np.ndarray, judged: Sequence[int] | np.ndarray
 ) -> Bool[np.ndarray, " n"]:
@@ -104,17 +110,18 @@ def labelled(comparison: Comparison, labels: Sequence[Sequence[float] | Labels])
         problem = f"has {len(comparison.steps)} entries for labels of {len(labels)}"
         raise fault(comparison.where, "steps", problem)
     relabelled = []
-    for k, (steps, given) in enumerate(zip(comparison.steps, labels, strict=True)):
-        if len(given) != len(steps):
-            problem = f"has {len(steps)} entries for {len(given)} labels"
+    for k, (steps, step_labels) in enumerate(zip(comparison.steps, labels, strict=True)):
+        if len(step_labels) != len(steps):
+            problem = f"has {len(steps)} entries for {len(step_labels)} labels"
             raise fault(comparison.where, f"steps[{k}]", problem)
-        pairs = zip(steps, given, strict=True)
+        pairs = zip(steps, step_labels, strict=True)
         relabelled.append(tuple(step._replace(label=float(label)) for step, label in pairs))
     return dataclasses.replace(comparison, steps=tuple(relabelled))
 
 
-def check(comparisons: Iterable[Comparison], classes: int = 0) -> None:
-    """Looks at step labels before a loss does, which takes shares or classes and no other numbers.
+def check(comparisons: Iterable[Comparison], classes: int = 0) -> int:
+    """Looks at step labels before a loss does, which takes shares or classes and no other numbers,
+    and returns how many there are.
 
     Args:
       classes: how many there are, for `losses.process.step_classes`; without them labels are to be
@@ -136,12 +143,10 @@ def check(comparisons: Iterable[Comparison], classes: int = 0) -> None:
                     raise fault(comparison.where, f"steps[{k}][{t}].label", problem)
     if not labels:
         raise DataError("no step of the comparisons has a label to learn from")
+    return labels
 
 
 def without_later(comparison: Comparison, threshold: float = 0.5) -> Comparison:
     """The comparison whose steps after the first error of a response have no label."""
-    cut = []
-    for steps in comparison.steps or ():
-        labels = np.array([step.label for step in steps])
-        cut.append(np.where(until_first_error(labels, threshold), labels, math.nan))
-    return labelled(comparison, cut)
+    rows = ([step.label for step in steps] for steps in comparison.steps or ())
+    return labelled(comparison, [up_to_first_error(row, threshold) for row in rows])

@@ -119,12 +119,12 @@ def separated(
     """
     require(0 <= low <= high <= 1, "low and high", "0 <= low <= high <= 1", (low, high))
     require(gap >= 0, "gap", "at least 0", gap)
-    given = _checked(comparisons, scores, "scores", (len(comparisons), 2), share=True)
+    scores = _checked(comparisons, scores, "scores", (len(comparisons), 2), share=True)
 
     def wins(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return ((one > high) & (other < low)) | (one - other > gap)
 
-    first, second = given.T
+    first, second = scores.T
     return _select(comparisons, wins(first, second), wins(second, first))
 
 
@@ -213,13 +213,13 @@ def self_train(
     training, waiting, done = list(labelled), list(pool), []
     scorer = train(training)
     while len(done) < rounds and waiting:
-        found = select(waiting, np.stack([np.asarray(r) for r in scorer(waiting)]))
-        training += found.kept
-        trained = len(training) if found.kept else 0
-        done.append(Round(found.kept, found.flipped, len(waiting), len(found.remaining), trained))
-        if not found.kept:
+        parts = select(waiting, np.stack([np.asarray(r) for r in scorer(waiting)]))
+        training += parts.kept
+        trained = len(training) if parts.kept else 0
+        done.append(Round(parts.kept, parts.flipped, len(waiting), len(parts.remaining), trained))
+        if not parts.kept:
             break
-        waiting = found.remaining
+        waiting = parts.remaining
         scorer = train(training)
     return Evolved(scorer, training, waiting, done)
 
@@ -296,16 +296,16 @@ def best_and_worst(
       DataError: fewer than two responses, or a reward that is not finite, by name.
     """
     pairs = []
-    for comparison, given in zip(samples, rewards, strict=True):
-        given = np.asarray(given, np.float64)
+    for comparison, values in zip(samples, rewards, strict=True):
+        values = np.asarray(values, np.float64)
         if len(comparison.responses) < 2:
             raise fault(_where(comparison), "responses", "two samples are needed, and here is one")
-        if given.shape != (len(comparison.responses),):
-            raise ValueError(f"rewards {given.shape} for {len(comparison.responses)} responses")
-        if not np.isfinite(given).all():
+        if values.shape != (len(comparison.responses),):
+            raise ValueError(f"rewards {values.shape} for {len(comparison.responses)} responses")
+        if not np.isfinite(values).all():
             raise fault(_where(comparison), "rewards", "must be finite")
-        best, worst = int(given.argmax()), int(given.argmin())
-        if given[best] > given[worst]:
+        best, worst = int(values.argmax()), int(values.argmin())
+        if values[best] > values[worst]:
             responses = comparison.responses[best], comparison.responses[worst]
             pairs.append(_pair_of(comparison, responses))
     return pairs
@@ -355,8 +355,8 @@ def not_refuted(
       OptionError: a tolerance below 0.
     """
     require(tolerance >= 0, "tolerance", "at least 0", tolerance)
-    given = _checked(pairs, rewards, "rewards", (len(pairs), 2), share=False)
-    dropped = given[:, 0] - given[:, 1] <= -tolerance
+    rewards = _checked(pairs, rewards, "rewards", (len(pairs), 2), share=False)
+    dropped = rewards[:, 0] - rewards[:, 1] <= -tolerance
     return _parted(pairs, ~dropped)
 
 
@@ -387,22 +387,22 @@ def _checked(
     share: bool,
 ) -> np.ndarray:
     """Float64 of `shape`, finite and, if a `share`, from 0 to 1; comparisons are pairs."""
-    given = np.asarray(values, np.float64)
-    if given.shape != shape:
-        raise ValueError(f"{field} of shape {given.shape} for {len(comparisons)} comparisons")
-    for comparison, row in zip(comparisons, given, strict=True):
+    values = np.asarray(values, np.float64)
+    if values.shape != shape:
+        raise ValueError(f"{field} of shape {values.shape} for {len(comparisons)} comparisons")
+    for comparison, row in zip(comparisons, values, strict=True):
         _check_pair(comparison)
         if share and not ((row >= 0) & (row <= 1)).all():
             raise fault(_where(comparison), field, f"must be from 0 to 1, found {row}")
         if not np.isfinite(row).all():
             raise fault(_where(comparison), field, f"must be finite, found {row}")
-    return given
+    return values
 
 
 def _check_pair(comparison: Comparison) -> None:
     if len(comparison.responses) != 2:
-        found = len(comparison.responses)
-        raise fault(_where(comparison), "responses", f"a pair is needed, and here are {found}")
+        count = len(comparison.responses)
+        raise fault(_where(comparison), "responses", f"a pair is needed, and here are {count}")
 
 
 def _select(

@@ -61,17 +61,10 @@ def labels_of(
         if comparison.attributes is None:
             raise fault(comparison.where, "attributes", "missing")
         if len(comparison.attributes[0]) != len(names):
-            found = f"{len(comparison.attributes[0])} values for {', '.join(names)}"
-            raise fault(comparison.where, "attributes", found)
+            problem = f"{len(comparison.attributes[0])} values for {', '.join(names)}"
+            raise fault(comparison.where, "attributes", problem)
         rows += comparison.attributes
     return np.asarray(rows, np.float64).reshape(-1, len(names))
-
-
-def index_of(name: str, names: Sequence[str]) -> int:
-    """Where an attribute stands among `names`. Raises DataError where it does not."""
-    if name not in names:
-        raise DataError(f"no attribute {name!r} among {', '.join(names)}")
-    return list(names).index(name)
 
 
 # The attributes
@@ -106,8 +99,8 @@ def ridge(
 
 
 def _moments(states: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    known = ~np.isnan(labels)
-    x, y = np.asarray(states, np.float64)[known], np.asarray(labels, np.float64)[known]
+    present = ~np.isnan(labels)
+    x, y = np.asarray(states, np.float64)[present], np.asarray(labels, np.float64)[present]
     return x.T @ x, x.T @ y
 
 
@@ -150,7 +143,7 @@ def fit_heads(
             weights = _solve(gram, moment, alpha)
             error = np.nanmean((val_states @ weights - val_labels[:, a]) ** 2)
             tried.append((error, alpha, weights))
-        return min(tried, key=lambda found: found[0])
+        return min(tried, key=lambda trial: trial[0])
 
     errors, chosen, weights = zip(*map(best, range(len(names))), strict=True)
     return RidgeHeads(np.stack(weights, axis=-1), np.array(chosen), np.array(errors))
@@ -176,16 +169,16 @@ def verbosity_penalties(
     """
     rewards = np.asarray(rewards, np.float64)
     by_verbosity = scipy.stats.rankdata(rewards[:, verbosity])
-    found = np.ones(rewards.shape[1])
+    penalties = np.ones(rewards.shape[1])
     for i in range(rewards.shape[1]):
         if i == verbosity:
             continue
         for penalty in grid:
             left = rewards[:, i] - penalty * rewards[:, verbosity]
             if _correlation(scipy.stats.rankdata(left), by_verbosity) <= limit:
-                found[i] = penalty
+                penalties[i] = penalty
                 break
-    return found
+    return penalties
 
 
 def debiased(

@@ -229,10 +229,10 @@ def ema_params(state: optax.OptState, params: Tree) -> Tree:
     Raises:
       ValueError: the optimizer keeps no average.
     """
-    found = optax.tree_utils.tree_get(state, "parameter_average")
-    if found is None:
+    averaged = optax.tree_utils.tree_get(state, "parameter_average")
+    if averaged is None:
         raise ValueError("this optimizer keeps no average: put average.ema(...) last in its chain")
-    return optax.tree_utils.tree_cast_like(found, params)
+    return optax.tree_utils.tree_cast_like(averaged, params)
 
 
 def _named(tree: Tree) -> dict[str, Any]:
@@ -260,8 +260,8 @@ def _check_alike(first: dict[str, Any], other: dict[str, Any], m: int) -> None:
         owner = f"member {m}" if alone[0] in other else "the first member"
         raise ModelFileError(f"member {m} and the first differ: only {owner} has {alone[0]}")
     for name, leaf in first.items():
-        here, there = ((x.shape, x.dtype.name) for x in (other[name], leaf))
-        if here != there:
-            raise ModelFileError(f"member {m} has {name} {here}, the first member {there}")
+        own, expected = ((x.shape, x.dtype.name) for x in (other[name], leaf))
+        if own != expected:
+            raise ModelFileError(f"member {m} has {name} {own}, the first member {expected}")
         if not _averaged(leaf) and not np.array_equal(leaf, other[name]):
             raise ModelFileError(f"member {m} has another {name}, which is no floating point")

@@ -60,7 +60,7 @@ def scale_of(rewards: Iterable[Any], reference: str) -> RewardScale:
 
     Raises OptionError where they have no spread, or are not finite.
     """
-    values = np.concatenate([np.zeros(0), *(np.ravel(of) for of in rewards)])
+    values = np.concatenate([np.zeros(0), *(np.ravel(part) for part in rewards)])
     require(values.size > 0, f"rewards on {reference}", "at least one", values.size)
     spread = float(values.std() if values.min() < values.max() else 0.0)
     return RewardScale(float(values.mean()), spread, reference, values.size)

@@ -77,8 +77,8 @@ def reference_logps(
     logps = _load_on_first(path, counts)
     if logps is None:
         options = {"mesh": mesh, "rows": rows, "row_length": row_length, "progress": progress}
-        found = read(model, trees, {"logps": heads.response_logps}, ask="all", **options)
-        logps = np.concatenate(found["logps"])
+        values = read(model, trees, {"logps": heads.response_logps}, ask="all", **options)
+        logps = np.concatenate(values["logps"])
         if not np.isfinite(logps).all():
             first = int(np.flatnonzero(~np.isfinite(logps))[0])
             tree = int(np.searchsorted(np.cumsum(counts), first, side="right"))

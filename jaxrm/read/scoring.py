@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
+from tqdm import tqdm
 
 from jaxrm.data.packing import Ask, TokenTree
 from jaxrm.errors import ModelFileError
@@ -129,3 +130,20 @@ def total(
         for part, value in zip(parts, values, strict=True)
     )
     return np.asarray(sum(terms), np.float32)
+
+
+def score(
+    model: Scored, trees: Sequence[TokenTree], *, progress: str = "", **options: Any
+) -> list[np.ndarray]:
+    """The reward of every response: float32 [K] for each tree.
+
+    Args:
+      model: a model with a reward head, or the parts of a reward from `load`;
+        parameters may be sharded over the mesh.
+      trees: tokenised comparisons, any K, from `chat.tokenize`.
+      progress: title of a progress bar; none if empty.
+      options: mesh, rows and row_length, as for `jaxrm.read.reading.read`.
+    """
+    total = len(parts_of(model)) * sum(len(tree.branches) for tree in trees)
+    with tqdm(total=total, desc=progress, unit="response", disable=not progress) as bar:
+        return rewards(model, trees, advance=bar.update, **options)

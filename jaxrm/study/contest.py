@@ -7,6 +7,7 @@ and condition.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from jaxrm.report import figures
 from jaxrm.report.tables import between, markdown, number, spread
 from jaxrm.statistics import Paired, estimate, holm, minimum_detectable_effect, paired
 from jaxrm.study import tuning
+from jaxrm.study.draws import Files, Toy
 from jaxrm.study.records import Choices, Record, Trial
 
 BUDGETS = {"labels": "equal labels", "flops": "equal training FLOPs"}
@@ -247,6 +249,37 @@ class Run:
     def baseline(self) -> str:
         """The method that the others are measured by."""
         return self.records[0]["method"] if self.against is None else self.against
+
+
+def keep(directory: Path, records: Sequence[Record], choices: Choices) -> None:
+    """Leaves records.jsonl and choices.json in a run's directory."""
+    files.write_json(directory / "choices.json", choices)
+    with files.replacing(directory / "records.jsonl") as draft:
+        draft.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
+
+
+def kept(directory: Path, against: str | None = None) -> Run:
+    """What `keep` left in a directory; raises DataError where it did not."""
+    records = [json.loads(line) for line in left(directory / "records.jsonl").splitlines()]
+    choices = json.loads(left(directory / "choices.json"))
+    of_toys = bool(records) and Toy.splits[0] in records[0]["splits"]
+    return Run(records, choices, (Toy if of_toys else Files).figure, against)
+
+
+def left(path: Path) -> str:
+    """The text of a file that a run leaves when it is done; raises DataError without it."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: a run that is done leaves it in its run directory")
+    return path.read_text("utf-8")
+
+
+def as_text(runs: Mapping[str, Run]) -> str:
+    """Every ranking as text."""
+    return "\n\n".join(
+        f"{name}: {condition}, {BUDGETS[budget]}\n\n{text_table(methods, run.baseline, run.figure)}"
+        for name, run in runs.items()
+        for (condition, budget), methods in cells(run.records).items()
+    )
 
 
 def write(runs: Mapping[str, Run], page: Path, *, title: str, about: str = "") -> None:

@@ -147,15 +147,15 @@ def _read(text: str) -> Sequence[Comparison]:
 
     Raises DataError for a comparison that is no pair with an order.
     """
-    found = []
+    pairs = []
     for comparison in sources.read(text):
         if comparison.is_tie:
             continue
         if comparison.ranks is None or len(comparison.ranks) != 2:
             raise DataError(f"{comparison.where or text}: not a pair with a better response")
         better = comparison.ranks.index(min(comparison.ranks))
-        found.append(_better_first(comparison, better))
-    return found
+        pairs.append(_better_first(comparison, better))
+    return pairs
 
 
 def _better_first(comparison: Comparison, better: int) -> Comparison:

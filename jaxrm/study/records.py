@@ -19,13 +19,8 @@ where `cost` and `dropped` may be absent; and choices are
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from jaxrm import files
-from jaxrm.errors import DataError
 
 Record = Mapping[str, Any]
 Choices = Mapping[str, Mapping[str, Any]]
@@ -51,21 +46,3 @@ class Trial:
 def macro(split: str) -> Callable[[Record], float]:
     """The accuracy on a split in which subsets weigh alike, of a record."""
     return lambda record: record["splits"][split]["macro"]
-
-
-def write(path: Path, records: Sequence[Record]) -> None:
-    """Writes records to a .jsonl file."""
-    with files.replacing(path) as draft:
-        draft.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
-
-
-def read(path: Path) -> Any:
-    """The records of a .jsonl file, or the choices of a .json file.
-
-    Raises DataError where there is no such file.
-    """
-    if not path.is_file():
-        problem = "does not exist: a run that is done leaves it in its run directory"
-        raise DataError(f"{path} {problem}")
-    text = path.read_text("utf-8")
-    return [*map(json.loads, text.splitlines())] if path.suffix == ".jsonl" else json.loads(text)

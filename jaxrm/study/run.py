@@ -461,7 +461,8 @@ class Run:
                 (part.model, Member(f"member_{m}", part.reads, part.weight, part.offset))
                 for m, part in enumerate(trained.parts)
             ]
-            text = card.write(name, self.results, head=None, members=members, **words)
+            said = [member for _, member in members]
+            text = card.write(name, self.results, head=None, members=said, **words)
             mixture.save(folder / "export", members, tokenizer, card=text)
             return
         [part] = trained.parts

@@ -23,6 +23,7 @@ from jaxrm.methods.method import Method
 from jaxrm.methods.task import InMemory, Task, Trained
 from jaxrm.models.heads import HeadConfig
 from jaxrm.read.packed import Packed, order_of
+from jaxrm.study.contest import costs
 from jaxrm.study.draws import Condition, Draw
 from jaxrm.study.records import Choices, Trial
 from jaxrm.study.tuning import choice
@@ -198,10 +199,8 @@ class Contest:
         equal_labels = self.records(jobs(self.methods, "labels"), "equal labels")
         if not second_budget:
             return equal_labels
-        costs: dict[str, list[float]] = {}
-        for record in equal_labels:
-            costs.setdefault(record["method"], []).append(record["cost"])
-        costly = [name for name, cost in costs.items() if sum(cost) / len(cost) > COSTLIER]
+        cost = costs(equal_labels)
+        costly = [name for name in self.methods if cost[name] > COSTLIER]
         return equal_labels + self.records(jobs(costly, "flops"), "equal FLOPs")
 
     def splits(self, condition: Condition) -> tuple[tuple[str, int], ...]:

@@ -118,13 +118,13 @@ def _alike_in_kind(lexicon: Lexicon, said: list[str], asked: list[str]) -> float
 
 def _spoken(phrases: tuple[str, ...], words: list[str]) -> float:
     """How many of the phrases were said, in parts too, and each as often as it was."""
-    found = collections.Counter(words)
+    counts = collections.Counter(words)
     return math.fsum(
-        sum(found[word] for word in wanted) / len(wanted) for wanted in map(words_of, phrases)
+        sum(counts[word] for word in wanted) / len(wanted) for wanted in map(words_of, phrases)
     )
 
 
 def _share(wanted: list[str], words: list[str]) -> float:
     """The share of the wanted words, each as often as wanted, that are among `words`."""
-    found = collections.Counter(wanted) & collections.Counter(words)
-    return found.total() / max(len(wanted), 1)
+    shared = collections.Counter(wanted) & collections.Counter(words)
+    return shared.total() / max(len(wanted), 1)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxrm.data.comparison import Comparison
-from jaxrm.report.tables import markdown
+from jaxrm.report.tables import markdown, number
 from jaxrm.toy.gold import WEIGHTS
 from jaxrm.toy.lexicons import LEXICONS
 from jaxrm.toy.world import SPLITS, Split, World
 
 TEMPERATURE = 0.1
 """Of the annotators of the ranking that is shown, so that it is not in the order of gold always."""
+
+AGREEMENTS = 0.5, 0.7, 0.9
+KNOBS = (
+    *(("label_noise", rate) for rate in (0.0, 0.16, 0.25)),
+    *(("temperature", scale) for scale in (0.05, 0.1, 0.2)),
+    *(("cue_bias", worth) for worth in (0.05, 0.1, 0.2)),
+)
+"""The settings whose labels are counted."""
 
 PAIR = ("question", "preferred", "gold", "other", "gold")
 
@@ -99,11 +109,32 @@ def solved(world: World) -> dict[str, str]:
     return {"steps": markdown(["question", "steps", "outcome"], rows)}
 
 
+def labels(lexicon: str, n: int) -> dict[str, str]:
+    """What annotators make of n comparisons at seed 0: the table `knobs`, how often a label of
+    `train` is against gold and how often it prefers the mark with one knob turned, and `cue`, how
+    often the better answer of each split has the mark."""
+    rows = []
+    for knob, value in KNOBS:
+        knobs = {"label_noise": 0.0, "cue_agreement": 0.5} | {knob: value}
+        drawn = World(0, lexicon, **knobs).comparisons("train", n)
+        marked = ("!" in answers(pair)[0] for pair in drawn)
+        rows.append([code(f"{knob}={value:g}"), _share(map(is_noisy, drawn)), _share(marked)])
+    cued = [World(0, lexicon, cue_agreement=agreement) for agreement in AGREEMENTS]
+    marks = [
+        [code(split), *(_share(map(follows_mark, world.comparisons(split, n))) for world in cued)]
+        for split in SPLITS
+    ]
+    return {
+        "knobs": markdown(["knob", "against gold, %", "prefer the mark, %"], rows),
+        "cue": markdown(["%", *(f"{agreement:g}" for agreement in AGREEMENTS)], marks),
+    }
+
+
 def one_of_each(world: World) -> list[Comparison]:
     """A comparison of every family, those that training lacks last."""
     absent = len(world.ood_families)
-    known = world.comparisons("id", len(world.families) - absent)
-    return known + world.comparisons("ood_prompt", absent)
+    familiar = world.comparisons("id", len(world.families) - absent)
+    return familiar + world.comparisons("ood_prompt", absent)
 
 
 def question(comparison: Comparison) -> str:
@@ -136,6 +167,11 @@ def code(text: str) -> str:
 def grade(value: float) -> str:
     """A grade, or nothing where there is none."""
     return "" if math.isnan(value) else f"{value:.2f}"
+
+
+def _share(holds: Iterable[bool]) -> str:
+    """How often it holds, in %."""
+    return number(float(np.mean(list(holds))))
 
 
 def _pair(pair: Comparison) -> list[str]:

@@ -110,23 +110,23 @@ class Checkpoints:
         Raises CheckpointError when steps were saved but all of them are damaged, or the leader is.
         """
         rejected: dict[int, str] = {}
-        found = None
+        progress = None
         for step in self._steps():
             fault = _fault(self.directory / str(step))
             if fault is None:
                 self._verified.add(step)
-                found = _read_progress(self.directory / str(step))
+                progress = _read_progress(self.directory / str(step))
                 break
             log.warning("checkpoint %d %s: skipped", step, fault)
             rejected[step] = fault
         damaged = [f"step {step} {fault}" for step, fault in rejected.items() if fault != _UNSEALED]
-        if found is None and damaged:
+        if progress is None and damaged:
             raise CheckpointError(
                 f"no checkpoint in {self.directory} is intact: {'; '.join(damaged)}. Restore them "
                 "from a copy, or delete the directory to train from the beginning"
             )
-        if found is not None and found.leader is not None:
-            self._verify(found.leader.step)
+        if progress is not None and progress.leader is not None:
+            self._verify(progress.leader.step)
         # Every process has judged the same files before one of them deletes any.
         multihost_utils.sync_global_devices("checkpoints verified")
         if jax.process_index() == 0:
@@ -134,7 +134,7 @@ class Checkpoints:
                 shutil.rmtree(self.directory / str(step))
         multihost_utils.sync_global_devices("checkpoints cleared")
         self._manager.reload()
-        return found
+        return progress
 
     def restore(self, step: int, abstract: Any) -> Any:
         """The state that step `step` saved.
@@ -185,8 +185,8 @@ class Checkpoints:
     def _rotate(self) -> None:
         steps = self._steps()
         newest = steps[: self.keep]
-        found = [_read_progress(self.directory / str(step)) for step in newest]
-        kept = {*newest, *(each.leader.step for each in found if each and each.leader)}
+        saved = [_read_progress(self.directory / str(step)) for step in newest]
+        kept = {*newest, *(each.leader.step for each in saved if each and each.leader)}
         for step in set(steps) - kept:
             # The manifest first: half a step, if the process ends in here, must not have one.
             (self.directory / str(step) / MANIFEST).unlink(missing_ok=True)
@@ -213,11 +213,11 @@ def _fault(directory: Path) -> str | None:
         return "is damaged (its manifest cannot be read)"
     if PROGRESS not in expected:
         return f"is damaged (its manifest names no {PROGRESS})"
-    found = _hashes(directory)
+    hashes = _hashes(directory)
     for name, digest in expected.items():
-        if name not in found:
+        if name not in hashes:
             return f"is damaged ({name} is missing)"
-        if found[name] != digest:
+        if hashes[name] != digest:
             return f"is damaged ({name} differs from what was saved)"
     return None
 

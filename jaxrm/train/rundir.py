@@ -75,8 +75,8 @@ def day(directory: Path) -> date:
       directory: the run directory, opened.
     """
     begun = _inputs(directory)
-    found = date.fromisoformat(begun[DAY]) if DAY in begun else date.today()
-    return date.fromordinal(int(multihost_utils.broadcast_one_to_all(np.int32(found.toordinal()))))
+    began = date.fromisoformat(begun[DAY]) if DAY in begun else date.today()
+    return date.fromordinal(int(multihost_utils.broadcast_one_to_all(np.int32(began.toordinal()))))
 
 
 def check_inputs(directory: Path, inputs: Mapping[str, str]) -> None:
@@ -110,10 +110,10 @@ def _inputs(directory: Path) -> dict[str, str]:
 
 def _compare(path: Path, wanted: dict[str, Any]) -> None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        recorded = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunDirError(f"{path} is not JSON ({error}): choose another --run-dir") from error
-    if different := files.differences(_flat(found), _flat(wanted)):
+    if different := files.differences(_flat(recorded), _flat(wanted)):
         raise RunDirError(
             f"{path.parent} holds a run of another configuration:\n"
             + "\n".join(different)

@@ -91,7 +91,7 @@ def test_steps_are_joined_and_their_ends_counted():
         ("columns[margin]", "has anyway", {"columns": {"margin": 1.0}}),
         ("columns[response_score]", "has anyway", {"columns": {"response_score": (1.0, 2.0)}}),
         ("attributes", "3 entries", {"attributes": ((1.0,),) * 3}),
-        ("attributes[1]", "same number", {"attributes": ((1.0,), (1.0, 2.0))}),
+        ("attributes[1]", "as many numbers", {"attributes": ((1.0,), (1.0, 2.0))}),
         ("attributes[0]", "at least one", {"attributes": ((), ())}),
         ("attributes[0][0]", "finite", {"attributes": ((math.inf,), (0.0,))}),
         ("steps", "1 entries for 2 responses", {"steps": ((),)}),

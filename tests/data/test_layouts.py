@@ -4,6 +4,7 @@ added to a file, taken from it, renamed or moved in it."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import json
 import re
@@ -93,6 +94,26 @@ TELLING = ("context", "documents", "dialogue", "user", "passage", "functions")
 
 
 VALUES = (SENTENCE, "秘鲁的首都", [SENTENCE], {"role": "user", "content": "7"})
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_numbers_of_pairs_and_responses_are_carried(form, caplog):
+    """Under names that are else context, or never read; only where a row is a comparison."""
+    plain, names = parse(FORMS[form]), ("images", "rating", "shade")
+    if form == "helpsteer2":
+        with pytest.raises(DataError, match="a row for each response.* source option columns out"):
+            parse(FORMS[form], carried=names)
+        return
+    wanted, rows = [], []
+    for row, comparison in zip(FORMS[form], plain, strict=True):
+        each = range(len(comparison.responses))
+        columns = {"images": 2, "rating": [k + 0.5 for k in each], "shade": [[k, -1] for k in each]}
+        rows.append(row | columns)
+        columns = {"rating": tuple(columns["rating"]), "shade": tuple((k, -1) for k in each)}
+        wanted.append(dataclasses.replace(comparison, columns={"images": 2, **columns}))
+    with caplog.at_level("INFO"):
+        assert parse(rows, carried=names) == wanted
+    assert not any(name in message for name in names for message in caplog.messages)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -117,6 +117,47 @@ def test_a_source_has_a_short_name(text, name):
     assert Source.parse(text).name == name
 
 
+NUMBERS = {"of_pair": 0.5, "of_each": [1, 2.0], "lists": [[1, 2, 3], [4, 5, 6]]}
+
+
+def test_columns_of_numbers_come_along(tmp_path):
+    path = write(tmp_path / "a.jsonl", GOOD | NUMBERS, GOOD | NUMBERS | {"of_each": [0, 1]})
+    (read,) = sources.read(f"{path}?columns=of_pair,lists&every=2")
+    assert read.columns == {"of_pair": 0.5, "lists": ((1, 2, 3), (4, 5, 6))}
+    assert [c.columns for c in sources.read(f"{path}?columns=of_each")] == [
+        {"of_each": (1, 2.0)},
+        {"of_each": (0, 1)},
+    ]
+    assert [c.columns for c in sources.read(path)] == [{}, {}]
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "problem"),
+    [
+        (None, "x", "missing, and ?columns= asks for it: expected a number of the pair, a list of"),
+        ("0.5", "x", "expected a number, found text"),
+        (True, "x", "expected a number, found a boolean"),
+        ({"a": 1}, "x", "expected a number, found an object"),
+        ([1, 2, 3], "x", "has 3 entries for 2 responses"),
+        ([], "x", "has 0 entries for 2 responses"),
+        ([1, None], "x[1]", "expected a number, found null"),
+        ([1, [2]], "x[1]", "expected a number, found a list"),
+        ([[1], [2, 3]], "x[1]", "every response needs as many numbers, at least one"),
+        ([[1], ["2"]], "x[1][0]", "expected a number, found text"),
+        (float("inf"), "x", "must be finite"),
+    ],
+)
+def test_a_column_that_is_asked_for_is_checked_in_every_row(tmp_path, value, field, problem):
+    path = write(tmp_path / "a.jsonl", GOOD | {"x": 1}, GOOD | {"x": value})
+    assert refused(f"{path}?columns=x").startswith(f"{path}, row 2: field '{field}': {problem}")
+
+
+@pytest.mark.parametrize("name", ["margin", "scores", "response_score"])
+def test_a_column_has_no_name_of_a_field(tmp_path, name):
+    path = write(tmp_path / "a.jsonl", GOOD | {name: 1})
+    assert f"row 1: field 'columns[{name}]': is the name" in refused(f"{path}?columns={name}")
+
+
 # As many comparisons as GRM's rule keeps: ties are left out, then list[::n] is taken.
 
 

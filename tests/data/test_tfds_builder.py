@@ -127,6 +127,11 @@ def comparisons(draw):
         margin=draw(numbers),
         attributes=per_response(st.tuples(numbers, numbers | st.just(math.nan))),
         steps=draw(st.sampled_from([None, steps])),
+        columns={
+            "magnitude": draw(numbers),
+            "shade": draw(st.tuples(*[numbers] * count)),
+            "states": draw(st.tuples(*[st.tuples(numbers, numbers)] * count)),
+        },
         subset=draw(texts),
         id=draw(texts.filter(bool)),
     )
@@ -135,4 +140,5 @@ def comparisons(draw):
 @given(comparisons())
 def test_a_comparison_as_a_row_of_json_is_the_same_comparison(comparison):
     row = json.loads(json.dumps(formats.to_row(comparison), ensure_ascii=False))
-    assert contents(formats.comparisons([("here", row)], stem="")) == [comparison]
+    names = tuple(comparison.columns)
+    assert contents(formats.comparisons([("here", row)], stem="", carried=names)) == [comparison]

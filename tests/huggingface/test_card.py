@@ -16,7 +16,8 @@ from jaxrm.data import chat
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tally import Tally
 from jaxrm.data.tokenizer import load_tokenizer
-from jaxrm.huggingface import card, families, hub, mixture
+from jaxrm.huggingface import card, families, hub
+from jaxrm.huggingface.mixture import Member
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.uncertainty import RewardScale
 
@@ -176,7 +177,11 @@ def test_a_gate_s_reward_is_jaxrm_s_and_the_outputs_are_everyone_s():
 
 
 def test_a_mixture_is_read_by_jaxrm_alone():
-    text = written(head=None, members=mixture.implicit_reward(0.1))
+    scale = RewardScale(-1.5, 2.25, "the split `id`", 4000)
+    members = Member("policy", "logps", 0.1), Member("reference", "logps", -0.1)
+    text = written(head=None, members=members, scale=scale)
+    assert "have mean -1.5" in text
+    assert "reward_offset" not in text
     assert readers(text) == ("jaxrm",)
     assert ModelCard(text).data.library_name == "jaxrm"
     assert "higher for a better response" in text

@@ -25,7 +25,6 @@ from jaxrm.huggingface.mixture import Member
 from jaxrm.models.gate import ConstantGate, Gated
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import split
-from jaxrm.models.uncertainty import RewardScale
 from tests.messages_oracle import FOLDER
 from tests.models.support import CONFIG, small_model
 
@@ -35,6 +34,7 @@ ENSEMBLE = (
     Member("member_0", "rewards", 0.25, -1.5),
     Member("member_1", "rewards", 0.125, 2.0),
 )
+DPO = (Member("policy", "logps", 0.5), Member("reference", "logps", -0.5))
 
 
 def models():
@@ -67,25 +67,6 @@ def copy(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "in")
 
 
-def test_an_ensemble_counts_standardised_members_alike():
-    scales = [RewardScale(-1.5, 2.0, "val", 10), RewardScale(2.0, 4.0, "val", 10)]
-    assert mixture.ensemble(scales) == ENSEMBLE
-    rewards = np.array([[0.5, -1.5], [6.0, 10.0]])  # standardised [1, 0] and [1, 2]
-    total = sum(
-        member.weight * (read - member.offset)
-        for member, read in zip(ENSEMBLE, rewards, strict=True)
-    )
-    np.testing.assert_allclose(total, [1.0, 1.0])
-
-
-def test_dpo_s_reward_is_the_policy_s_less_the_reference_s():
-    policy, reference = mixture.implicit_reward(0.1)
-    assert (policy.reads, policy.weight, policy.offset) == ("logps", 0.1, 0.0)
-    assert (reference.reads, reference.weight, reference.offset) == ("logps", -0.1, 0.0)
-    with pytest.raises(OptionError, match="weight must be a finite number, not inf"):
-        mixture.implicit_reward(math.inf)
-
-
 def test_what_was_saved_is_read_back(saved):
     assert mixture.read(saved) == ENSEMBLE
     assert {path.name for path in saved.iterdir()} == {"config.json", *HEADS}
@@ -109,11 +90,10 @@ def test_models_may_be_made_one_by_one_and_their_head_is_left_out_for_log_probs(
         made.append(seed)
         return small_model(UNTIED, HeadConfig(), seed)
 
-    members = mixture.implicit_reward(0.5)
-    parts = [(lambda seed=seed: make(seed), member) for seed, member in enumerate(members)]
+    parts = [(lambda seed=seed: make(seed), member) for seed, member in enumerate(DPO)]
     mixture.save(tmp_path / "dpo", parts, card="# A card")
     assert made == [0, 1]
-    assert mixture.read(tmp_path / "dpo") == members
+    assert mixture.read(tmp_path / "dpo") == DPO
     policy = tmp_path / "dpo" / "policy"
     assert said(policy)["architectures"] == ["GemmaForCausalLM"]
     assert "lm_head.weight" in tensors(policy)
@@ -156,6 +136,8 @@ def test_members_need_names_of_their_own(tmp_path):
     for parts in ([], [(models()[0], Member("same")), (models()[1], Member("same"))]):
         with pytest.raises(ValueError, match="directories of their own"):
             mixture.save(tmp_path / "mixture", parts)
+    with pytest.raises(OptionError, match="weight must be a finite number, not inf"):
+        Member("one", weight=math.inf)
     for name in ("", ".", "..", "a/b", "/a"):
         with pytest.raises(OptionError, match="directory must be a name without /"):
             Member(name)
@@ -312,7 +294,7 @@ def test_every_member_is_converted_and_checked(saved, tmp_path, capsys):
 @pytest.mark.usefixtures("_without_torch")
 def test_tokens_are_added_to_every_member(tmp_path, capsys):
     tokenizer, model = load_tokenizer(FOLDER), hub.load(FOLDER, None)
-    members = (*mixture.implicit_reward(0.5), Member("scorer"))
+    members = (*DPO, Member("scorer"))
     mixture.save(tmp_path / "in", [(model, member) for member in members], tokenizer)
     convert.main(convert.Config(tmp_path / "in", tmp_path / "out", add_tokens=("<tool>",)))
     assert "read by tokenizers: the same tokens" in capsys.readouterr().out

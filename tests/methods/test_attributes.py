@@ -23,7 +23,7 @@ from jaxrm.methods.task import InMemory, Task
 from jaxrm.models.gate import ConstantGate
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 WORLD = toy.World(seed=0)
 COUNT = 7
@@ -123,11 +123,11 @@ def task(base, comparisons):
 @pytest.fixture(scope="module")
 def trained(task):
     @functools.cache
-    def of(name, kind):
+    def by(name, kind):
         method = ATTRIBUTES[name]
         return dataclasses.replace(task(kind), strength=method.default).train(method)
 
-    return of
+    return by
 
 
 def exported(trained, bench, data):

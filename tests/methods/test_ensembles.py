@@ -10,7 +10,7 @@ from jaxrm.methods.bench import Bench
 from jaxrm.methods.ensembles import ENSEMBLES, MEMBERS, averaged
 from jaxrm.methods.task import InMemory, Task
 from jaxrm.models.lora import LoraConfig
-from tests.study.small_base import small_base
+from tests.methods.small_base import small_base
 
 BENCHES = {"all": {}, "lora": {"train": "lora", "lora": LoraConfig(rank=2)}}
 
@@ -51,8 +51,8 @@ def test_an_ensemble_is_standard_on_validation(task, trained):
 def test_members_of_an_average_begin_at_one_head_and_those_of_an_ensemble_do_not(task, trained):
     # At these rates no head moves as far as two draws lie apart.
     heads = {
-        name: [model.fitted.params["reward_head"]["weight"].ravel() for model in of.models]
-        for name, of in trained.items()
+        name: [model.fitted.params["reward_head"]["weight"].ravel() for model in made.models]
+        for name, made in trained.items()
     }
     together, apart = (np.corrcoef(heads[name])[0, 1:] for name in ("warm", "ensemble"))
     assert together.min() > 0.9 > np.abs(apart).max()

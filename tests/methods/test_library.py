@@ -87,7 +87,9 @@ def one_device():
     """The command sees one device, as on a laptop."""
     with pytest.MonkeyPatch.context() as patch:
         one, make_mesh = jax.devices()[:1], parallel.make_mesh
-        patch.setattr(parallel, "make_mesh", lambda *shape, devices=one: make_mesh(*shape, one))
+        patch.setattr(
+            parallel, "make_mesh", lambda shape=MeshShape(), devices=one: make_mesh(shape, one)
+        )
         yield
 
 

@@ -56,6 +56,8 @@ def test_a_step_is_right_if_any_completion_of_it_is():
 def test_what_comes_after_the_first_error(labels, first, kept):
     assert process_labels.first_error(labels) == first
     np.testing.assert_array_equal(process_labels.until_first_error(labels), kept)
+    alone = [label if keep else NAN for label, keep in zip(labels, kept, strict=True)]
+    np.testing.assert_array_equal(process_labels.up_to_first_error(labels), alone)
 
 
 def test_the_threshold_is_the_callers():

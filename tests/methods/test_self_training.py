@@ -41,6 +41,13 @@ def test_probabilities_of_both_orders_add_up_to_1(a, b):
     np.testing.assert_allclose(found.sum(), 1.0, rtol=1e-12)
 
 
+def test_ser_does_not_depend_on_the_level_of_rewards():
+    rewards = np.random.default_rng(0).normal(size=(40, 2))
+    one, other = (self_training.ser(pool(40), rewards + level) for level in (0.0, 7.0))
+    assert 0 < len(one.kept) < 40
+    assert one.kept == other.kept
+
+
 def test_ssrm_keeps_what_is_above_the_threshold_and_flips_what_is_below_a_half():
     selection = confident(pool(6), np.array([0.81, 0.8, 0.2, 0.19, 0.5, 1.0]))
     assert labels(selection) == {"0": (0, 1), "3": (1, 0), "5": (0, 1)}

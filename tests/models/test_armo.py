@@ -83,9 +83,6 @@ def test_bad_grades_are_errors_that_name_the_row():
         armo.labels_of([rated((1.0, 2.0)), rated((1.0, 2.0, 3.0))], NAMES)
     with pytest.raises(DataError, match="data.jsonl:4.*missing"):
         armo.labels_of([Comparison("q", ("a",), where="data.jsonl:4")], NAMES)
-    with pytest.raises(DataError, match="no attribute 'verbosity' among correct"):
-        armo.index_of("verbosity", ("correct",))
-    assert armo.index_of("verbosity", NAMES) == 1
 
 
 # Verbosity

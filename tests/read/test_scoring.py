@@ -77,7 +77,7 @@ def test_an_ensemble_by_hand(tmp_path, trees, mesh):
 
 def test_dpo_s_implicit_reward_by_hand(tmp_path, trees, mesh):
     models = [small_model(CONFIG, None, seed) for seed in (0, 1)]
-    members = mixture.implicit_reward(0.5)
+    members = Member("policy", "logps", 0.5), Member("reference", "logps", -0.5)
     mixture.save(tmp_path / "dpo", list(zip(models, members, strict=True)))
     policy, reference = (
         read_of(model, trees, mesh, logps=heads.response_logps)["logps"] for model in models

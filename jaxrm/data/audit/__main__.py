@@ -89,9 +89,9 @@ def main(config: Config) -> None:
     corpora = {name: overlap.Corpus(split) for name, split in evaluations.items()}
     if evaluations:
         corpus = overlap.Corpus(source)
-        found = {name: overlap.overlap(of_split, corpus) for name, of_split in corpora.items()}
-        report["overlap"] = {name: _overlap_json(of_split) for name, of_split in found.items()}
-        _print_overlap(found, evaluations, config.examples)
+        overlaps = {name: overlap.overlap(of_split, corpus) for name, of_split in corpora.items()}
+        report["overlap"] = {name: _overlap_json(of_split) for name, of_split in overlaps.items()}
+        _print_overlap(overlaps, evaluations, config.examples)
     report["floors"] = floors.floors(source, evaluations)
     _print_floors(report["floors"])
     if config.write is not None:
@@ -147,16 +147,16 @@ def _parameters(config: Config) -> dict[str, Any]:
     }
 
 
-def _overlap_json(found: overlap.Overlap) -> dict[str, Any]:
-    matches = [asdict(match) for match in found.matches]
+def _overlap_json(of_split: overlap.Overlap) -> dict[str, Any]:
+    matches = [asdict(match) for match in of_split.matches]
     for match in matches:
         for field in ("evaluation_text", "source_text"):
             match[field] = match[field][:SHOWN]
-    return asdict(found) | _kinds(found) | {"matches": matches}
+    return asdict(of_split) | _kinds(of_split) | {"matches": matches}
 
 
-def _kinds(found: overlap.Overlap) -> dict[str, int]:
-    kinds = collections.Counter(match.kind for match in found.matches)
+def _kinds(of_split: overlap.Overlap) -> dict[str, int]:
+    kinds = collections.Counter(match.kind for match in of_split.matches)
     return {kind: kinds[kind] for kind in overlap.KINDS}
 
 
@@ -189,7 +189,7 @@ def _print_dropped(dropped: Mapping[str, int], config: Config, total: int) -> No
 
 
 def _print_overlap(
-    found: Mapping[str, overlap.Overlap],
+    overlaps: Mapping[str, overlap.Overlap],
     evaluations: Mapping[str, Sequence[Comparison]],
     examples: int,
 ) -> None:
@@ -203,10 +203,10 @@ def _print_overlap(
             *_kinds(of_split).values(), len(of_split.touched), len(of_split.copies),
             of_split.responses, of_split.shared_responses,
         )
-        for name, of_split in found.items()
+        for name, of_split in overlaps.items()
     ]  # fmt: skip
     _print_table("prompts and responses that the source also has", headers, rows)
-    for name, of_split in found.items():
+    for name, of_split in overlaps.items():
         for match in of_split.matches[:examples]:
             print(f"{name}: {match.kind} {match.similarity:.3f}")
             print(f"  source      {match.source}: {match.source_text[:SHOWN]}")
@@ -215,7 +215,7 @@ def _print_overlap(
             print(f"{name}: {len(of_split.matches) - examples} more")
 
 
-def _print_floors(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+def _print_floors(by_split: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
     rows = [
         (
             f"{name}: {subset}" if subset else name,
@@ -225,7 +225,7 @@ def _print_floors(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
             number((of_subset["longer"] or {}).get("tied"), ".3f", 1),
             spread(of_subset["bag_of_words"], 1, 3, mean="accuracy"),
         )
-        for name, subsets in found.items()
+        for name, subsets in by_split.items()
         for subset, of_subset in subsets.items()
     ]
     headers = ("", "comparisons", "n with an order", "longer", "as long", "bag of words")

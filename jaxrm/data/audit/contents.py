@@ -160,10 +160,10 @@ def _lengths(
 
 def _quantiles(values: Sequence[int]) -> dict[str, int]:
     """n and quantiles that are lengths of the data, not means of two."""
-    found = np.percentile(values, QUANTILES, method="inverted_cdf")
+    lengths = np.percentile(values, QUANTILES, method="inverted_cdf")
     return {"n": len(values)} | {
         "max" if q == 100 else f"{q}%": int(value)
-        for q, value in zip(QUANTILES, found, strict=True)
+        for q, value in zip(QUANTILES, lengths, strict=True)
     }
 
 

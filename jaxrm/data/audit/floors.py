@@ -78,14 +78,14 @@ def floors(
     """
     held_out = [c for c in source if is_held_out(c.prompt)]
     rest = [c for c in source if not is_held_out(c.prompt)]
-    found = {
+    by_split = {
         "source": _by_subset(source, bag=None),
         "held out": _by_subset(held_out, bag_of_words(rest)),
     }
     if evaluations:
         bag = bag_of_words(source)
-        found |= {name: _by_subset(split, bag) for name, split in evaluations.items()}
-    return found
+        by_split |= {name: _by_subset(split, bag) for name, split in evaluations.items()}
+    return by_split
 
 
 def is_held_out(prompt: Conversation | str) -> bool:
@@ -171,9 +171,9 @@ def _log_counts(
     """Float [texts, words]: log(1 + count)."""
     columns, values, ends = [], [], [0]
     for count in counts:
-        known = [(vocabulary[word], n) for word, n in count.items() if word in vocabulary]
-        columns += [column for column, _ in known]
-        values += [n for _, n in known]
+        counted = [(vocabulary[word], n) for word, n in count.items() if word in vocabulary]
+        columns += [column for column, _ in counted]
+        values += [n for _, n in counted]
         ends.append(len(columns))
     shape = (len(counts), len(vocabulary))
     logs = np.log1p(np.array(values, np.float64))

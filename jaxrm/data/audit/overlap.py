@@ -158,8 +158,8 @@ class Corpus:
             for document in {conversation, last_turn} - {""}:
                 self.documents[document].append(prompt)
         responses = {response for comparison in comparisons for response in comparison.responses}
-        found = (words(plain_text(response)) for response in responses)
-        self.responses = {" ".join(response) for response in found if len(response) >= TURN}
+        in_words = (words(plain_text(response)) for response in responses)
+        self.responses = {" ".join(response) for response in in_words if len(response) >= TURN}
 
     def first_id(self, prompt: int) -> str:
         """The id of the first comparison with this prompt."""
@@ -319,7 +319,7 @@ def _copies(
     copied: Mapping[int, _Likeness], evaluation: Corpus, source: Corpus
 ) -> tuple[Copy, ...]:
     """The comparisons of source prompts, each with its strongest likeness."""
-    found = [
+    unsorted = [
         Copy(
             place,
             source.ids[place],
@@ -330,7 +330,7 @@ def _copies(
         for prompt, likeness in copied.items()
         for place in source.rows[prompt]
     ]
-    return tuple(sorted(found, key=lambda copy: copy.place))
+    return tuple(sorted(unsorted, key=lambda copy: copy.place))
 
 
 def _documents(prompt: Conversation | str) -> tuple[str, str]:

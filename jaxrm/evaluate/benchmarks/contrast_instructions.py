@@ -61,8 +61,8 @@ def read(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison]:
         asked = ((query, answer, other, "q"), (similar, other, answer, "r"))
         for question, own, strange, side in asked:
             prompt = (Message("user", INSTRUCTIONS[name] + question),)
-            known = {"subset": name, "id": f"{item}/{side}", "where": where}
-            yield Comparison.pair(prompt, own, strange, **known)
+            fields = {"subset": name, "id": f"{item}/{side}", "where": where}
+            yield Comparison.pair(prompt, own, strange, **fields)
 
 
 def credit(comparisons: Sequence[Comparison], scores: Sequence[np.ndarray]) -> Iterator[Credit]:
@@ -115,12 +115,12 @@ def contrasts(source: str) -> Benchmark:
 
     Raises: as `pairs` and, later, `consistency.contrast_instructions`.
     """
-    of = pairs(source)
+    base = pairs(source)
 
     def read(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison]:
-        given = list(of.read(rows, part))
-        made = contrast_instructions(given)
-        prompts = len({comparison.prompt for comparison in given})
+        comparisons = list(base.read(rows, part))
+        made = contrast_instructions(comparisons)
+        prompts = len({comparison.prompt for comparison in comparisons})
         log.info("%s: %d of %d prompts have a similar one", source, len(made) // 2, prompts)
         yield from made
 
@@ -135,8 +135,8 @@ def contrasts(source: str) -> Benchmark:
     )
     rule = Rule("strict", says, of_all, lambda means: {name: means[name] for name in METRICS})
     return dataclasses.replace(
-        of,
-        name=PREFIX + of.name,
+        base,
+        name=PREFIX + base.name,
         title=f"Contrast Instructions (arXiv 2309.16155) out of {source}",
         read=read,
         rules=(rule,),

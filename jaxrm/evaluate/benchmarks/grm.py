@@ -35,8 +35,8 @@ MT_BENCH_ROWS = {"human": 3355, "gpt4_pair": 2400}
 def read_unified_feedback(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison]:
     """Rows with two conversations, their ratings and `source`, which is the subset."""
     for n, (where, row) in enumerate(rows, start=1):
-        known = public_formats.unified_feedback(row, where)
-        yield Comparison(**known, id=f"unified_feedback/{n}", where=where)
+        fields = public_formats.unified_feedback(row, where)
+        yield Comparison(**fields, id=f"unified_feedback/{n}", where=where)
 
 
 def unified_feedback_credit(
@@ -52,8 +52,8 @@ def read_hhh(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison
     for n, (where, row) in enumerate(rows, start=1):
         parse = pair if "prompt" in row else public_formats.hhh_alignment
         name = subset(row, HHH_ROWS, where, part.config)
-        known = parse(row, where) | {"subset": name}
-        yield Comparison(**known, id=identity(row, where, f"{name}/{n}"), where=where)
+        fields = parse(row, where) | {"subset": name}
+        yield Comparison(**fields, id=identity(row, where, f"{name}/{n}"), where=where)
 
 
 def hhh_figures(means: Means) -> Mapping[str, float]:
@@ -69,8 +69,8 @@ def read_mt_bench(
     """Rows with two conversations and the winner, the split being the subset."""
     for n, (where, row) in enumerate(rows, start=1):
         name = subset(row, MT_BENCH_ROWS, where, part.split)
-        known = parse(row, where) | {"subset": name, "id": f"{name}/{n}"}
-        yield Comparison(**known, where=where)
+        fields = parse(row, where) | {"subset": name, "id": f"{name}/{n}"}
+        yield Comparison(**fields, where=where)
 
 
 def grm_mt_bench_credit(

@@ -37,10 +37,10 @@ def read(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison]:
     """Rows with `input`, `output_1`, `output_2` and `label`, the split saying which subset, or with
     `prompt`, `chosen`, `rejected` and `subset`."""
     for n, (where, row) in enumerate(rows, start=1):
-        known = (pair if "prompt" in row else labelled)(row, where)
-        known["subset"] = subset(row, ROWS, where, SPLITS.get(part.split, ""))
-        name = identity(row, where, f"{known['subset']}/{n}")
-        yield Comparison(**known, id=name, where=where)
+        fields = (pair if "prompt" in row else labelled)(row, where)
+        fields["subset"] = subset(row, ROWS, where, SPLITS.get(part.split, ""))
+        name = identity(row, where, f"{fields['subset']}/{n}")
+        yield Comparison(**fields, id=name, where=where)
 
 
 def labelled(row: Row, where: str) -> Known:

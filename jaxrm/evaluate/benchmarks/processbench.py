@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.fields import Row, choice, get, items, response, text, user
@@ -34,8 +35,8 @@ def read(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison]:
     the split is the subset. Steps before that have rank 0, it and those after it rank 1."""
     for n, (where, row) in enumerate(rows, start=1):
         prompt = user(row, "problem", where)
-        given = enumerate(items(get(row, "steps", where), "steps", where))
-        steps = [text(step, f"steps[{t}]", where) for t, step in given]
+        numbered = enumerate(items(get(row, "steps", where), "steps", where))
+        steps = [text(step, f"steps[{t}]", where) for t, step in numbered]
         if not steps:
             raise fault(where, "steps", "empty")
         label = choice(get(row, "label", where), "label", range(-1, len(steps)), where)
@@ -67,11 +68,15 @@ class Found:
     @classmethod
     def of(cls, comparison: Comparison, scores: np.ndarray) -> Found:
         """Args: scores float [T] of a solution's beginnings; NaN never passes."""
-        given = np.where(np.isnan(scores), -math.inf, scores).tolist()
-        if is_right(comparison):
-            return cls(-math.inf, min(given))
-        wrong = comparison.ranks.index(1)
-        return cls(given[wrong], min(given[:wrong], default=math.inf))
+        return cls.at(-1 if is_right(comparison) else comparison.ranks.index(1), scores)
+
+    @classmethod
+    def at(cls, wrong: int, scores: np.ndarray) -> Found:
+        """`of` a solution by its first wrong step, -1 for none."""
+        passing = np.where(np.isnan(scores), -math.inf, scores).tolist()
+        if wrong < 0:
+            return cls(-math.inf, min(passing))
+        return cls(passing[wrong], min(passing[:wrong], default=math.inf))
 
 
 def is_right(comparison: Comparison) -> bool:
@@ -83,10 +88,10 @@ def fixed(
     comparisons: Sequence[Comparison], scores: Sequence[np.ndarray], threshold: float
 ) -> Iterator[Credit]:
     """One for each solution whose first wrong step, or whose being right, is found."""
-    for comparison, given in zip(comparisons, scores, strict=True):
-        found = Found.of(comparison, given)
+    for comparison, values in zip(comparisons, scores, strict=True):
+        span = Found.of(comparison, values)
         kind = "correct" if is_right(comparison) else "error"
-        value = float(found.low <= threshold < found.high)
+        value = float(span.low <= threshold < span.high)
         yield Credit(f"{comparison.subset}/{kind}", prompt_key(comparison), value)
 
 
@@ -94,25 +99,44 @@ def tuned(comparisons: Sequence[Comparison], scores: Sequence[np.ndarray]) -> It
     """`fixed` with the threshold that is best on GSM8K, the lowest of several; without GSM8K there
     is none, and no credit."""
     pairs = zip(comparisons, scores, strict=True)
-    known = [(is_right(c), Found.of(c, given)) for c, given in pairs if c.subset == TUNED_ON]
-    if known:
-        yield from fixed(comparisons, scores, best_threshold(*zip(*known, strict=True)))
+    tuning = [(is_right(c), Found.of(c, values)) for c, values in pairs if c.subset == TUNED_ON]
+    if tuning:
+        yield from fixed(comparisons, scores, best_threshold(*zip(*tuning, strict=True)))
 
 
-def best_threshold(right: Sequence[bool], found: Sequence[Found]) -> float:
+def best_threshold(right: Sequence[bool], spans: Sequence[Found]) -> float:
     """The lowest threshold with the highest F1 over these solutions."""
-    right = np.array(right)
-    low = np.array([one.low for one in found])
-    high = np.array([one.high for one in found])
     # Between two of the lows a higher threshold finds nothing that the lower does not.
-    candidates = np.unique(low)
-    finds = (low <= candidates[:, None]) & (candidates[:, None] < high)
+    candidates = np.unique([one.low for one in spans])
+    return float(candidates[np.argmax(np.nan_to_num(_f1_at(candidates, right, spans)))])
+
+
+Steps = tuple[Sequence[int], Sequence[np.ndarray]]
+"""Of solutions: the first wrong step, from 0 or -1 for none, and a score for each step."""
+
+
+def step_f1(tuning: Steps, asked: Steps) -> float:
+    """The F1 over the solutions `asked` of a model that scores steps, at the threshold that is best
+    on `tuning`; NaN where all or none of them are right."""
+
+    def thresholds(steps: Steps) -> tuple[list[bool], list[Found]]:
+        return [wrong < 0 for wrong in steps[0]], list(map(Found.at, *steps))
+
+    return float(_f1_at([best_threshold(*thresholds(tuning))], *thresholds(asked))[0])
+
+
+def _f1_at(
+    thresholds: Sequence[float], right: Sequence[bool], spans: Sequence[Found]
+) -> Float[np.ndarray, " thresholds"]:
+    """The F1 over these solutions at each threshold."""
+    right, thresholds = np.array(right), np.asarray(thresholds)[:, None]
+    low, high = (np.array([getattr(one, end) for one in spans]) for end in ("low", "high"))
+    finds = (low <= thresholds) & (thresholds < high)
     accuracies = (
-        finds[:, kind].mean(1).tolist() if kind.any() else [math.nan] * len(candidates)
+        finds[:, kind].mean(1).tolist() if kind.any() else [math.nan] * len(thresholds)
         for kind in (~right, right)
     )
-    scores = [f1(*pair) for pair in zip(*accuracies, strict=True)]
-    return float(candidates[np.argmax(np.nan_to_num(scores))])
+    return np.array([f1(*pair) for pair in zip(*accuracies, strict=True)])
 
 
 def f1(error: float, correct: float) -> float:

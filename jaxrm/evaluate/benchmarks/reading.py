@@ -29,21 +29,21 @@ def good_and_bad(row: Row, where: str) -> Known:
     themselves."""
     prompt, responses, ranks = question(row, where), [], []
     for rank, column in enumerate(("chosen", "rejected")):
-        given = items(get(row, column, where), column, where)
-        responses += [response(prompt, at, f"{column}[{k}]", where) for k, at in enumerate(given)]
-        ranks += [rank] * len(given)
-    known = {"prompt": prompt, "responses": tuple(responses), "ranks": tuple(ranks)}
-    return known | ({"subset": row["domain"]} if row.get("domain") is not None else {})
+        answers = items(get(row, column, where), column, where)
+        responses += [response(prompt, at, f"{column}[{k}]", where) for k, at in enumerate(answers)]
+        ranks += [rank] * len(answers)
+    fields = {"prompt": prompt, "responses": tuple(responses), "ranks": tuple(ranks)}
+    return fields | ({"subset": row["domain"]} if row.get("domain") is not None else {})
 
 
-def subset(row: Row, known: Iterable[str], where: str, part: str = "") -> str:
-    """Column `subset`, or what the part is called that the row comes from; one of `known`."""
-    return choice(row.get("subset") or part or get(row, "subset", where), "subset", [*known], where)
+def subset(row: Row, names: Iterable[str], where: str, part: str = "") -> str:
+    """Column `subset`, or what the part is called that the row comes from; one of `names`."""
+    return choice(row.get("subset") or part or get(row, "subset", where), "subset", [*names], where)
 
 
 def identity(row: Row, where: str, otherwise: str) -> str:
     """Column `id`, a text or a whole number; `otherwise` where there is none."""
-    given = row.get("id")
-    if given is None:
+    value = row.get("id")
+    if value is None:
         return otherwise
-    return str(given) if isinstance(given, int) else text(given, "id", where)
+    return str(value) if isinstance(value, int) else text(value, "id", where)

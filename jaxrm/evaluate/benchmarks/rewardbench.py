@@ -64,9 +64,9 @@ PRIOR_SETS_HOME = "allenai/pref-test-sets"
 def read(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison]:
     """Rows with `prompt`, `chosen`, `rejected` and `subset`; an `id` each, else their number."""
     for n, (where, row) in enumerate(rows, start=1):
-        known = pair(row, where)
-        known["subset"] = subset(row, ROWS, where)
-        yield Comparison(**known, id=identity(row, where, f"rewardbench/{n}"), where=where)
+        fields = pair(row, where)
+        fields["subset"] = subset(row, ROWS, where)
+        yield Comparison(**fields, id=identity(row, where, f"rewardbench/{n}"), where=where)
 
 
 def read_prior(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison]:

@@ -52,15 +52,15 @@ def read(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison]:
     The id is "<subset>/<id>": numbers of two subsets are not promised to differ.
     """
     for n, (where, row) in enumerate(rows, start=1):
-        known = good_and_bad(row, where)
+        fields = good_and_bad(row, where)
         for column in ("chosen", "rejected"):
             if not row[column]:
                 raise fault(where, column, "empty: there must be right answers and wrong ones")
-        known["subset"] = subset(row, ROWS, where)
+        fields["subset"] = subset(row, ROWS, where)
         name = identity(row, where, str(n))
-        if known["subset"] == TIES and not re.fullmatch(r"(ref|tied):\d+", name):
+        if fields["subset"] == TIES and not re.fullmatch(r"(ref|tied):\d+", name):
             raise fault(where, "id", f"expected ref:<number> or tied:<number>, found {name!r}")
-        yield Comparison(**known, id=f"{known['subset']}/{name}", where=where)
+        yield Comparison(**fields, id=f"{fields['subset']}/{name}", where=where)
 
 
 def official(comparisons: Sequence[Comparison], scores: Sequence[np.ndarray]) -> Iterator[Credit]:
@@ -81,15 +81,15 @@ def _credit(
     best: Callable[[np.ndarray], float],
 ) -> Iterator[Credit]:
     ties: dict[int, dict[str, Ties]] = {}
-    for comparison, given in zip(comparisons, scores, strict=True):
-        given = np.asarray(given, np.float64)
+    for comparison, values in zip(comparisons, scores, strict=True):
+        values = np.asarray(values, np.float64)
         if comparison.subset != TIES:
-            yield Credit(comparison.subset, prompt_key(comparison), best(given))
+            yield Credit(comparison.subset, prompt_key(comparison), best(values))
             continue
         kind, number = comparison.id.removeprefix(f"{TIES}/").split(":")
-        found = ties.setdefault(int(number), {})[kind] = _measured(comparison, given)
+        measured = ties.setdefault(int(number), {})[kind] = _measured(comparison, values)
         # The prompts of a pair are one cluster: below they earn credit together.
-        yield Credit(f"{TIES}/{kind}", f"{TIES}/{int(number)}", float(found.margin > 0))
+        yield Credit(f"{TIES}/{kind}", f"{TIES}/{int(number)}", float(measured.margin > 0))
     for number, kinds in ties.items():
         if len(kinds) == 2:
             for group, value in _together(**kinds).items():

@@ -38,20 +38,20 @@ def read(rows: Iterable[tuple[str, Row]], part: Part) -> Iterator[Comparison]:
     the numbers of two domains may be the same.
     """
     for n, (where, row) in enumerate(rows, start=1):
-        known = good_and_bad(row, where)
+        fields = good_and_bad(row, where)
         for column in ("chosen", "rejected"):
             if len(row[column]) != STYLES:
                 raise fault(where, column, f"expected {STYLES} styles, found {len(row[column])}")
         column = "domain" if "domain" in row or "subset" not in row else "subset"
         domain = choice(get(row, column, where), column, DOMAINS, where)
-        known["subset"] = domain.partition("-")[0]
-        yield Comparison(**known, id=f"{domain}/{identity(row, where, str(n))}", where=where)
+        fields["subset"] = domain.partition("-")[0]
+        yield Comparison(**fields, id=f"{domain}/{identity(row, where, str(n))}", where=where)
 
 
 def credit(comparisons: Sequence[Comparison], scores: Sequence[np.ndarray]) -> Iterator[Credit]:
     """Of each level, the share of its cells in which the right answer scores strictly higher."""
-    for comparison, given in zip(comparisons, scores, strict=True):
-        wins = given[:STYLES, None] > given[None, STYLES:]
+    for comparison, values in zip(comparisons, scores, strict=True):
+        wins = values[:STYLES, None] > values[None, STYLES:]
         for level, cells in LEVELS.items():
             value = float(wins[cells].mean())
             yield Credit(f"{comparison.subset}/{level}", prompt_key(comparison), value)

@@ -31,17 +31,17 @@ def strict(comparisons: Sequence[Comparison], scores: Sequence[np.ndarray]) -> I
       comparisons: with ranks.
       scores: float [K] for each; a tie is no win, nor is NaN.
     """
-    pairs, given = ordered_pairs(comparisons), np.concatenate([np.zeros(0), *scores])
-    return _credits(comparisons, shares(given[pairs.better] > given[pairs.worse], pairs))
+    pairs, scores = ordered_pairs(comparisons), np.concatenate([np.zeros(0), *scores])
+    return _credits(comparisons, shares(scores[pairs.better] > scores[pairs.worse], pairs))
 
 
 def half_for_ties(
     comparisons: Sequence[Comparison], scores: Sequence[np.ndarray]
 ) -> Iterator[Credit]:
     """As `strict`, but equal scores of an ordered pair count as half a win."""
-    pairs, given = ordered_pairs(comparisons), np.concatenate([np.zeros(0), *scores])
-    wins = shares(given[pairs.better] > given[pairs.worse], pairs)
-    ties = shares(given[pairs.better] == given[pairs.worse], pairs)
+    pairs, scores = ordered_pairs(comparisons), np.concatenate([np.zeros(0), *scores])
+    wins = shares(scores[pairs.better] > scores[pairs.worse], pairs)
+    ties = shares(scores[pairs.better] == scores[pairs.worse], pairs)
     return _credits(comparisons, wins + ties / 2)
 
 

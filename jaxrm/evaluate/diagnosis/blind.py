@@ -65,8 +65,8 @@ def swap_prompts(
         if len(circle) < 2:
             continue
         order = generator.permutation(len(circle))
-        for here, there in zip(order, np.roll(order, -1), strict=True):
-            other[circle[here]] = circle[there]
+        for taker, giver in zip(order, np.roll(order, -1), strict=True):
+            other[circle[taker]] = circle[giver]
     places = [i for i, comparison in enumerate(comparisons) if comparison.prompt in other]
     if not places:
         where = comparisons[0].where if comparisons else ""

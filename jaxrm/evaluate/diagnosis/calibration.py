@@ -83,18 +83,18 @@ def calibration(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison])
     Raises:
       DataError: as `margins`.
     """
-    found = margins(scores, comparisons)
-    known = ~np.isnan(found.values)
-    values, prompts = found.values[known], found.pair_prompts[known]
-    weight = found.weight[known]
+    of_pairs = margins(scores, comparisons)
+    present = ~np.isnan(of_pairs.values)
+    values, prompts = of_pairs.values[present], of_pairs.pair_prompts[present]
+    weight = of_pairs.weight[present]
     confidence, right = expit(np.abs(values)), values > 0
     bins = equal_mass(confidence)
     members = [np.flatnonzero(bins == b) for b in range(bins.max() + 1 if bins.size else 0)]
     scaled = temperature(values, weight)
     return Calibration(
         bins=tuple(
-            ReliabilityBin(float(confidence[here].mean()), share(right[here], prompts[here]))
-            for here in members
+            ReliabilityBin(float(confidence[inside].mean()), share(right[inside], prompts[inside]))
+            for inside in members
         ),
         confidence=mean(confidence, prompts, (0.5, 1.0)),
         right=share(right, prompts),
@@ -104,7 +104,7 @@ def calibration(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison])
         loss=mean(np.logaddexp(0, -values), prompts),
         loss_scaled=_scaled_loss(values, weight, scaled),
         temperature=_temperature(values, weight, prompts),
-        missing=int((~known).sum()),
+        missing=int((~present).sum()),
     )
 
 
@@ -169,11 +169,11 @@ def _temperature(values: np.ndarray, weight: np.ndarray, prompts: np.ndarray) ->
         best = temperature(values, kept * weight)
         return 1 / best if best else np.inf
 
-    found = estimate(sharpness, prompts)
+    inverse = estimate(sharpness, prompts)
     with np.errstate(divide="ignore"):
-        low, high = 1 / np.maximum([found.high, found.low], 0)
+        low, high = 1 / np.maximum([inverse.high, inverse.low], 0)
     return dataclasses.replace(
-        found, value=temperature(values, weight), low=float(low), high=float(high)
+        inverse, value=temperature(values, weight), low=float(low), high=float(high)
     )
 
 
@@ -182,12 +182,12 @@ def _error(
 ) -> Estimate:
     gaps = right - confidence
     # Each bin's gap is counted the way in which it lies.
-    found = mean(np.sign(np.bincount(bins, gaps))[bins] * gaps, prompts)
+    gap = mean(np.sign(np.bincount(bins, gaps))[bins] * gaps, prompts)
     excess = sum(
         (bins == b).mean() * _excess(gaps[bins == b], prompts[bins == b]) for b in np.unique(bins)
     )
-    low, high = np.maximum([found.low - excess, found.high - excess], 0).tolist()
-    return dataclasses.replace(found, low=low, high=high)
+    low, high = np.maximum([gap.low - excess, gap.high - excess], 0).tolist()
+    return dataclasses.replace(gap, low=low, high=high)
 
 
 def _excess(gaps: np.ndarray, prompts: np.ndarray) -> float:
@@ -208,8 +208,8 @@ def _by_chance(confidence: np.ndarray, bins: np.ndarray, seed: int = 0) -> float
         return np.nan
     generator = np.random.default_rng(seed)
     ones = np.ones(confidence.size)
-    found = [
+    errors = [
         calibration_error(confidence, generator.random(confidence.size) < confidence, bins, ones)
         for _ in range(SIMULATIONS)
     ]
-    return float(np.mean(found))
+    return float(np.mean(errors))

@@ -143,22 +143,22 @@ def sensitivity(
     Raises:
       DataError: as `margins`.
     """
-    found, cued = margins(scores, comparisons), flat(cued_scores)
+    of_pairs, cued = margins(scores, comparisons), flat(cued_scores)
     responses = [response for c in comparisons for response in c.responses]
     applies = np.array([_add(response, cue) != response for response in responses])
-    change = np.where(applies, cued - found.rewards, np.nan)
-    known = ~np.isnan(change)
+    change = np.where(applies, cued - of_pairs.rewards, np.nan)
+    present = ~np.isnan(change)
     prompts = response_prompts(comparisons)
-    better, worse = found.pairs.better, found.pairs.worse
-    asked = (found.values > 0) & known[worse]
-    overturned = cued[worse] >= found.rewards[better]
+    better, worse = of_pairs.pairs.better, of_pairs.pairs.worse
+    asked = (of_pairs.values > 0) & present[worse]
+    overturned = cued[worse] >= of_pairs.rewards[better]
     return Sensitivity(
-        change=mean(change[known], prompts[known]),
-        size=mean(np.abs(change[known]), prompts[known]),
-        raises=share(change[known] > 0, prompts[known]),
-        overturned=share(overturned[asked], found.pair_prompts[asked]),
+        change=mean(change[present], prompts[present]),
+        size=mean(np.abs(change[present]), prompts[present]),
+        raises=share(change[present] > 0, prompts[present]),
+        overturned=share(overturned[asked], of_pairs.pair_prompts[asked]),
         unchanged=int((~applies).sum()),
-        missing=int((applies & ~known).sum()),
+        missing=int((applies & ~present).sum()),
     )
 
 

@@ -70,10 +70,10 @@ def geometry(states: Sequence[np.ndarray], comparisons: Sequence[Comparison]) ->
 def effective_rank(singular_values: np.ndarray) -> float:
     """exp(entropy of the singular values over their sum): from 1 to their number (Roy and
     Vetterli 2007, The Effective Rank). NaN where all are 0."""
-    given = np.asarray(singular_values, np.float64)
-    if not given.sum() > 0:
+    values = np.asarray(singular_values, np.float64)
+    if not values.sum() > 0:
         return np.nan
-    shares = given / given.sum()
+    shares = values / values.sum()
     shares = shares[shares > 0]
     return float(np.exp(-(shares @ np.log(shares))))
 

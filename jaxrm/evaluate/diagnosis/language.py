@@ -50,7 +50,7 @@ def language(
         return float(weight @ summed[spoken] / total) if total else np.nan
 
     by_sum = margins(logps, comparisons)
-    averages = [given / np.maximum(n, 1) for given, n in zip(logps, tokens, strict=True)]
+    averages = [sums / np.maximum(n, 1) for sums, n in zip(logps, tokens, strict=True)]
     by_token = margins(averages, comparisons)
     return Language(
         token_logp=estimate(per_token, response_prompts(comparisons)[spoken]),

@@ -79,13 +79,13 @@ def length(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> L
     Raises:
       DataError: as `margins`.
     """
-    found = margins(scores, comparisons)
+    of_pairs = margins(scores, comparisons)
     characters = longer(response_texts(comparisons))
-    better, worse = characters[found.pairs.better], characters[found.pairs.worse]
+    better, worse = characters[of_pairs.pairs.better], characters[of_pairs.pairs.worse]
     measured = (better > 0) & (worse > 0)
     doublings = np.log2(better[measured] / worse[measured])
-    values, prompts = found.values[measured], found.pair_prompts[measured]
-    weight, right = found.weight[measured], found.values[measured] > 0
+    values, prompts = of_pairs.values[measured], of_pairs.pair_prompts[measured]
+    weight, right = of_pairs.weight[measured], of_pairs.values[measured] > 0
 
     finite, uneven = ~np.isnan(values), doublings != 0
     decided = uneven & finite
@@ -101,7 +101,7 @@ def length(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> L
         prefers_longer=share(prefers[decided], prompts[decided]),
         labels_prefer_longer=share(doublings[decided] > 0, prompts[decided]),
         empty=int((~measured).sum()),
-        missing=int(np.isnan(found.values).sum()),
+        missing=int(np.isnan(of_pairs.values).sum()),
     )
 
 
@@ -140,12 +140,12 @@ def _bins(doublings: np.ndarray, right: np.ndarray, prompts: np.ndarray) -> tupl
     # Rounded, so that a ratio of exactly 5 / 4 does not fall below its edge.
     place = np.digitize(np.round(doublings, 9), np.round(np.log2(EDGES), 9))
     ends = (0.0, *EDGES, np.inf)
-    found = []
+    bins = []
     for i in range(len(EDGES) + 1):
         inside = place == i
         centre = float(doublings[inside].mean()) if inside.any() else np.nan
-        found.append(Bin(ends[i], ends[i + 1], centre, share(right[inside], prompts[inside])))
-    return tuple(found)
+        bins.append(Bin(ends[i], ends[i + 1], centre, share(right[inside], prompts[inside])))
+    return tuple(bins)
 
 
 def _within_prompt(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> Estimate:

@@ -54,9 +54,9 @@ def margins(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> 
       ValueError: scores of another shape than the comparisons.
     """
     require_order(comparisons)
-    for given, comparison in zip(scores, comparisons, strict=True):
-        if np.shape(given) != (len(comparison.responses),):
-            raise ValueError(f"{np.shape(given)} scores for {len(comparison.responses)} responses")
+    for row, comparison in zip(scores, comparisons, strict=True):
+        if np.shape(row) != (len(comparison.responses),):
+            raise ValueError(f"{np.shape(row)} scores for {len(comparison.responses)} responses")
     pairs = ordered_pairs(comparisons)
     rewards = flat(scores)
     values = rewards[pairs.better] - rewards[pairs.worse]
@@ -82,8 +82,8 @@ def flat(scores: Sequence[np.ndarray]) -> np.ndarray:
 def prompt_numbers(comparisons: Sequence[Comparison]) -> np.ndarray:
     """Int [comparisons]: prompts numbered by first appearance, equal ones alike."""
     numbers: dict[object, int] = {}
-    found = [numbers.setdefault(comparison.prompt, len(numbers)) for comparison in comparisons]
-    return np.array(found, int)
+    numbered = [numbers.setdefault(comparison.prompt, len(numbers)) for comparison in comparisons]
+    return np.array(numbered, int)
 
 
 def response_prompts(comparisons: Sequence[Comparison]) -> np.ndarray:

@@ -333,8 +333,8 @@ def _cue(name: str) -> str:
 
 def _accuracy(d: Diagnosis) -> float:
     """Over pairs, as the chart's points are; a pair without rewards is not right."""
-    known, missing = d.calibration.right.n, d.calibration.missing
-    return d.calibration.right.value * known / (known + missing) if known else 0.0
+    judged, missing = d.calibration.right.n, d.calibration.missing
+    return d.calibration.right.value * judged / (judged + missing) if judged else 0.0
 
 
 def percent(figure: Estimate) -> str:

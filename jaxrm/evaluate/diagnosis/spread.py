@@ -82,31 +82,31 @@ def spread(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> S
     Raises:
       DataError: as `margins`.
     """
-    found = margins(scores, comparisons)
-    known = ~np.isnan(found.rewards)
-    within, between = components(found.rewards[known], response_prompts(comparisons)[known])
+    of_pairs = margins(scores, comparisons)
+    present = ~np.isnan(of_pairs.rewards)
+    within, between = components(of_pairs.rewards[present], response_prompts(comparisons)[present])
     texts = response_texts(comparisons)
-    ends = zip(found.pairs.better, found.pairs.worse, strict=True)
+    ends = zip(of_pairs.pairs.better, of_pairs.pairs.worse, strict=True)
     differ = np.array([texts[better] != texts[worse] for better, worse in ends])
     return Spread(
-        together=distribution(found.rewards),
+        together=distribution(of_pairs.rewards),
         subsets=_by_subset(scores, comparisons),
         within=within,
         between=between,
-        resolution={name: _resolution(found, differ, kind) for name, kind in FORMATS.items()},
+        resolution={name: _resolution(of_pairs, differ, kind) for name, kind in FORMATS.items()},
         same_text=int((~differ).sum()),
         empty=sum(not text.strip() for text in texts),
-        missing=int((~known).sum()),
+        missing=int((~present).sum()),
     )
 
 
 def distribution(rewards: np.ndarray) -> Distribution:
     """Of the rewards, float [n], that are not NaN."""
-    given = rewards[~np.isnan(rewards)]
-    if not given.size:
+    present = rewards[~np.isnan(rewards)]
+    if not present.size:
         return Distribution(0, np.nan, np.nan, (np.nan,) * len(QUANTILES))
-    quantiles = tuple(float(value) for value in np.percentile(given, QUANTILES))
-    return Distribution(given.size, float(given.mean()), float(given.std()), quantiles)
+    quantiles = tuple(float(value) for value in np.percentile(present, QUANTILES))
+    return Distribution(present.size, float(present.mean()), float(present.std()), quantiles)
 
 
 def components(rewards: np.ndarray, prompts: np.ndarray) -> tuple[float, float]:
@@ -132,17 +132,17 @@ def components(rewards: np.ndarray, prompts: np.ndarray) -> tuple[float, float]:
     return inside**0.5, max(0.0, (across - inside) / usual) ** 0.5
 
 
-def _resolution(found: Margins, differ: np.ndarray, kind: DTypeLike) -> Resolution:
-    rewards = found.rewards.astype(kind)
-    asked = differ & ~np.isnan(found.values)
-    better, worse = found.pairs.better[asked], found.pairs.worse[asked]
-    prompts = found.pair_prompts[asked]
-    size = np.maximum(np.abs(found.rewards[better]), np.abs(found.rewards[worse]))
+def _resolution(of_pairs: Margins, differ: np.ndarray, kind: DTypeLike) -> Resolution:
+    rewards = of_pairs.rewards.astype(kind)
+    asked = differ & ~np.isnan(of_pairs.values)
+    better, worse = of_pairs.pairs.better[asked], of_pairs.pairs.worse[asked]
+    prompts = of_pairs.pair_prompts[asked]
+    size = np.maximum(np.abs(of_pairs.rewards[better]), np.abs(of_pairs.rewards[worse]))
     gap = np.spacing(size.astype(kind)).astype(np.float64)
     return Resolution(
-        distinct=len(np.unique(rewards[~np.isnan(found.rewards)].astype(np.float64))),
+        distinct=len(np.unique(rewards[~np.isnan(of_pairs.rewards)].astype(np.float64))),
         tied=share(rewards[better] == rewards[worse], prompts),
-        too_close=share(np.abs(found.values[asked]) < gap, prompts),
+        too_close=share(np.abs(of_pairs.values[asked]) < gap, prompts),
     )
 
 
@@ -150,8 +150,8 @@ def _by_subset(
     scores: Sequence[np.ndarray], comparisons: Sequence[Comparison]
 ) -> dict[str, Distribution]:
     members: dict[str, list[np.ndarray]] = {}
-    for given, comparison in zip(scores, comparisons, strict=True):
-        members.setdefault(comparison.subset or UNNAMED, []).append(given)
+    for values, comparison in zip(scores, comparisons, strict=True):
+        members.setdefault(comparison.subset or UNNAMED, []).append(values)
     if len(members) < 2:
         return {}
-    return {name: distribution(flat(given)) for name, given in members.items()}
+    return {name: distribution(flat(values)) for name, values in members.items()}
