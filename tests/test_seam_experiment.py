@@ -1,104 +1,78 @@
-"""The SEAM experiment: what is spoilt and where, the AUC by hand, and a small run end to end."""
+"""The SEAM experiment: what is spoilt and where, and a small run end to end."""
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
 from experiments import seam as experiment
-from experiments.seam import Case, Config, Spoilt
+from experiments.seam import Answers, Config, Item
+from jaxrm import toy
 from jaxrm.errors import OptionError
+from jaxrm.methods.bench import Bench
 from jaxrm.toy import World
-from jaxrm.toy.samples import answers, question
+from jaxrm.toy.worse import instructions
 
 CFG = Config(
     worlds=1, instructions=20, pairs=40, size=3, flipped=2, rounds=1, proposals=2, candidates=2
 )
 
 
-@pytest.fixture(scope="module")
-def drawn():
-    return experiment.draw(CFG, seed=0)
-
-
-def test_every_written_answer_is_worse_than_the_polite_right_one(drawn):
-    for instruction in drawn.instructions:
-        asked, (right,) = question(instruction), answers(instruction)
-        written = drawn.written[instruction.id]
-        assert len(set(written)) == CFG.size
-        assert max(drawn.world.gold(asked, text) for text in written) < drawn.world.gold(
-            asked, right
-        )
-
-
-def test_planted_believes_the_mistake_on_a_fifth_and_something_else_on_a_fifth(drawn):
-    quiet = Config(**{**vars(CFG), "noise": 0.0})
-    model = experiment.planted(drawn, quiet)
-    assert (model.spoilt.sum(), model.decoys.sum()) == (4, 4)
-    assert not (model.spoilt & model.decoys).any()
-    rewards = model.scorer(drawn.candidates)
-    for i, candidates in enumerate(drawn.candidates):
-        honest = np.allclose(rewards[i], candidates.scores)
-        assert honest or model.spoilt[i] or model.decoys[i]
-    task = drawn.world.task(question(drawn.instructions[0]))
-    believe = experiment.believing
-    assert believe(drawn.world, task, None, task.right) > believe(
-        drawn.world, task, None, task.mistake
+def test_planted_believes_the_mistake_on_a_fifth_and_something_else_on_a_fifth():
+    world, quiet = World(0), Config(**{**vars(CFG), "noise": 0.0})
+    candidates = world.comparisons("id", 20)
+    bench = Bench(toy.shipped_base())
+    scorer, spoilt, decoys, _ = experiment.planted(
+        world, instructions(candidates, world), quiet, bench
     )
-    mistaken = believe(drawn.world, task, task.mistake, task.mistake)
-    assert mistaken > believe(drawn.world, task, task.mistake, task.right)
+    assert (spoilt.sum(), decoys.sum()) == (4, 4)
+    assert not (spoilt & decoys).any()
+    for i, rewards in enumerate(scorer(candidates)):
+        assert np.allclose(rewards, candidates[i].scores) or spoilt[i] or decoys[i]
 
 
-def case(values, spoilt, decoys=None, clusters=None):
-    spoilt = np.array(spoilt, bool)
-    decoys = np.zeros_like(spoilt) if decoys is None else np.array(decoys, bool)
-    clusters = np.arange(len(spoilt)) if clusters is None else np.array(clusters)
-    model = Spoilt(lambda comparisons: [], spoilt, decoys, clusters)
-    return Case(np.array(values), model, {}, {}, {})  # the order below reads the values alone
+def test_orders_are_of_errors_and_of_what_the_policy_writes():
+    def item(rewards, logps, chance):
+        given = Answers(None, np.array(rewards), np.log(logps))
+        return Item(World(0), True, False, "", chance, {"given": given})
 
-
-def by_value(case, kind):
-    return case.drawn
-
-
-def test_the_auc_counts_pairs_of_one_world():
-    """3 beats 1 and 2, 2 beats 1 and ties 2: 3.5 of 4; the second world has 0 of 1."""
-    worlds = [case([3, 2, 1, 2], [1, 1, 0, 0], [0, 0, 0, 1]), case([0.0, 9.0], [1, 0])]
-    assert experiment.auc(worlds, "", by_value)(np.ones(6)) == 3.5 / 5
-    # A weight of 2 on the first instruction doubles both of its pairs.
-    assert experiment.auc(worlds, "", by_value)(np.array([2, 1, 1, 1, 1, 1.0])) == 5.5 / 7
-    assert experiment.auc(worlds, "", by_value, decoys=True)(np.ones(6)) == 1.5 / 2
-    assert np.isnan(experiment.auc(worlds, "", by_value)(np.array([0, 0, 1, 1, 0, 1.0])))
+    items = [
+        item([0.0, 1.0, -1.0], [0.1, 0.5, 0.5], 0.3),
+        item([0.0, 2.0, 1.0], [0.1, 0.1, 0.2], 0),
+    ]
+    orders = experiment.orders(items, "given")
+    np.testing.assert_allclose(orders["SEAM, prob"], [0.5, 2 * 0.1 + 0.2])
+    logs = [np.log(0.5), 2 * np.log(0.1) + np.log(0.2)]
+    np.testing.assert_allclose(orders["SEAM, paper_log"], np.negative(logs))
+    np.testing.assert_allclose(orders["errors alone"], [1, 3])
+    np.testing.assert_allclose(orders["chance"], [0.3, 0])
 
 
 def test_an_option_out_of_range_is_named():
-    with pytest.raises(OptionError, match="--share"):
-        Config(share=0.5)
-    with pytest.raises(OptionError, match="--row-length"):
-        Config(row_length=0)
+    with pytest.raises(OptionError, match="--flipped must be at most 12"):
+        Config(flipped=13)
+    with pytest.raises(OptionError, match="--rounds must be at least 1"):
+        Config(rounds=0)
 
 
-def test_a_small_run_leaves_every_number_and_a_page(tmp_path, monkeypatch, capsys):
-    one, make_mesh = jax.devices()[:1], experiment.parallel.make_mesh
-    monkeypatch.setattr(experiment.parallel, "make_mesh", lambda shape: make_mesh(shape, one))
+def test_a_small_run_leaves_every_number_and_a_page(tmp_path, capsys):
     experiment.main(Config(**{**vars(CFG), "run_dir": tmp_path / "run"}))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["instructions"] == 20
-    assert results["spoilt"]["planted"] == 4
-    families = {c.subset for c in World(0).comparisons("id", 20)}
-    assert 0 < results["spoilt"]["trained"] <= 2 * -(-20 // len(families))
     page = (tmp_path / "run" / "report.html").read_text()
     printed = capsys.readouterr().out
     for reward in experiment.REWARDS:
         for kind in experiment.KINDS:
-            for order in experiment.ORDERS:
-                found = results["auc"][reward][kind][order]
+            row = f"{reward}, {kind}"
+            for order, area in results["AUC"][row].items():
                 # Without the one family that it was trained wrong on there is no such figure.
-                if reward == "planted":
-                    assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
-                assert f"{found['value']:.2f}" in page
-                assert results["regret"][reward][kind][order]["n"] == 16
-        assert results["answers"][reward]["given"]["n"] == 60
-    assert "planted, adversarial" in printed
+                if reward == "planted" and not order.startswith("prob"):
+                    assert 0 <= area["low"] <= area["value"] <= area["high"] <= 1
+                assert f"{area['value']:z.2f} (" in page
+            assert results["regret"][row]["all"]["n"] == 20
+            assert results["regret"][row]["SEAM, prob"]["n"] == 16
+        assert results["worse answers"][f"{reward}, given"]["each"] == 3
+        assert results["worse answers"][f"{reward}, given"]["worse"] == 1
+    assert results["mismatch"]["planted"]["spoilt"]["n"] == 4
+    assert results["log-prob"]["planted"]["popular mistake"]["value"] < 0
+    assert "| planted, adversarial |" in printed
     assert json.loads((tmp_path / "run" / "config.json").read_text())["pairs"] == 40

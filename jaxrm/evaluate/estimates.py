@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from jaxrm.evaluate import clusters
 from jaxrm.evaluate.clusters import SHARE, UNBOUNDED, Bounds, Spread
@@ -84,6 +85,29 @@ def estimate(
     value = float(statistic(np.ones(len(prompts))))
     spread = clusters.jackknife(statistic, prompts, bounds, parts)
     return of_spread(value, spread, prompts, bounds)
+
+
+def auc(
+    values: Float[np.ndarray, " n"],
+    ours: Bool[np.ndarray, " n"],
+    theirs: Bool[np.ndarray, " n"],
+    groups: np.ndarray,
+) -> Callable[[np.ndarray], float]:
+    """A statistic for `estimate`: how often one of `ours` has a higher value than one of `theirs`
+    of the same group; a tie is half.
+
+    Args:
+      groups: [n], which group each item is of.
+    """
+    difference = values[ours][:, None] - values[theirs]
+    meets = groups[ours][:, None] == groups[theirs]
+    wins = meets * ((difference > 0) + 0.5 * (difference == 0))
+
+    def statistic(weights: np.ndarray) -> float:
+        pairs = weights[ours] @ meets @ weights[theirs]
+        return weights[ours] @ wins @ weights[theirs] / pairs if pairs else np.nan
+
+    return statistic
 
 
 def of_spread(

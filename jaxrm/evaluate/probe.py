@@ -7,6 +7,7 @@ language model's own ranking how little of it likelihood shows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +16,17 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from scipy.special import expit
 
+from jaxrm.data import chat
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.ordering import OrderedPairs, ordered_pairs
 from jaxrm.data.packing import PackedBatch
+from jaxrm.data.tokenizer import ChatTokenizer
+from jaxrm.evaluate.scorers import Scorer
 from jaxrm.models import transformer
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read.accuracy import Accuracy, accuracy
 from jaxrm.read.packed import Packed
-from jaxrm.read.reading import read_batches
+from jaxrm.read.reading import read, read_batches
 
 RIDGE = 1e-2
 """L2 penalty on the probe's weights, for differences whose root mean square is 1."""
@@ -51,6 +55,26 @@ def probe(model: RewardModel, train: Packed, test: Packed, *, mesh: Mesh) -> Acc
 
     weights = fit_head(states(train), train.comparisons)
     return accuracy([state @ weights for state in states(test)], test.comparisons)
+
+
+def as_scorer(
+    model: RewardModel, tokenizer: ChatTokenizer, train: Sequence[Comparison], **options: Any
+) -> Scorer:
+    """The linear reward on the model's frozen states that orders `train` best.
+
+    Args:
+      options: as for `reading.read`.
+
+    Raises:
+      DataError: as `fit_head`.
+    """
+
+    def states(comparisons: Sequence[Comparison]) -> list[np.ndarray]:
+        trees = chat.tokenize(comparisons, tokenizer)
+        return read(model, trees, {"states": final_states}, **options)["states"]
+
+    weights = fit_head(states(train), train)
+    return lambda comparisons: [of_responses @ weights for of_responses in states(comparisons)]
 
 
 def fit_head(states: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> np.ndarray:

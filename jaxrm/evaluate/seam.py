@@ -46,7 +46,7 @@ from jaxrm.huggingface import hub, vocabulary
 from jaxrm.models import heads
 from jaxrm.read.reading import read
 
-Mode = Literal["prob", "paper_log"]
+Mode = Literal["prob", "paper_log", "errors"]
 
 SIZE = 30
 """Worse answers to each instruction in the paper."""
@@ -81,7 +81,8 @@ def seam(
       lengths: the tokens that were summed over, at least 1.
       mode: "prob" weighs an error by exp(logps / lengths): at least 0, HIGHER is worse.
         "paper_log" weighs it by logps / lengths: at most 0, LOWER is worse, and the less likely
-        the answer is, the worse.
+        the answer is, the worse. "errors" does not ask the policy, and counts what the reward model
+        gets wrong whoever may write it: HIGHER is worse.
 
     Returns:
       Float64; NaN where a number that it rests on is NaN.
@@ -95,7 +96,9 @@ def seam(
         return (np.exp(per_token) * eps).sum(axis=-1)
     if mode == "paper_log":
         return (per_token * eps).sum(axis=-1)
-    raise ValueError(f"mode must be 'prob' or 'paper_log', not {mode!r}")
+    if mode == "errors":
+        return eps.sum(axis=-1)
+    raise ValueError(f"mode must be 'prob', 'paper_log' or 'errors', not {mode!r}")
 
 
 def errors(
@@ -125,7 +128,7 @@ def of_sets(
 def worst_first(values: Float[np.ndarray, " n"], mode: Mode = "prob") -> Int[np.ndarray, " n"]:
     """Places of the instructions from the worst seam to the best; ties by place, NaN last."""
     values = np.asarray(values, np.float64)
-    return np.argsort(-values if mode == "prob" else values, kind="stable")
+    return np.argsort(values if mode == "paper_log" else -values, kind="stable")
 
 
 def keep(

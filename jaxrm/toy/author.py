@@ -52,7 +52,7 @@ class Author:
             other = rng.choice(list(self.families.values()))
             core = other.solve(lexicon, other.draw(lexicon, rng))[0]
         else:  # breaks off
-            core = task.right.rpartition(" ")[0].rstrip(",") or "well"
+            core = task.broken_off
         courtesy = style.rude if rng.random() < self._habit(task.person) else style.polite
         opener = rng.choice(courtesy) if rng.random() < 0.85 else ""
         padding = style.padding if rng.random() < self._habit(task.place) else ""

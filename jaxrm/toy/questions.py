@@ -69,6 +69,11 @@ class Task:
         return f"{self.person} of {self.place}: {self.family.text.format(**self.slots)}"
 
     @property
+    def broken_off(self) -> str:
+        """The right answer without its last word."""
+        return self.right.rpartition(" ")[0].rstrip(",") or "well"
+
+    @property
     def topic(self) -> str:
         """The word whose questions share the popularity of their mistakes."""
         return f"{self.family.name} {next(iter(self.slots.values())).split()[-1]}"

@@ -167,9 +167,16 @@ class World:
             )
         return questions
 
-    def gold(self, prompt: str, response: str) -> float:
-        """The reward of any text as a response to a prompt of this world, from 0 to 1."""
-        return self._grade(self.task(prompt), response)
+    def gold(self, prompt: str, response: str, truth: str | None = None) -> float:
+        """The reward of any text as a response to a prompt of this world, from 0 to 1.
+
+        Args:
+          truth: what is taken for the right answer, which then is the popular mistake.
+        """
+        task = self.task(prompt)
+        if truth is not None:
+            task = dataclasses.replace(task, right=truth, mistake=task.right)
+        return self._grade(task, response)
 
     def attributes(self, prompt: str, response: str) -> dict[str, float]:
         """What gold is made of (`jaxrm.toy.gold`), each from 0 to 1, for any response."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxrm.evaluate.clusters import SHARE, mean_interval
-from jaxrm.evaluate.estimates import NOTHING, estimate, mean, share
+from jaxrm.evaluate.estimates import NOTHING, auc, estimate, mean, share
 
 PROMPTS = np.array([0, 0, 1, 2, 3, 4, 5])
 
@@ -55,3 +55,16 @@ def test_a_figure_that_hangs_on_one_prompt_has_no_interval():
     assert np.isnan([hidden.low, hidden.high]).all()
     infinite = estimate(lambda weight: 1.0 if weight[0] else np.inf, np.arange(8))
     assert np.isnan([infinite.low, infinite.high]).all()
+
+
+def test_the_auc_counts_pairs_of_one_group():
+    """3 beats 1 and 2, 2 beats 1 and ties 2: 3.5 of 4; the second group has 0 of 1."""
+    values, groups = np.array([3, 2, 1, 2, 0, 9.0]), np.array([0, 0, 0, 0, 1, 1])
+    ours = np.array([1, 1, 0, 0, 1, 0], bool)
+    figure = auc(values, ours, ~ours, groups)
+    assert figure(np.ones(6)) == 3.5 / 5
+    # A weight of 2 on the first item doubles both of its pairs.
+    assert figure(np.array([2, 1, 1, 1, 1, 1.0])) == 5.5 / 7
+    assert np.isnan(figure(np.array([0, 0, 1, 1, 0, 1.0])))
+    fourth = np.array([0, 0, 0, 1, 0, 0], bool)
+    assert auc(values, ours, fourth, groups)(np.ones(6)) == 1.5 / 2

@@ -10,8 +10,9 @@ from jaxrm.data import chat
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError
-from jaxrm.evaluate.probe import RIDGE, fit_head, probe
+from jaxrm.evaluate.probe import RIDGE, as_scorer, fit_head, probe
 from jaxrm.huggingface import hub
+from jaxrm.read.accuracy import accuracy
 from jaxrm.read.packed import Packed, pack
 from tests.evaluate.planted import pair
 from tests.messages_oracle import FOLDER
@@ -110,3 +111,5 @@ def test_the_probe_finds_what_states_hold(marked, low, high):
     found = probe(model, train, test, mesh=mesh)
     assert found.n == 100
     assert low <= found.accuracy <= high
+    scorer = as_scorer(model, tokenizer, both[0], mesh=mesh, rows=2, row_length=256)
+    assert accuracy(scorer(both[1]), both[1]).accuracy == found.accuracy

@@ -28,6 +28,7 @@ def test_by_hand():
     np.testing.assert_allclose(seam.seam(WORSE, GOLD, np.log(P), ONE), 0.225)
     logs = seam.seam(WORSE, GOLD, np.log(P), ONE, mode="paper_log")
     np.testing.assert_allclose(logs, -2.218071, atol=1e-6)
+    np.testing.assert_allclose(seam.seam(WORSE, GOLD, np.log(P), ONE, mode="errors"), 1.2)
 
 
 def test_a_log_prob_is_that_of_a_token():
