@@ -12,397 +12,305 @@ early stopping, fitting the head before the rest (arXiv 2202.10054), a pull to t
 
 `--screen` tries them on the "dev" lexicon, reads `val` alone, and writes the choices. `--confirm`
 takes the choices of `study_grm_choices.json` to the "report" lexicon and to seeds that no choice
-has seen, evaluates on all splits, and writes the page (study_grm_page.py). Every training run is a
-file of RUN/jobs; the same command goes on where it was stopped. `--report` writes the page again
-from the records, of which those of the results page are kept beside it.
+has seen, evaluates on all splits, and writes the page. Every training run is a file of RUN/jobs;
+the same command goes on where it was stopped. `--report` writes the page again from the records, of
+which those of the results page are kept beside it.
 
-The methods and their trials are in study_grm_methods.py. Here is which runs are made of them, and
-then how one is run.
+The rules of the verdict were fixed before the runs, in docs/preregistration_grm.md, and how the
+numbers read is in docs/grm.md: refuted in this world.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxrm.study.lab import Lab, mesh
-from jaxrm.train.short import Point
 
-from experiments.study_grm_methods import METHODS, RATES, STRENGTHS, trials
-from experiments.study_grm_page import MAIN, write
-from jaxrm import cli, files, toy
-from jaxrm.data import packing
-from jaxrm.data.packing import Ask, TokenTree
-from jaxrm.errors import DataError, OptionError, require
-from jaxrm.evaluate.probe import final_states, fit_head
-from jaxrm.huggingface import hub
+from jaxrm import cli, files, statistics
+from jaxrm.errors import require
+from jaxrm.evaluate.probe import final_states
+from jaxrm.methods.bench import Fitted
+from jaxrm.methods.library import METHODS as LIBRARY
+from jaxrm.methods.method import Fill, Method
+from jaxrm.methods.task import Model, Part, Task, Trained
 from jaxrm.models import heads
-from jaxrm.models.heads import HeadConfig
 from jaxrm.read.accuracy import macro_accuracy
-from jaxrm.read.packed import Packed, cosine_distance, of_rewards
-from jaxrm.study.records import Trial
-from jaxrm.study.tuning import choice, choices_table
-from jaxrm.train.state import Params
-from jaxrm.train.sweep import Record, sweep
+from jaxrm.read.packed import cosine_distance
+from jaxrm.report.tables import markdown
+from jaxrm.study import contest, trials, tuning
+from jaxrm.study.config import StudyConfig
+from jaxrm.study.draws import Condition, Toy
+from jaxrm.study.records import Choices, Record, Trial
 
-Part = Literal["main", "sizes", "strengths", "heads", "frozen", "curves"]
-
-SCREEN_SEEDS, CONFIRM_SEEDS, EXPLORING, CURVES = 3, 12, 3, 2
-"""How many: of the screen (from 0 on), and of the confirmation's part main, its other parts, and
-its learning curves."""
-FIRST_SEED = 100
-"""Where the confirmation's seeds begin."""
-
-EARLY_POINTS, EARLY_ITEMS = 6, 500
-"""Where `bt_early` looks, and at how many comparisons of `val`."""
-TEXTS = 1000
-"""Questions of the pretraining text that replay draws from."""
+CONTROLS = ("bt", "bt_early", "lp_ft", "l2", "replay")
+VARIANTS = ("grm_sft", "grm_dpo", "grm_dpo_reference_free")
+MAIN = CONTROLS + VARIANTS
+BOTH = ("bt", "grm_sft")
+"""Those that meet in the other parts too."""
+PARTS = {
+    "main": "GRM and its controls",
+    "sizes": "Training pairs and label noise",
+    "strengths": "Strength of the text loss",
+    "heads": "Depth of the reward head",
+    "frozen": "A frozen trunk",
+    "curves": "Longer training",
+}
+SCREENING, EXPLORING, LONGER = 3, 3, 2
+"""How many seeds screen, and of those that confirm how many all parts but main have, and longer
+training."""
+RATES, HEAD_RATES = (3e-5, 1e-4, 3e-4, 1e-3), (3e-3, 1e-2, 3e-2, 1e-1)
+"""What Bradley-Terry's learning rate is chosen from, and that of a head which trains alone."""
+STRENGTHS = {"l2": (10.0, 30.0, 100.0, 300.0), "replay": (0.03, 0.1, 0.3, 0.6)}
+STRENGTHS |= {"grm_sft": (0.01, 0.03, 0.1, 0.3), **dict.fromkeys(VARIANTS[1:], (0.1, 0.3))}
+"""What a method's strength is chosen from: at Bradley-Terry's learning rate, and where there are
+two strengths, at the next lower one too. A pull of L2 acts for `learning_rate x steps`, so that it
+has to be large."""
+LOOKS, LOOKED_AT, SAMPLE = 6, 500, 300
+"""How often `bt_early` looks, and at how many comparisons of `val`; and of how many of a split, at
+most, language ability and drift are."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Condition:
-    """What training data a run has: pairs, share of labels flipped, how often the style cue is on
-    the better side, and epochs."""
-
-    pairs: int
-    label_noise: float
-    cue_agreement: float
-    epochs: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
+class Config(StudyConfig):
     """The GRM study: choose on one lexicon, confirm on another."""
 
+    run_dir: Path = Path("runs/study_grm")
+    """Where the results go; the same command goes on where it was stopped."""
+    seed: int = 100
+    """The first that confirms; those that screen begin at 0."""
+    seeds: int = 12
+    """How many confirm. Of them 3 have the parts other than main, 2 that of longer training."""
     screen: bool = False
-    """Tune every method on `val` of the dev lexicon; needs --base."""
+    """Tune every method on `val` of the dev lexicon; needs --base, which has read it."""
     confirm: bool = False
-    """Measure the chosen trials on the report lexicon and its shipped base."""
+    """Measure the chosen trials on the report lexicon."""
     report: Path | None = None
     """Write the page again from the records of a confirmation, RUN/records.jsonl."""
     page: Path | None = None
     """Where the page goes, with its figures beside it; RUN/results.md without it."""
-    base: Path | None = None
-    """The base of the screen, which has read the dev lexicon."""
-    run_dir: Path = Path("runs/study_grm")
     choices: Path = Path(__file__).with_name("study_grm_choices.json")
     """What the screen chose, as --confirm reads it. A screen writes RUN/choices.json."""
-    workers: int | None = None
-    """Processes; one for each core of a CPU without it, one on an accelerator."""
-    methods: tuple[str, ...] = MAIN
-    """What the part main compares; a screen tries `frozen` too. Bradley-Terry is always among
-    them."""
-    parts: tuple[Part, ...] = ("main", "sizes", "strengths", "heads", "frozen", "curves")
+    parts: tuple[str, ...] = tuple(PARTS)
     """What --confirm runs."""
-    seeds: int | None = None
-    """How many; without it 3 to screen, and 12 to confirm (of them 3 for all but the main part)."""
     pairs: int = 2000
     """Training pairs of the main condition; the other sizes are a quarter, half and double."""
     items: int = 2000
-    """Comparisons of `ood_prompt`."""
-    val_items: int = 1000
-    side_items: int = 500
-    """Comparisons of each other split."""
-    sample_items: int = 300
-    """Comparisons of `id` and `ood_prompt` for language ability and drift, and of each split for
-    the learning curves."""
-    curve_points: int = 8
+    """Comparisons of `ood_prompt`; of `val` there are half as many, of other splits a quarter."""
 
     def __post_init__(self):
+        super().__post_init__()
+        self.at_least(4, "pairs", "items")
         stages = (self.screen, self.confirm, self.report is not None)
         require(sum(stages) == 1, "--screen, --confirm, --report", "one of the three", stages)
-        for name in ("pairs", "items", "val_items", "side_items", "sample_items", "curve_points"):
-            value = getattr(self, name)
-            require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
-        require(self.pairs >= 4, "--pairs", "at least 4", self.pairs)
-        require(self.seeds is None or self.seeds >= 1, "--seeds", "at least 1", self.seeds)
-        require(self.workers is None or self.workers >= 1, "--workers", "at least 1", self.workers)
-        known = ", ".join(METHODS)
-        require(set(self.methods) <= set(METHODS), "--methods", f"among {known}", self.methods)
-
-    @property
-    def conditions(self) -> dict[str, Condition]:
-        """Those of the part main: noisy labels, few of them, and clean ones."""
-        main = Condition(self.pairs, label_noise=0.25, cue_agreement=0.7)
-        return {
-            "A": main,
-            "B": dataclasses.replace(main, pairs=self.pairs // 4),
-            "C": dataclasses.replace(main, label_noise=0.0),
-        }
-
-
-# What is run
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """How many comparisons of which splits a run is evaluated on, (split, n) each.
-
-    Attributes:
-      splits: after training, by rewards.
-      sampled: after training, by the language model's ranking, and by the drift of states.
-      curves: at each of `points` equally spaced steps, by rewards.
-    """
-
-    splits: tuple[tuple[str, int], ...]
-    sampled: tuple[tuple[str, int], ...] = ()
-    curves: tuple[tuple[str, int], ...] = ()
-    points: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One training run, and all that its record depends on; `base` is the base's fingerprint."""
-
-    method: str
-    trial: Trial
-    condition: Condition
-    seed: int
-    lexicon: str
-    base: str
-    evaluation: Evaluation
-    head: HeadConfig = HeadConfig()
-
-
-def screen(cfg: Config) -> dict[str, Any]:
-    """Each method's best trial on `val`: {method: {learning_rate, strength, trials}}."""
-    if cfg.base is None:
-        raise OptionError("--screen needs --base, a base that has read the dev lexicon")
-    seeds = range(SCREEN_SEEDS if cfg.seeds is None else cfg.seeds)
-    job = functools.partial(
-        Job,
-        condition=cfg.conditions["A"],
-        lexicon="dev",
-        base=hub.fingerprint(cfg.base),
-        evaluation=Evaluation((("val", cfg.val_items),)),
-    )
-
-    def choose(methods: Sequence[str], rate: float, title: str) -> dict[str, Any]:
-        asked = [(m, trial) for m in methods for trial in trials(m, rate)]
-        jobs = [job(method=m, trial=t, seed=seed) for m, t in asked for seed in seeds]
-        records = run_all(jobs, cfg, cfg.base, title)
-        return {m: choice([r for r in records if r["method"] == m]) for m in methods}
-
-    first = choose(["bt"], RATES[0], "screen, Bradley-Terry")
-    others = [method for method in dict.fromkeys((*cfg.methods, "frozen")) if method != "bt"]
-    return first | choose(others, first["bt"]["learning_rate"], "screen, all others")
-
-
-def confirm(cfg: Config, choices: Mapping[str, Any]) -> list[Record]:
-    """The records of all parts, each run once, under the first part that asks for it."""
-    base = toy.shipped_base()
-    sides = [(split, cfg.side_items) for split in ("id", "ood_response", "spurious")]
-    splits = (("val", cfg.val_items), *sides, ("ood_prompt", cfg.items))
-    sampled = tuple((split, cfg.sample_items) for split in ("id", "ood_prompt"))
-    final = Evaluation(splits, sampled)
-    curves = Evaluation(splits, sampled, (("val", cfg.sample_items), *sampled), cfg.curve_points)
-    key = hub.fingerprint(base)
-    jobs: dict[Job, Part] = {}
-    for part, arm in arms(cfg):
-        if part not in cfg.parts:
-            continue
-        if arm.method not in choices:
-            raise DataError(f"{cfg.choices} has no choice for {arm.method}: screen it first")
-        chosen = choices[arm.method]
-        strength = chosen["strength"] if arm.strength is None else arm.strength
-        job = Job(
-            arm.method,
-            Trial(chosen["learning_rate"], strength),
-            arm.condition,
-            arm.seed,
-            "report",
-            key,
-            curves if part == "curves" else final,
-            arm.head,
+        require(
+            self.base is not None or not self.screen, "--base", "given with --screen", self.base
         )
-        jobs.setdefault(job, part)
-    records = run_all(list(jobs), cfg, base, "confirm")
-    return [record | {"part": part} for record, part in zip(records, jobs.values(), strict=True)]
+        require(set(self.parts) <= set(PARTS), "--parts", f"among {', '.join(PARTS)}", self.parts)
+
+    def runs(self, methods: tuple[str, ...], lexicon: str) -> trials.Contest:
+        """With noisy labels, few of them, and clean ones."""
+        sizes = ((0.25, self.pairs), (0.25, self.pairs // 4), (0.0, self.pairs))
+        conditions = [Condition(Toy(noise, 0.7, lexicon=lexicon), pairs) for noise, pairs in sizes]
+        job = {"run": run, "options": {"validation": LOOKED_AT}, "items": self.items}
+        return self.contest(methods, conditions, trials_of, val_items=self.items // 2, **job)
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """A run of the confirmation: the method's chosen trial, but for a strength given here."""
-
-    method: str
-    condition: Condition
-    seed: int
-    strength: float | None = None
-    head: HeadConfig = HeadConfig()
-
-
-def arms(cfg: Config) -> Iterator[tuple[Part, Arm]]:
-    """Every part's runs, the main part's first, and that seed by seed.
-
-    So what is there when it is stopped is balanced, and jobs in a row share their data.
-    """
-    main, both = cfg.conditions["A"], ("bt", "grm_sft")
-    seeds = range(FIRST_SEED, FIRST_SEED + (CONFIRM_SEEDS if cfg.seeds is None else cfg.seeds))
-    exploring = seeds[:EXPLORING]
-    methods = dict.fromkeys(("bt", *cfg.methods))
-    for seed, condition, method in itertools.product(seeds, cfg.conditions.values(), methods):
-        yield "main", Arm(method, condition, seed)
-    sizes = [cfg.pairs // 4, cfg.pairs // 2, cfg.pairs, 2 * cfg.pairs]
-    for seed, size, noise, method in itertools.product(exploring, sizes, (0.0, 0.25), both):
-        condition = dataclasses.replace(main, pairs=size, label_noise=noise)
-        yield "sizes", Arm(method, condition, seed)
-    for seed, strength in itertools.product(exploring, STRENGTHS["grm_sft"]):
-        yield "strengths", Arm("grm_sft", main, seed, strength=strength)
-    for seed, layers, method in itertools.product(exploring, (1, 2), both):
-        yield "heads", Arm(method, main, seed, head=HeadConfig("mlp", hidden=256, layers=layers))
-    for seed in exploring:
-        yield "frozen", Arm("frozen", main, seed)
-    for seed, epochs, method in itertools.product(seeds[:CURVES], (1, 4), both):
-        yield "curves", Arm(method, dataclasses.replace(main, epochs=epochs), seed)
+def trials_of(method: str, rate: float) -> list[Trial]:
+    """The four settings that a method may choose from, given Bradley-Terry's learning rate."""
+    if method not in STRENGTHS:
+        return [Trial(each, None) for each in (HEAD_RATES if method == "frozen" else RATES)]
+    # The lowest rate has the next higher one beside it, so that there are always two.
+    lower, strengths = RATES[abs(RATES.index(rate) - 1)], STRENGTHS[method]
+    rates = (rate,) if len(strengths) == 4 else (lower, rate)
+    return [Trial(*setting) for setting in itertools.product(rates, strengths)]
 
 
-def run_all(jobs: Sequence[Job], cfg: Config, base: Path, title: str) -> list[Record]:
-    """The records of jobs from one base, in order."""
-    here = functools.partial(run, base=base)
-    return sweep(jobs, here, cfg.run_dir / "jobs", workers=cfg.workers, progress=title)
-
-
-# How a job is run. What several jobs share is kept for the life of the process.
-
-ABILITY = {"logps": heads.response_logps, "states": final_states}
-"""What is read from a model beside its rewards."""
-
-
-def run(job: Job, base: Path) -> Record:
-    """Trains from the base at `base`, evaluates, and returns the record, without its part."""
-    method, condition, evaluation = METHODS[job.method], job.condition, job.evaluation
-    rates = {"label_noise": condition.label_noise, "cue_agreement": condition.cue_agreement}
-    world = toy.World(seed=job.seed, lexicon=job.lexicon, **rates)
-    lab = Lab(base, job.head)
-    start = lab.start(job.seed)
-    training = packed(lab, world, "train", condition.pairs, "all")
-    trees, params = training.trees, start.params
-    if method.fits_head:
-        states = lab.read(start.params, training, ABILITY)["states"]
-        weight = fit_head(list(states), training.comparisons)[:, None]
-        params = params | {"reward_head": {"weight": weight.astype(np.float32)}}
-    if method.knows_reference:
-        trees = lab.with_references(training)
-
-    def rewards(params: Params, split: str, n: int) -> dict[str, float]:
-        with jax.set_mesh(mesh()):
-            return of_rewards(start.structure, params, packed(lab, world, split, n))
-
-    best, curve = -1.0, []
-    points = EARLY_POINTS if method.stops_early else max(evaluation.points, 1)
-    for point in train(lab, job, params, trees, points):
-        if evaluation.points:
-            found = {split: rewards(point.params, split, n) for split, n in evaluation.curves}
-            curve.append({"step": point.step} | flat(found))
-        value = point.step
-        if method.stops_early:
-            value = rewards(point.params, "val", EARLY_ITEMS)["macro"]
+def stopped_early(task: Task, method: Method) -> Trained:
+    """The model that was best on `val`, the first of equals, at equal parts of its training."""
+    bench, best = task.bench, -1.0
+    trees = task.data.prepared(bench, method, None).trees
+    options = {"rate": task.rate, "epochs": task.epochs, "seed": task.seed, "count": LOOKS}
+    for point in bench.points(method, trees, **options):
+        read = bench.read(point.params, task.validation, {"rewards": heads.rewards})
+        value = macro_accuracy(list(read["rewards"]), task.validation.comparisons)
         if value > best:
             # Copied, because the next step takes their memory.
-            best, stopped, kept = value, point.step, jax.tree.map(jnp.copy, point.params)
+            best, step, params = value, point.step, jax.tree.map(np.array, point.params)
+    fitted = Fitted(bench.structure(), params, step, point.tokens, point.seconds)
+    model = Model(bench, method, fitted)
+    return Trained(model.scores, [model], [Part(model.reward_model)])
 
-    figures = {
-        split: rewards(kept, split, n) | {"language": None} for split, n in evaluation.splits
-    }
-    drift = {}
-    for split, n in evaluation.sampled:
-        sample = packed(lab, world, split, n, "all")
-        found = lab.read(kept, sample, ABILITY)
-        figures[split]["language"] = macro_accuracy(list(found["logps"]), sample.comparisons)
-        drift[split] = cosine_distance(base_states(base, world, split, n), found["states"])
+
+METHODS = LIBRARY | {"bt_early": Method("Bradley-Terry, stopped early", train=stopped_early)}
+
+
+def confirm(cfg: Config, choices: Choices) -> list[Record]:
+    """The records of all parts, each run once, under the first part that asks for it.
+
+    The main part's are first, and that seed by seed: so what is there when it is stopped is
+    balanced, and jobs in a row share their data.
+    """
+    runs, seeds, few = cfg.runs(MAIN, "report"), cfg.measured, cfg.items // 4
+    splits = tuple(zip(Toy.splits, (cfg.items, few, few, few, cfg.items // 2), strict=True))
+    planned: dict[trials.Job, str] = {}
+
+    def plan(part, seeds, conditions, methods, strengths=(None,), depths=(0,)) -> None:
+        every = itertools.product(seeds, conditions, methods, strengths, depths)
+        for seed, condition, method, strength, depth in every if part in cfg.parts else ():
+            trial = Trial.of(choices[method] | ({} if strength is None else {"strength": strength}))
+            head = heads.HeadConfig("mlp", 256, depth) if depth else heads.HeadConfig()
+            job = runs.job(method, trial, condition, seed, splits)
+            planned.setdefault(dataclasses.replace(job, head=head), part)
+
+    first, exploring = runs.conditions[0], seeds[:EXPLORING]
+    sizes = (cfg.pairs // 4, cfg.pairs // 2, cfg.pairs, 2 * cfg.pairs)
+    sized = [Condition(Toy(noise, 0.7), pairs) for pairs in sizes for noise in (0.0, 0.25)]
+    plan("main", seeds, runs.conditions, MAIN)
+    plan("sizes", exploring, sized, BOTH)
+    plan("strengths", exploring, [first], ["grm_sft"], strengths=STRENGTHS["grm_sft"])
+    plan("heads", exploring, [first], BOTH, depths=(1, 2))
+    plan("frozen", exploring, [first], ["frozen"])
+    plan("curves", seeds[:LONGER], [first, dataclasses.replace(first, epochs=4)], BOTH)
+    made = zip(runs.records(list(planned), "confirm"), planned.values(), strict=True)
+    return [record | {"part": part} for record, part in made]
+
+
+def run(job: trials.Job, base: Path) -> Record:
+    """Trains from the base at `base`, evaluates, and returns the record, without its part."""
+    record = trials.run(job, base, METHODS, ability)
+    for split, share in record.pop("language").items():
+        record["splits"][split]["language"] = share
+    del record["cost"]  # that of replay would not count its text
+    return record
+
+
+def ability(job: trials.Job, trained: Trained) -> Record:
+    """What a record of this study has beside a contest's."""
+    [model], condition, language, drift = trained.models, job.condition, {}, {}
+    for split, n in job.splits:
+        if split in ("id", "ood_prompt"):
+            data = trials.packed(model.bench, condition.data, split, min(n, SAMPLE), job.seed)
+            asked = model.bench.filled(data, (Fill("states", final_states, "all"),))
+            before = np.stack([tree.columns["states"] for tree in asked.trees])
+            read = model.read(asked, {"logps": heads.response_logps, "states": final_states})
+            language[split] = macro_accuracy(list(read["logps"]), data.comparisons)
+            drift[split] = cosine_distance(before, read["states"])
     return {
-        "method": job.method,
-        **dataclasses.asdict(job.trial),
-        "condition": dataclasses.asdict(condition),
-        "seed": job.seed,
-        "head": {"kind": job.head.kind, "layers": job.head.layers},
-        "splits": figures,
-        "drift": drift,
-        "stopped": stopped,
-        "steps": point.steps,
-        "curve": curve,
-        "seconds": round(point.seconds, 2),
-        "tokens": point.tokens,
+        "condition": {"pairs": condition.pairs, "epochs": condition.epochs} | vars(condition.data),
+        "head": dataclasses.asdict(job.head),
+        **{"language": language, "drift": drift, "tokens": model.fitted.tokens},
     }
-
-
-def flat(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """A point of the learning curves: "<split>/<figure>"."""
-    names = ("macro", "loss")
-    return {f"{split}/{name}": of[name] for split, of in figures.items() for name in names}
-
-
-def train(
-    lab: Lab, job: Job, params: Params, trees: Sequence[TokenTree], points: int
-) -> Iterator[Point]:
-    """The job's model at each of `points` equal parts of its training, which begins at `params`."""
-    recipe = METHODS[job.method].recipe
-    return lab.train(
-        recipe,
-        trees,
-        rate=job.trial.learning_rate,
-        strength=job.trial.strength,
-        epochs=job.condition.epochs,
-        seed=job.seed,
-        params=params,
-        texts=text_trees(lab, job.lexicon) if recipe.text else (),
-        points=points,
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def packed(lab: Lab, world: toy.World, split: str, n: int, ask: Ask = "none") -> Packed:
-    """The first n comparisons of a split."""
-    return lab.pack(world.comparisons(split, n), ask)
-
-
-@functools.lru_cache(maxsize=2)
-def text_trees(lab: Lab, lexicon: str) -> list[TokenTree]:
-    """Text that the base has read (it is that of seed 0), in parts that fit a row."""
-    text = toy.World(seed=0, lexicon=lexicon).pretraining_text(TEXTS)
-    return [part for tree in lab.trees(text) for part in packing.split(tree, lab.length)]
-
-
-@functools.lru_cache(maxsize=8)
-def base_states(base: Path, world: toy.World, split: str, n: int) -> np.ndarray:
-    """Float32 [n, 2, d]: the untrained states that rewards are to be read from."""
-    lab = Lab(base)
-    return lab.read(lab.start(0).params, packed(lab, world, split, n, "all"), ABILITY)["states"]
 
 
 def main(cfg: Config) -> None:
     """Runs the asked stage, and writes what it found."""
     page = cfg.page or cfg.run_dir / "results.md"
-    files.check_apart(cfg.run_dir, [cfg.base])
     files.check_apart(page, [cfg.base, cfg.report, cfg.choices])
     if cfg.screen:
-        choices = screen(cfg)
-        path = cfg.run_dir / "choices.json"
-        with files.replacing(path) as draft:
-            draft.write_text(json.dumps(choices, indent=2) + "\n", encoding="utf-8")
-        print(f"{choices_table(choices)}\n\n{path}")
+        path, runs = cfg.open() / "choices.json", cfg.runs((*MAIN, "frozen"), "dev")
+        choices = runs.tune(range(min(cfg.seeds, SCREENING)), RATES[0])
+        files.write_json(path, choices)
+        print(f"{tuning.choices_table(choices)}\n\n{path}")
         return
-    if not cfg.choices.is_file():
-        raise DataError(f"{cfg.choices} does not exist: --screen makes the choices")
-    if cfg.report is not None and not cfg.report.is_file():
-        raise DataError(f"{cfg.report} does not exist: --confirm makes the records")
-    choices = json.loads(cfg.choices.read_bytes())
-    if cfg.report is None:
-        records = confirm(cfg, choices)
-        with files.replacing(cfg.run_dir / "records.jsonl") as draft:
-            draft.write_text("".join(f"{json.dumps(record)}\n" for record in records), "utf-8")
-    else:
-        records = [json.loads(line) for line in cfg.report.read_text("utf-8").splitlines()]
-    write(records, choices, page)
+    choices = json.loads(contest.left(cfg.choices))
+    if cfg.confirm:
+        contest.keep(cfg.open(), confirm(cfg, choices), choices)
+    lines = contest.left(cfg.report or cfg.run_dir / "records.jsonl").splitlines()
+    write(list(map(json.loads, lines)), choices, page)
     print(page)
+
+
+def write(every: list[Record], choices: Choices, page: Path) -> None:
+    """Writes the page as Markdown, with its figures beside it.
+
+    Args:
+      every: the records of all runs but the screen's, those of the main condition first.
+      choices: the screen's.
+    """
+    parts = {part: runs for part in PARTS if (runs := of_part(every, part))}
+    hours, tokens = (sum(record[name] for record in every) for name in ("seconds", "tokens"))
+    counts = (f"{split} {every[0]['splits'][split]['n']:,}" for split in Toy.splits)
+    about = f"{ABOUT}\n\n{len(every)} runs: {hours / 3600:.1f} hours and {tokens / 1e6:.0f} "
+    about += f"million tokens of training. Comparisons per seed: {', '.join(counts)}."
+    if "main" in parts:
+        about += f"\n\n{verdicts(parts['main'])}"
+    options = {"choices": choices, "against": "bt", "beside": ("language", "drift")}
+    runs = {PARTS[part]: contest.Run(runs, **options) for part, runs in parts.items()}
+    contest.write(runs, page, title="GRM against its controls on the toy world", about=about)
+
+
+def of_part(every: list[Record], name: str) -> list[Record]:
+    """A part's runs as records of a contest.
+
+    A part that varies one thing of the main condition for `bt` and `grm_sft` borrows their runs
+    there: one that several parts asked for is kept by the first of them.
+    """
+    own = [record for record in every if record["part"] == name]
+    if name == "main":
+        return list(map(as_of_contest, own))
+    first, seeds = every[0]["condition"], {record["seed"] for record in own}
+    main = [r for r in every if r["part"] == "main" and r["method"] in BOTH and r["seed"] in seeds]
+    own += [r for r in main if name == "sizes" or r["condition"] == first]
+    # The published records have longer training's runs of one epoch twice.
+    runs = {(r["condition"], r["method"], r["seed"]): r for r in map(as_of_contest, own)}
+    return sorted(runs.values(), key=lambda record: record["order"])
+
+
+def as_of_contest(record: Record) -> Record:
+    """A run's record as a contest has it (see jaxrm.study.records)."""
+    condition, layers, method = record["condition"], record["head"]["layers"], record["method"]
+    words = f"{condition['pairs']:,} pairs, {100 * condition['label_noise']:g} % label noise"
+    if condition["epochs"] > 1:
+        words += f", {condition['epochs']} epochs"
+    if record["head"]["kind"] != "linear":
+        words += f", {layers} hidden layer{'s' if layers > 1 else ''}"
+    if record["part"] == "strengths":
+        method += f", {record['strength']:g}"
+    splits = {s: record["splits"][s] | {"drift": record["drift"].get(s)} for s in Toy.splits}
+    placed = {"order": (-condition["label_noise"], condition["pairs"], words), "budget": "labels"}
+    return record | {"method": method, "condition": words, "splits": splits} | placed
+
+
+def verdicts(main: list[Record]) -> str:
+    """Each variant against the best control and against plain BT at each condition, and what that
+    says of GRM at the first. The control is chosen on the endpoint, which favours the controls."""
+    rows, verdicts = [], []
+    for (condition, _), methods in contest.cells(main).items():
+        ranked = [line["method"] for line in contest.ranking(methods, "bt")]
+        best = next(method for method in ranked if method in CONTROLS)
+        for control in dict.fromkeys((best, "bt")):
+            compared = {name: methods[name] for name in (control, *VARIANTS)}
+            lines = {line["method"]: line for line in contest.ranking(compared, control)}
+            for variant in VARIANTS:
+                gain, adjusted = lines[variant]["gain"], lines[variant]["adjusted"]
+                verdicts.append((statistics.verdict(gain, worthwhile=0.02), adjusted))
+                cells = [gain.n, *contest.gain_cells(gain, adjusted)[:4]]
+                rows.append([condition, variant, control, *cells, f"**{verdicts[-1][0]}**"])
+    head = ["condition", "variant", "against", "n", "gain", "95 % interval", "p", "Holm p", ""]
+    claim = "refuted" if all(verdict == "refuted" for verdict, _ in verdicts[:3]) else "open"
+    if any(verdict == "supported" and p < 0.05 for verdict, p in verdicts[:3]):
+        claim = "supported"
+    return f"## The claim: {claim}\n\n{RULES}\n\n{markdown(head, rows, left=3)}"
+
+
+ABOUT = """\
+Made from the records of `python -m experiments.study_grm --confirm`, by the rules of
+`docs/preregistration_grm.md`; how the numbers read is in `docs/grm.md`, and what the base itself
+knows (its own ranking, a linear probe) in `docs/toyworld.md`. Each seed redraws families, pairs,
+head, order and items; the style cue agrees with 70 % of labels everywhere. Language: how often the
+better response is the likelier one under the model's own language-model head. Drift: mean cosine
+distance, in hundredths, of the states that rewards are read from to the base's."""
+RULES = """\
+At the first condition, against the best control, which is the one of `bt`, `bt_early`, `lp_ft`,
+`l2` and `replay` with the highest mean on `ood_prompt` itself: the hardest comparison, and a choice
+that favours the controls. GRM is supported if one variant is with a Holm p below .05, refuted if
+all are, and open otherwise. A variant is supported if the interval of its gain, in points of
+accuracy on `ood_prompt` over the control's of the same seed, lies above 0; else refuted if its
+upper end is below 2 points; else open. p is adjusted over the three variants."""
 
 
 if __name__ == "__main__":

@@ -222,6 +222,12 @@ class Bench:
         """Comparisons as tokens."""
         return chat.tokenize(comparisons, self.tokenizer)
 
+    def texts(self, comparisons: Sequence[Comparison]) -> list[TokenTree]:
+        """Text as tokens, in parts that a row holds."""
+        return [
+            part for tree in self.trees(comparisons) for part in packing.split(tree, self.length)
+        ]
+
     def fitting(self, trees: Sequence[TokenTree]) -> list[TokenTree]:
         """The trees that a row of training holds."""
         return [tree for tree in trees if packing.tree_length(tree) <= self.length]

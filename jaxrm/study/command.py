@@ -83,5 +83,4 @@ def listed(methods: Mapping[str, Method]) -> str:
 def texts(cfg: Config, training: Run) -> list[packing.TokenTree]:
     """The text of --text, in parts that fit a row."""
     every = [comparison for source in cfg.text for comparison in sources.stream(source)]
-    trees = training.bench.trees(every)
-    return [part for tree in trees for part in packing.split(tree, cfg.row_length)]
+    return training.bench.texts(every)

@@ -140,7 +140,7 @@ def _table(by_condition: Mapping[str, Runs], baseline: str, figure: str) -> str:
                     f"**{line['method']}**" if line["method"] == baseline else line["method"],
                     line["trial"],
                     score[endpoint],
-                    *_gain_cells(line["gain"], line["adjusted"]),
+                    *gain_cells(line["gain"], line["adjusted"]),
                     *(score[split] for split in others),
                     *([number(line["cost"], ".2f", 1)] if costly else []),
                     line["n"],
@@ -158,7 +158,8 @@ def _of_conditions(
     return markdown(head, (row[1:] for row in rows), left)
 
 
-def _gain_cells(gain: Paired | None, adjusted: float | None) -> list[str]:
+def gain_cells(gain: Paired | None, adjusted: float | None) -> list[str]:
+    """A gain in points, its interval, p, p after Holm's adjustment, and the word for it."""
     if gain is None:
         return ["", "", "", "", ""]
     bounds = between(gain.low, gain.high, "+.2f")
@@ -199,7 +200,7 @@ def in_words(runs: Sequence[Run]) -> dict[str, str]:
             if method == run.baseline:
                 words[method] = f"{spread(estimate(line['scores'][_splits(methods)[0]]))} %"
             elif gain is not None:
-                points, bounds, *_ = _gain_cells(gain, line["adjusted"])
+                points, bounds, *_ = gain_cells(gain, line["adjusted"])
                 words[method] = f"{points} ({bounds}; {gain.n} seeds)"
     return words
 

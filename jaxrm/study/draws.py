@@ -17,6 +17,8 @@ from jaxrm.errors import DataError
 
 VALIDATION = 0.1
 """The share of a file's prompts that are kept to choose by."""
+TEXTS = 1000
+"""Questions of the toy world's text."""
 
 
 class Draw(Protocol):
@@ -32,6 +34,10 @@ class Draw(Protocol):
 
     def draw(self, split: str, n: int, seed: int) -> list[Comparison]:
         """Up to n comparisons of `train` or another split."""
+        ...
+
+    def text(self) -> list[Comparison]:
+        """What a method with text has beside them."""
         ...
 
 
@@ -66,6 +72,7 @@ class Toy:
     cue_agreement: float
     temperature: float = 0.0
     responses: int = 2
+    lexicon: str = "report"
 
     splits = ("ood_prompt", "id", "ood_response", "spurious", "val")
     """What is measured, the endpoint first."""
@@ -76,11 +83,16 @@ class Toy:
         """The first n comparisons of `train` or another split."""
         world = toy.World(
             seed=seed,
+            lexicon=self.lexicon,
             label_noise=self.label_noise,
             cue_agreement=self.cue_agreement,
             temperature=self.temperature,
         )
         return world.comparisons(split, n, self.responses if split == "train" else 2)
+
+    def text(self) -> list[Comparison]:
+        """Some of what the base has read, which is the text of seed 0."""
+        return toy.World(seed=0, lexicon=self.lexicon).pretraining_text(TEXTS)
 
     def __str__(self) -> str:
         parts = [f"{100 * self.label_noise:g} % label noise", f"cue agreement {self.cue_agreement}"]
@@ -88,6 +100,8 @@ class Toy:
             parts.append(f"annotators' temperature {self.temperature:g}")
         if self.responses > 2:
             parts.append(f"rankings of {self.responses}")
+        if self.lexicon != "report":
+            parts.append(f"{self.lexicon} lexicon")
         return ", ".join(parts)
 
 
@@ -118,6 +132,10 @@ class Files:
         every = [c for text in self.train for c in _read(text)]
         kept = [c for c in every if _is_validation(c, seed) == (split == "val")]
         return random.Random(f"{seed} {split}").sample(kept, min(n, len(kept)))
+
+    def text(self) -> list[Comparison]:
+        """There is none: DataError."""
+        raise DataError("a method with text beside its comparisons learns from the toy world alone")
 
     def __str__(self) -> str:
         return ", ".join(Source.parse(text).name for text in self.train)

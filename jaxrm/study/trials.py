@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxrm.data.packing import TokenTree
 from jaxrm.errors import DataError
 from jaxrm.huggingface import hub
 from jaxrm.methods.bench import Bench
@@ -81,6 +82,7 @@ def run(
         seed=job.seed,
         steps=condition.steps,
         flops=unit if job.budget == "flops" else None,
+        texts=texts(bench, condition.data) if methods[job.method].text else (),
     )
     trained = task.train(methods[job.method])
     figures = {}
@@ -107,6 +109,12 @@ def run(
 def packed(bench: Bench, data: Draw, split: str, n: int, seed: int) -> Packed:
     """What is trained or measured on, once for all methods of a seed."""
     return bench.pack(data.draw(split, n, seed))
+
+
+@functools.lru_cache(maxsize=2)
+def texts(bench: Bench, data: Draw) -> list[TokenTree]:
+    """What a method with text has beside the comparisons, once for all seeds."""
+    return bench.texts(data.text())
 
 
 @dataclasses.dataclass(frozen=True)

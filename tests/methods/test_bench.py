@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import jax
 import numpy as np
 import pytest
 
 from jaxrm import toy
-from jaxrm.data import packing
+from jaxrm.data import packing, planning
 from jaxrm.errors import DataError
 from jaxrm.evaluate.probe import final_states
 from jaxrm.losses import preference
@@ -130,3 +131,19 @@ def test_a_comparison_longer_than_a_row_is_refused(bench, world):
     short = Bench(bench.base, rows=2, length=16)
     with pytest.raises(ValueError, match="a row holds"):
         short.fit(BT, short.trees(world.comparisons("train", 2)), rate=1e-3)
+
+
+@pytest.mark.parametrize("split", get_args(toy.Split))
+def test_one_shape_serves_every_split_and_one_plan_all_methods(bench, world, split):
+    data = bench.pack(world.comparisons(split, 40))
+    wanted = packing.pack([], [], planning.reading_shape(bench.rows, bench.length, "none"))
+    for batch in data.batches:
+        assert jax.tree.map(np.shape, batch) == jax.tree.map(np.shape, wanted)
+    index = np.concatenate([b.response_index[b.response_mask] for b in data.batches])
+    assert sorted(index) == list(range(80))
+    plans = []
+    for ask in get_args(packing.Ask):
+        sizes = packing.measure(data.trees, ask=ask, preferences=True)
+        shape = bench.shape(bench, Method("", ask=ask), data.trees)
+        plans.append(planning.plan_epoch(sizes, shape, 0, 0))
+    assert plans[0] == plans[1] == plans[2]
