@@ -51,7 +51,9 @@ def trees(pairs, tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
     rows = grm_oracle.rows(pairs)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return chat.tokenize(sources.read(path), load_tokenizer(FOLDER))
+    trees = chat.tokenize(sources.read(path), load_tokenizer(FOLDER))
+    # What `margin` makes of the data's own margins.
+    return with_columns(trees, {"magnitude": [tree.columns["margin"] for tree in trees]})
 
 
 def packed(trees):

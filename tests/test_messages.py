@@ -183,7 +183,7 @@ def test_what_we_save_is_what_torch_reads(model, batch, tmp_path):
 def unpacked(trees):
     """The same comparisons, every response alone with its own copy of the prompt."""
     return [
-        dataclasses.replace(tree, branches=(branch,), ranks=(0,), scores=None)
+        dataclasses.replace(tree, branches=(branch,), ranks=(0,), columns={})
         for tree in trees
         for branch in tree.branches
     ]

@@ -261,13 +261,12 @@ def test_the_average_is_found_inside_another_optimizer_and_follows_its_parameter
     def at(learning_rate):
         return optax.chain(optax.adam(learning_rate), average.ema(0.9))
 
-    optimizer = optax.inject_hyperparams(at)(learning_rate=0.1)
     params, axes = {"w": np.zeros((2, 3), np.float32)}, {"w": ("embed", "mlp")}
     mesh = parallel.make_mesh(devices=jax.devices()[:1])
     abstract = abstract_state(
         params,
         axes,
-        optimizer,
+        at,
         trainable=lambda path: True,
         mesh=mesh,
         rules=parallel.ShardingRules(),
@@ -275,7 +274,7 @@ def test_the_average_is_found_inside_another_optimizer_and_follows_its_parameter
     kept = optax.tree_utils.tree_get(abstract.optimizer, "parameter_average")
     assert kept["w"].shape == (2, 3)
     assert kept["w"].sharding == abstract.trainable["w"].sharding
-    state = create_state(params, optimizer, abstract, seed=0)
+    state = create_state(params, at, abstract, seed=0)
     np.testing.assert_array_equal(average.ema_params(state.optimizer, state.trainable)["w"], 0)
 
 
