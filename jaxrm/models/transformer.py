@@ -218,7 +218,7 @@ class RewardModel(nnx.Module):
 
     def with_head(self, head: heads.HeadConfig, arrays: Tree) -> RewardModel:
         """The same trunk under another head, whose parameters are given."""
-        params = split(self)[1] | {"reward_head": arrays}
+        params = split(self)[1] | {"reward_head": jax.tree.map(jnp.asarray, arrays)}
         return RewardModel(self.config, head, self.lora_config, compute=self.compute, params=params)
 
     def merged(self) -> RewardModel:
