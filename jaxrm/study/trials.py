@@ -218,8 +218,12 @@ class Contest:
         budget: Literal["labels", "flops"] = "labels",
     ) -> Job:
         """A run from the base."""
-        key = hub.fingerprint(self.base)
-        return Job(method, trial, condition, seed, budget, key, splits, **self.options)
+        return Job(method, trial, condition, seed, budget, self._key, splits, **self.options)
+
+    @functools.cached_property
+    def _key(self) -> str:
+        # It reads all of the base's files, and a contest has hundreds of jobs.
+        return hub.fingerprint(self.base)
 
     def records(self, jobs: Sequence[Job], title: str) -> list[Record]:
         """The records of jobs, in order."""
