@@ -111,8 +111,8 @@ from jaxrm.methods.bench import Bench, Fitted
 from jaxrm.methods.library import METHODS as LIBRARY
 from jaxrm.methods.task import InMemory, Model, Task
 from jaxrm.models import average, uncertainty
-from jaxrm.read.accuracy import macro_accuracy
-from jaxrm.read.packed import Packed, order_of
+from jaxrm.read.accuracy import macro_accuracy, order_of
+from jaxrm.read.packed import Packed
 from jaxrm.report.webpage import leave
 from jaxrm.study import outcome, trials
 from jaxrm.study.config import StudyConfig

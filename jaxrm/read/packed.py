@@ -13,10 +13,8 @@ from jaxtyping import Float
 
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.packing import PackedBatch, TokenTree
-from jaxrm.models import heads
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.parameters import Tree
-from jaxrm.read.accuracy import order_of
 from jaxrm.read.reading import Reading, pack_batches, read_batches
 
 
@@ -63,16 +61,6 @@ def read(
         raise ValueError("comparisons of different numbers of responses")
     values = read_batches(structure, jax.device_put(params), data.batches, readings, data.trees)
     return {name: np.stack(of_trees) for name, of_trees in values.items()}
-
-
-def of_rewards(structure: nnx.GraphDef, params: Tree, data: Packed) -> dict[str, float]:
-    """`order_of` the model's rewards.
-
-    Args:
-      structure, params: as for `read`.
-    """
-    rewards = read(structure, params, data, {"rewards": heads.rewards})["rewards"]
-    return order_of(rewards, data.comparisons)
 
 
 def cosine_distance(before: Float[np.ndarray, "... d"], after: Float[np.ndarray, "... d"]) -> float:

@@ -22,7 +22,8 @@ from jaxrm.methods.library import METHODS
 from jaxrm.methods.method import Method
 from jaxrm.methods.task import InMemory, Task, Trained
 from jaxrm.models.heads import HeadConfig
-from jaxrm.read.packed import Packed, order_of
+from jaxrm.read.accuracy import order_of
+from jaxrm.read.packed import Packed
 from jaxrm.study.contest import costs
 from jaxrm.study.draws import Condition, Draw
 from jaxrm.study.records import Choices, Trial

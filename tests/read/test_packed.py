@@ -12,7 +12,8 @@ from jaxrm.data.store import with_columns
 from jaxrm.models import heads, transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.read import reading
-from jaxrm.read.packed import cosine_distance, of_rewards, pack, read
+from jaxrm.read.accuracy import order_of
+from jaxrm.read.packed import cosine_distance, pack, read
 from tests.models.support import CONFIG, random_tree, small_model
 
 BOTH = {"rewards": heads.rewards, "logps": heads.response_logps}
@@ -50,11 +51,16 @@ def test_what_is_read_is_what_scoring_reads_in_order(mesh, options):
 
 def test_other_pairs_and_other_parameters_share_the_compilation(mesh, options):
     structure, params = transformer.split(small_model(CONFIG, HeadConfig(), seed=1))
+
+    def order(params, data):
+        rewards = read(structure, params, data, {"rewards": heads.rewards})["rewards"]
+        return order_of(rewards, data.comparisons)
+
     with jax.set_mesh(mesh):
-        first = of_rewards(structure, params, pack(*pairs(5), **options))
+        first = order(params, pack(*pairs(5), **options))
         compiled = reading._read_batch._cache_size()
         other = jax.tree.map(np.negative, params)
-        second = of_rewards(structure, other, pack(*pairs(9, seed=1), **options))
+        second = order(other, pack(*pairs(9, seed=1), **options))
     assert reading._read_batch._cache_size() == compiled
     assert (first["n"], second["n"]) == (5, 9)
 
