@@ -126,12 +126,11 @@ class Trained:
         Args:
           options: as for `jaxrm.read.reading.read`.
         """
-        readings = {"rewards": (self.gate or heads.rewards, "none")}
-        readings |= {"logps": (heads.response_logps, "all")}
         values = []
         for part in self.parts:
-            reading, ask = readings[part.reads]
-            whole = read(part.model(), trees, {"read": reading}, ask=ask, **options)
+            reading, ask = scoring.READS[part.reads]
+            readings = {"read": self.gate or reading}
+            whole = read(part.model(), trees, readings, ask=ask, **options)
             values.append(whole["read"])
         return [scoring.total(self.parts, of_tree) for of_tree in zip(*values, strict=True)]
 

@@ -6,7 +6,7 @@ Each part is a model, a reading of it, and what that counts in the reward.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,12 @@ class Part:
     weight: float = 1.0
     offset: float = 0.0
 
+
+READS: Mapping[str, tuple[Reading, Ask]] = {
+    "rewards": (heads.rewards, "none"),
+    "logps": (heads.response_logps, "all"),
+}
+"""What a mixture says that it reads of a member -> the reading, and what it asks of a packing."""
 
 Scored = RewardModel | Sequence[Part]
 """What scores: a model with a reward head, or the parts of a reward."""
@@ -73,9 +79,9 @@ def load(
         place = Path(directory, member.directory)
         if member.reads == "logps":
             model = hub.load_language_model(place, **options)
-            parts.append(Part(model, heads.response_logps, "all", **counts))
         else:
-            parts.append(Part(hub.load(place, None, **options), **counts))
+            model = hub.load(place, None, **options)
+        parts.append(Part(model, *READS[member.reads], **counts))
     return tuple(parts)
 
 
