@@ -108,7 +108,7 @@ def of_grades(task: Task, method: Method) -> Trained:
     """URM: a trunk of grades, whose means a gate weighs."""
     count = len(names_of(task))
     model = task.fit(dataclasses.replace(method, outputs=2 * count))
-    means = combined(model, lambda outputs: outputs[..., :count], count)
+    means = model.head(lambda outputs: outputs[..., :count], count)
     return gated(task, [model], means, learning_rate=GATE_RATE)
 
 
@@ -125,8 +125,7 @@ def of_quantiles(task: Task, method: Method, *, trunk: Trunk = of_pairs) -> Trai
     def means(outputs: Float[Array, "... quantiles"]) -> Float[Array, "... attributes"]:
         return outputs.reshape(*outputs.shape[:-1], *shape).mean(-1)
 
-    head = combined(model, means, shape[0])
-    return gated(task, [states, model], head, learning_rate=GATE_RATE)
+    return gated(task, [states, model], model.head(means, shape[0]), learning_rate=GATE_RATE)
 
 
 def of_ridge(
@@ -160,14 +159,6 @@ def names_of(task: Task) -> list[str]:
     if first.attributes is None:
         raise fault(first.where or first.id, "attributes", "missing")
     return [f"attribute {a}" for a in range(len(first.attributes[0]))]
-
-
-def combined(
-    model: Model, combine: Callable[[jax.Array], jax.Array], outputs: int
-) -> tuple[HeadConfig, Tree]:
-    """A head of linear combinations of the model's outputs."""
-    whole = model.whole()
-    return heads.combined(whole.head_config, whole.reward_head.arrays(), combine, outputs)
 
 
 def gated(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -22,6 +23,8 @@ from jaxrm.methods.bench import Bench, Fitted
 from jaxrm.methods.method import Method
 from jaxrm.models import heads, transformer
 from jaxrm.models.gate import Gated
+from jaxrm.models.heads import HeadConfig
+from jaxrm.models.parameters import Tree
 from jaxrm.models.transformer import RewardModel
 from jaxrm.read import scoring
 from jaxrm.read.packed import Packed
@@ -77,9 +80,14 @@ class Model:
 
     def reward_model(self) -> RewardModel:
         """The model whose head has one output, the reward."""
+        return self.whole().with_head(*self.head(self.method.combine))
+
+    def head(
+        self, combine: Callable[[jax.Array], jax.Array], outputs: int = 1
+    ) -> tuple[HeadConfig, Tree]:
+        """A head of linear combinations of the model's outputs, as `heads.combined` makes it."""
         whole = self.whole()
-        head, arrays = whole.head_config, whole.reward_head.arrays()
-        return whole.with_head(*heads.combined(head, arrays, self.method.combine))
+        return heads.combined(whole.head_config, whole.reward_head.arrays(), combine, outputs)
 
 
 @dataclasses.dataclass(frozen=True)
