@@ -14,9 +14,9 @@ from jaxrm.evaluate.probe import final_states, fit_head
 from jaxrm.methods.bench import WithText
 from jaxrm.methods.method import Method, bradley_terry, head_alone
 from jaxrm.methods.task import Part, Task, Trained
-from jaxrm.models import heads
 from jaxrm.models.transformer import RewardModel
-from jaxrm.train.terms import LossFn, Term, Terms
+from jaxrm.train.pretrain import language_loss
+from jaxrm.train.terms import LossFn, Terms
 
 
 def replay(strength: float) -> LossFn:
@@ -25,8 +25,8 @@ def replay(strength: float) -> LossFn:
     def loss_fn(model: RewardModel, batch: WithText, rng: jax.Array) -> Terms:
         terms = dict(bradley_terry(None)(model, batch.pairs, rng))
         terms["reward"] = dataclasses.replace(terms["reward"], coefficient=1 - strength)
-        logps = heads.target_logps(model, model.hidden(batch.text), batch.text)
-        return terms | {"text": Term(strength, -logps, batch.text.target_mask)}
+        text = language_loss(model, batch.text, rng)["text"]
+        return terms | {"text": dataclasses.replace(text, coefficient=strength)}
 
     return loss_fn
 
