@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -55,10 +56,7 @@ def with_magnitudes(task: Task) -> list[Comparison]:
                 raise fault(pair.where or pair.id, "margin", "there is none, and no scores either")
         gaps = np.array([abs(pair.scores[0] - pair.scores[1]) for pair in pairs])
         magnitudes = 1 + np.searchsorted(np.quantile(gaps, [1 / 3, 2 / 3]), gaps)
-    return [
-        dataclasses.replace(pair, columns={**pair.columns, "magnitude": float(magnitude)})
-        for pair, magnitude in zip(pairs, magnitudes, strict=True)
-    ]
+    return _with_column(pairs, "magnitude", magnitudes)
 
 
 def with_targets(task: Task) -> list[Comparison]:
@@ -69,9 +67,15 @@ def with_targets(task: Task) -> list[Comparison]:
     pairs = task.data.comparisons
     words = similar.tf_idf([plain_text(text) for c in pairs for text in c.responses]).toarray()
     targets = preference.cosine_prior(words[::2], words[1::2], task.strength, beta3=0.0)
+    return _with_column(pairs, "target", targets)
+
+
+def _with_column(
+    pairs: Sequence[Comparison], name: str, values: Sequence[float]
+) -> list[Comparison]:
     return [
-        dataclasses.replace(pair, columns={**pair.columns, "target": float(target)})
-        for pair, target in zip(pairs, targets, strict=True)
+        dataclasses.replace(pair, columns={**pair.columns, name: float(value)})
+        for pair, value in zip(pairs, values, strict=True)
     ]
 
 
