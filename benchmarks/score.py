@@ -39,7 +39,7 @@ from jaxrm.data import chat, packing, sources
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import OptionError, require
-from jaxrm.huggingface import families, hub
+from jaxrm.huggingface import families, hub, names
 from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.report.tables import markdown
@@ -83,7 +83,8 @@ class Config:
     model_shape: Literal["tiny", "small", "medium"] = "small"
     """About 0.02, 4 and 80 million weights, without the vocabulary's."""
     tokenizer: Path = toy.TOKENIZER
-    """A model directory with a tokenizer; the toy world's cuts real words into many tokens."""
+    """A model with a tokenizer, as a directory or by its name on the Hub; the toy world's cuts real
+    words into many tokens."""
     chat_template: Path | None = None
     """A file with the chat template, for a tokenizer that brings none."""
     rows: int = 8
@@ -117,7 +118,8 @@ def main(cfg: Config) -> None:
     comparisons = list(itertools.islice(sources.stream(cfg.data), cfg.comparisons))
     raw = any(isinstance(comparison.prompt, str) for comparison in comparisons)
     require(not raw, "--data", "a source of conversations", "one with raw text")
-    tokenizer = load_tokenizer(cfg.tokenizer, cfg.chat_template)
+    found = names.local(cfg.tokenizer, files=names.TOKENIZER)
+    tokenizer = load_tokenizer(found.directory, cfg.chat_template)
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "model"
         write_model(MODELS[cfg.model_shape], tokenizer, directory)

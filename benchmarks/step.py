@@ -37,7 +37,7 @@ from jaxrm.models import transformer
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.flops import forward_flops
 from jaxrm.models.transformer import Compute, RewardModel
-from jaxrm.study.run import PRESETS, Preset, RunConfig
+from jaxrm.study.runconfig import PRESETS, Preset, RunConfig
 from jaxrm.train import state
 from jaxrm.train.step import make_train_step
 

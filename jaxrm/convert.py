@@ -6,10 +6,12 @@
     python -m jaxrm.convert IN OUT --to orbax           # for JAX programs; IN may be such a one too
     python -m jaxrm.convert IN                          # nothing written: only checked
 
-IN is a reward model, a language model, or a mixture of several, each of which is converted. What
-was written is read again, and its rewards and log-probs on random token ids are compared with those
-of the model in memory (LoRA merged, in the dtype asked for); where torch is installed, with those
-of Hugging Face's torch classes as well. What the tokenizers library makes of texts with OUT's
+IN is a reward model, a language model, or a mixture of several, each of which is converted: a
+directory, or a name on the Hub (owner/name or owner/name@revision), as ADAPTER is.
+
+What was written is read again, and its rewards and log-probs on random token ids are compared with
+those of the model in memory (LoRA merged, in the dtype asked for); where torch is installed, with
+those of Hugging Face's torch classes as well. What the tokenizers library makes of texts with OUT's
 tokenizer.json, and AutoTokenizer with OUT, is compared with what that library makes of them with
 IN's. When something differs, OUT stays where it is and the exit status is 1.
 """
@@ -32,7 +34,7 @@ from jaxrm import cli, parallel
 from jaxrm.data.packing import TokenTree
 from jaxrm.data.tokenizer import FILE, VOCABULARY_FILES, ChatTokenizer, load_tokenizer, telling
 from jaxrm.errors import ModelFileError, OptionError, require
-from jaxrm.huggingface import gatefile, hub, layout, mixture, verify, vocabulary, weights
+from jaxrm.huggingface import gatefile, hub, layout, mixture, names, verify, vocabulary, weights
 from jaxrm.huggingface import orbax as orbax_directory
 from jaxrm.huggingface.layout import Tensors
 from jaxrm.huggingface.mixture import Member
@@ -48,11 +50,13 @@ class Config:
     """Convert a model directory, or check one."""
 
     model: tyro.conf.Positional[Path]
-    """A directory in Hugging Face's layout, or one that --to orbax made."""
+    """A model in Hugging Face's layout, as a directory or by its name on the Hub, or a directory
+    that --to orbax made."""
     out: tyro.conf.Positional[Path | None] = None
     """Where to write; without it the model is only checked, by torch's reading of it."""
     adapter: Path | None = None
-    """A LoRA adapter in PEFT's or GRM's layout to merge; it may bring the reward head."""
+    """A LoRA adapter in PEFT's or GRM's layout to merge, likewise a directory or a name on the Hub;
+    it may bring the reward head."""
     to: Literal["files", "language-model", "orbax"] = "files"
     """Hugging Face's layout with the head that the model has or without it, or Orbax's."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -76,6 +80,10 @@ Reader = Callable[[Path, Sequence[TokenTree]], Values]
 def main(config: Config) -> None:
     """Reads, writes, checks, and says what it found."""
     _check_options(config)
+    adapter = config.adapter and names.local(config.adapter).directory
+    model = names.local(config.model).directory
+    config = dataclasses.replace(config, model=model, adapter=adapter)
+    _check_kind(config)
     tokenizer = _tokenizer(config)
     members = mixture.read(config.model)
     if members is not None:
@@ -119,7 +127,8 @@ def _convert_mixture(
             first = config.model / members[0].directory
             tokenizer = _prepared(config, first, tokenizer)[1]
         parts = [(functools.partial(converted, member), member) for member in members]
-        mixture.save(config.out, parts, tokenizer, shard_bytes=_shard_bytes(config))
+        options = {"shard_bytes": _shard_bytes(config), "scale": mixture.read_scale(config.model)}
+        mixture.save(config.out, parts, tokenizer, **options)
         print(f"{config.out}: written")
         if config.check and tokenizer is not None:
             check_tokenizer(tokenizer, config.model, config.out)
@@ -262,13 +271,9 @@ def check_tokenizer(tokenizer: ChatTokenizer, source: Path, out: Path) -> None:
 
 
 def _check_options(config: Config) -> None:
-    """Raises OptionError before anything is read."""
+    """Raises OptionError, or ModelFileError for the place to write, before anything is read."""
     require(0 < config.shard_gb < math.inf, "--shard-gb", "a number above 0", config.shard_gb)
     require(config.tolerance >= 0, "--tolerance", "at least 0", config.tolerance)
-    if config.adapter is not None and orbax_directory.is_one(config.model):
-        raise OptionError(f"--adapter needs a base in Hugging Face's layout, not {config.model}")
-    if layout.is_mixture(config.model) and (config.adapter is not None or config.to != "files"):
-        raise OptionError(f"{config.model} is a mixture: only --to files, and no --adapter")
     if config.out is None:
         _check_alone(config)
         return
@@ -284,7 +289,7 @@ def _check_options(config: Config) -> None:
 
 
 def _check_alone(config: Config) -> None:
-    """Raises OptionError for options that need an output, or where there is no other reader."""
+    """Raises OptionError for options that need an output."""
     of_writing = [
         f"--{'no-' if field.name == 'check' else ''}{field.name.replace('_', '-')}"
         for field in dataclasses.fields(config)
@@ -292,7 +297,15 @@ def _check_alone(config: Config) -> None:
     ]
     if of_writing:
         raise OptionError(f"{', '.join(of_writing)}: only with an output directory, so name one")
-    if "torch" not in _readers(config.model):
+
+
+def _check_kind(config: Config) -> None:
+    """Raises OptionError for options that do not go with what kind of directory the model is."""
+    if config.adapter is not None and orbax_directory.is_one(config.model):
+        raise OptionError(f"--adapter needs a base in Hugging Face's layout, not {config.model}")
+    if layout.is_mixture(config.model) and (config.adapter is not None or config.to != "files"):
+        raise OptionError(f"{config.model} is a mixture: only --to files, and no --adapter")
+    if config.out is None and "torch" not in _readers(config.model):
         raise OptionError(f"nothing to compare {config.model} with: name an output directory")
 
 

@@ -48,3 +48,9 @@ def require(holds: bool, option: str, words: str, value: object) -> None:
     """Raises OptionError, "<option> must be <words>, not <value>", unless `holds`."""
     if not holds:
         raise OptionError(f"{option} must be {words}, not {value!r}")
+
+
+def phrase(error: Exception) -> str:
+    """An error of another library on one line, its kind first, which may end in a long list."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text if len(text) <= 500 else text[:497] + '...'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from jaxrm.models.uncertainty import RewardScale
 from jaxrm.parallel import MeshShape, ShardingRules, make_mesh
 from tests.data import tokenizer_kinds
 from tests.data.tokenizer_kinds import KINDS
+from tests.huggingface import hub_standin
 from tests.messages_oracle import FOLDER
 from tests.models.make_adapter_fixtures import ADAPTERS, BASE
 from tests.models.support import CONFIG, alone, assert_close, in_order, read_off, small_model
@@ -626,9 +628,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, to):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({}, "config.json does not exist: give a directory"),
-        ({"add_tokens": ("<a>",)}, "is no directory: download the model"),
-        ({"chat_template": FOLDER / "chat_template.jinja"}, "is no directory"),
+        ({}, "nowhere is no directory here: name a model directory, or a model on the Hub"),
+        ({"adapter": BASE / "config.json"}, "config.json is a file: name a model directory"),
     ],
 )
 def test_a_model_that_is_not_there_is_named(tmp_path, options, problem):
@@ -655,3 +656,28 @@ def test_the_command_says_what_it_did_and_fails_with_status_1(tmp_path):
     assert f"error: {tmp_path / 'out' / 'config.json'} cannot be read" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_command_takes_a_name_of_the_hub_from_the_cache(tmp_path):
+    files = hub_standin.files_of(BASE)
+    commit = hub_standin.cache(tmp_path / "hub", "owner/base", files)
+    adapter = hub_standin.files_of(ADAPTERS / "every")
+    hub_standin.cache(tmp_path / "hub", "owner/lora", adapter, "v1")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")}
+    environment["PYTHONPATH"] = os.getcwd()
+
+    def converted(*arguments):
+        command = [sys.executable, "-m", "jaxrm.convert", *arguments]
+        options = {"capture_output": True, "text": True, "check": False, "cwd": tmp_path}
+        return subprocess.run(command, env=environment, **options)
+
+    of_both = ["--adapter", "owner/lora@v1", "--no-check"]
+    ended = converted("owner/base", "out", *of_both)
+    assert ended.returncode == 0, ended.stderr
+    assert f"owner/base: commit {commit} of the Hub" in ended.stderr
+    write(BASE, tmp_path / "here", adapter=ADAPTERS / "every")
+    assert_same_tensors(tensors(tmp_path / "out"), tensors(tmp_path / "here"))
+    ended = converted("owner/base@v2", "other")
+    assert ended.returncode == 1
+    assert "owner/base@v2 is no directory here, and the Hub is not asked, as HF_H" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -28,7 +28,7 @@ from jaxrm.data.comparison import fault
 from jaxrm.data.fields import Row
 from jaxrm.data.json_rows import AS_TABLE, HEAD, buffered, json_row, json_rows, refuse_others
 from jaxrm.data.tables import PARQUET, arrow_rows, parquet_rows, without_nulls
-from jaxrm.errors import DataError
+from jaxrm.errors import DataError, phrase
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def _file_rows(name: str) -> Iterator[tuple[str, Row]]:
     except DataError:
         raise
     except unreadable as error:
-        raise DataError(f"{name}: cannot be read: {_phrase(error)}") from error
+        raise DataError(f"{name}: cannot be read: {phrase(error)}") from error
 
 
 def _open_url(name: str) -> IO[bytes]:
@@ -160,10 +160,11 @@ def _read_json(path: Path) -> Row:
 
 def _hub_rows(name: str, config: str, split: str) -> Iterator[tuple[str, Row]]:
     import huggingface_hub
+    from huggingface_hub import constants
 
     # Without a network `datasets` retries for half a minute before it says so. Told that it is
     # offline, it looks in its cache alone.
-    if not huggingface_hub.is_offline_mode():
+    if not constants.HF_HUB_OFFLINE:
         try:
             huggingface_hub.HfApi().dataset_info(name, timeout=10)
         except Exception as error:
@@ -227,7 +228,7 @@ def _streamed_rows(
             for number, row in enumerate(shard, start=1):
                 yield f"{name}, row {number}", {key: without_nulls(row[key]) for key in row}
     except Exception as error:  # each format is read by a library of its own
-        raise DataError(f"{name}: damaged after row {number}: {_phrase(error)}") from error
+        raise DataError(f"{name}: damaged after row {number}: {phrase(error)}") from error
 
 
 def _prepared(path: Path, config: str) -> Path | None:
@@ -251,7 +252,7 @@ def _tfds_rows(name: str, config: str, split: str) -> Iterator[tuple[str, Row]]:
     try:
         builder = tfds.builder(name)
     except Exception as error:  # what a builder does when it is made is its own affair
-        raise DataError(f"{TFDS}{name}: cannot be opened: {_phrase(error)}") from error
+        raise DataError(f"{TFDS}{name}: cannot be opened: {phrase(error)}") from error
     if not builder.data_path.exists():
         # Not done here: without a network it retries for minutes, and many need TensorFlow for it.
         prepare = f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
@@ -276,7 +277,7 @@ def _example_rows(builder, split: str, place: str) -> Iterator[tuple[str, Row]]:
             try:
                 example = examples[index]
             except Exception as error:  # array_record, protobuf and TFDS raise what they like
-                raise DataError(f"{where}: cannot be read: {_phrase(error)}") from error
+                raise DataError(f"{where}: cannot be read: {phrase(error)}") from error
             if list(features) == [RECORD]:
                 yield where, json_row(example[RECORD], where)
             else:
@@ -328,14 +329,29 @@ def _check_split(location: str, split: str, splits: Collection[str]) -> None:
 
 def _not_found(location: str, config: str, split: str, error: Exception) -> DataError:
     tried = f"tried configuration {config or 'default'!r}, split {split!r}"
-    message = f"{location}: cannot be opened ({tried}): {_phrase(error)}"
+    message = f"{location}: cannot be opened ({tried}): {phrase(error)}"
     if not Path(location).exists():
-        message += "; name a local directory of its files instead, or set HF_HUB_OFFLINE=1 to read "
-        message += "what datasets.load_dataset has cached"
+        message += f"; {_advice(error)}"
     return DataError(message)
 
 
-def _phrase(error: Exception) -> str:
-    """An error of another library on one line, which may end in a long list of names."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text if len(text) <= 500 else text[:497] + '...'}"
+def _advice(error: Exception) -> str:
+    """What to do about a name that is no directory here and cannot be had of the Hub."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if constants.HF_HUB_OFFLINE:
+        return (
+            "it is no directory here, and as HF_HUB_OFFLINE is set, only what "
+            "datasets.load_dataset has cached is read: unset it, or name a local directory of the "
+            "data set's files"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            "it is no directory here either: check the spelling; for a private or gated data set "
+            "accept the terms on its page, and log in (hf auth login)"
+        )
+    return (
+        "it is no directory here: name a local directory of its files instead, or set "
+        "HF_HUB_OFFLINE=1 to read what datasets.load_dataset has cached"
+    )

@@ -7,15 +7,16 @@ TRL 1.10, RewardBench 0.1.5 and OpenRLHF 0.11.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import ModelCardData
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from jaxrm.data.tally import Tally
 from jaxrm.huggingface.mixture import Member
+from jaxrm.huggingface.names import on_hub
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.uncertainty import RewardScale
@@ -27,17 +28,51 @@ Z = 1.959964
 COLUMNS = ["split", "n", "accuracy, %", "95 % interval"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What an export is.
+
+    Attributes:
+      config, head: of the exported model; of a mixture the members' configuration, and no head.
+      gated: whether a gate makes one reward of the head's outputs.
+      members: of a mixture.
+    """
+
+    config: ModelConfig
+    head: HeadConfig | None
+    gated: bool = False
+    members: tuple[Member, ...] = ()
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The programs that read the head's outputs, or the reward where there is one, off the
+        files."""
+        if self.head is None:
+            return ("jaxrm",)
+        if self.head.kind == "mlp":
+            return ("jaxrm", "GRM") if self.head.outputs == 1 else ()
+        # vLLM turns <Family>ForSequenceClassification into <Family>ForCausalLM, which for the name
+        # of Gemma 3's text models finds nothing.
+        by_name = () if self.config.model_type == "gemma3_text" else ("vLLM",)
+        of_outputs = ("transformers", *by_name)
+        if self.gated:
+            return ("jaxrm", *of_outputs)
+        return (*of_outputs, *(("TRL", "RewardBench", "OpenRLHF", "jaxrm") if self.is_one else ()))
+
+    @property
+    def is_one(self) -> bool:
+        """Whether a response gets one number."""
+        return self.head is None or self.head.outputs == 1 or self.gated
+
+
 def write(
     name: str,
     results: Mapping[str, Any],
+    kind: Kind,
     *,
     method: str,
     base: str,
-    config: ModelConfig,
-    head: HeadConfig | None,
     scale: RewardScale | None = None,
-    gated: bool = False,
-    members: Sequence[Member] = (),
 ) -> str:
     """README.md for one model of a run: YAML front matter, then Markdown.
 
@@ -46,12 +81,9 @@ def write(
       results: what results.json holds (see jaxrm.report), as read from there or as given to
         `report.write`.
       method: one paragraph on how the model was trained, with its paper; Markdown.
-      base: the name of the model that training began from. One of the form "owner/name" is taken
-        for the Hub's and linked.
-      config, head: of the exported model; of a mixture the members' configuration, and no head.
-      scale: where its rewards lie, if that was measured; a mixture's files do not record it.
-      gated: whether a gate makes one reward of the head's outputs.
-      members: of a mixture.
+      base: the name of the model that training began from. One of the form "owner/name" or
+        "owner/name@revision" is taken for the Hub's and linked.
+      scale: where its rewards lie, if that was measured.
 
     Raises:
       ValueError: `results` has no model of that name.
@@ -60,64 +92,56 @@ def write(
         raise ValueError(f"no model {name!r} among {', '.join(results['models'])}")
     sections = {
         "Training data": _data(results.get("data", {})),
-        "Metrics": _metrics(name, results, config, head),
-        "Reward scale": _scale(scale, recorded=not members),
-        "Use": _use_of_mixture(members) if members else _use(config, head, gated),
+        "Metrics": _metrics(name, results, kind.config, kind.head),
+        "Reward scale": _scale(scale, of_several=bool(kind.members)),
+        "Use": _use(kind),
         "Known limits": LIMITS,
     }
-    # The Hub shows how to load a model with its library, and transformers reads no MLP head.
-    library = "transformers" if head and head.kind == "linear" and not gated else "jaxrm"
-    one = head is None or head.outputs == 1 or gated
+    # The Hub shows how to load a model with its library.
+    library = "transformers" if "transformers" in kind.readers and not kind.gated else "jaxrm"
     parts = [
-        f"---\n{_front_matter(base, config, library).to_yaml()}\n---",
+        f"---\n{_front_matter(base, kind.config, library).to_yaml()}\n---",
         f"# {name}: a reward model on {base}",
-        ONE if one else SEVERAL.format(outputs=head.outputs),
+        ONE if kind.is_one else SEVERAL.format(outputs=kind.head.outputs),
         method,
-        _facts(name, results, base, config, _described(head, gated, members)),
+        _facts(name, results, base, kind),
         *(f"## {title}\n\n{text.strip()}" for title, text in sections.items() if text),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _front_matter(base: str, config: ModelConfig, library: str) -> ModelCardData:
-    # No model-index: it names data sets of the Hub, and a split's name is not one.
+    # No model-index: it names data sets of the Hub, and a split's name is not one. And a base is
+    # linked whatever its revision, for which there is no field.
+    of_hub = on_hub(base)
     return ModelCardData(
         library_name=library,
         pipeline_tag="text-classification",
         tags=["reward-model", "jaxrm", config.model_type],
-        base_model=base if _is_hub_name(base) else None,
+        base_model=of_hub[0] if of_hub else None,
     )
 
 
-def _is_hub_name(name: str) -> bool:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return "/" in name
-
-
-def _described(head: HeadConfig | None, gated: bool, members: Sequence[Member]) -> dict[str, str]:
+def _described(kind: Kind) -> dict[str, str]:
     """What the reward is read from."""
-    if head is None:
+    if kind.members:
         counts = [
-            f"{m.weight:.4g} * (`{m.directory}`'s {m.reads} - {m.offset:.4g})" for m in members
+            f"{m.weight:.4g} * (`{m.directory}`'s {m.reads} - {m.offset:.4g})" for m in kind.members
         ]
         return {"Reward": " + ".join(counts)}
+    head = kind.head
     kinds = {
         "linear": "linear, without bias",
         "mlp": f"GRM's, with biases; hidden layers: {head.layers} of {head.hidden:,} units",
     }
-    gate = "; a gate on the prompt weighs them" if gated else ""
+    gate = "; a gate on the prompt weighs them" if kind.gated else ""
     return {"Reward head": f"{kinds[head.kind]}; outputs: {head.outputs}{gate}"}
 
 
-def _facts(
-    name: str, results: Mapping[str, Any], base: str, config: ModelConfig, head: Mapping[str, str]
-) -> str:
+def _facts(name: str, results: Mapping[str, Any], base: str, kind: Kind) -> str:
     facts = {
-        "Base model": f"`{base}`, of the family `{config.model_type}`",
-        **head,
+        "Base model": f"`{base}`, of the family `{kind.config.model_type}`",
+        **_described(kind),
         "Seed": ", ".join(map(str, results.get("seeds", []))),
     }
     if chosen := results.get("selected", {}).get(name):
@@ -183,36 +207,32 @@ def _interval(share: float, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), middle + half  # rounding would print -0.0
 
 
-def _scale(scale: RewardScale | None, recorded: bool) -> str:
+def _scale(scale: RewardScale | None, of_several: bool) -> str:
     if scale is None:
         return ""
-    names = "`config.json` records the two as `reward_offset` and `reward_scale`. "
+    names = "under `scale`" if of_several else "as `reward_offset` and `reward_scale`"
     return (
         f"On {scale.reference} ({scale.responses:,} responses) the rewards have mean "
         f"{scale.offset:.4g} and standard deviation {scale.scale:.4g}, so that (reward - offset) / "
-        f"scale is standardised there. {names if recorded else ''}The files hold the raw reward, "
-        "which the programs below return as it is."
+        f"scale is standardised there. `config.json` records the two {names}. The files hold the "
+        "raw reward, which the programs below return as it is."
     )
 
 
-def _use_of_mixture(members: Sequence[Member]) -> str:
-    names = ", ".join(f"`{member.directory}`" for member in members)
-    return "\n\n".join([PLACE, MIXTURE.format(names=names), JAXRM.strip()])
-
-
-def _use(config: ModelConfig, head: HeadConfig, gated: bool) -> str:
+def _use(kind: Kind) -> str:
     """How to load it, for whoever can: what a program cannot read is not offered to it."""
-    one = head.outputs == 1
-    if head.kind == "mlp":
-        parts = [PLACE, MLP, JAXRM, GRM] if one else [PLACE, MLP]
-    else:
-        # vLLM turns <Family>ForSequenceClassification into <Family>ForCausalLM, which for the name
-        # of Gemma 3's text models finds nothing.
-        vllm = [] if config.model_type == "gemma3_text" else [VLLM]
-        others = [TRL, REWARDBENCH, OPENRLHF, JAXRM] if one else []
-        capped = [] if config.attention_softcap is None else [CAPPED]
-        gate = [GATED.format(outputs=head.outputs), JAXRM] if gated else []
-        parts = [PLACE, *gate, TRANSFORMERS, *capped, *vllm, *others]
+    parts = [PLACE]
+    if kind.members:
+        names = ", ".join(f"`{member.directory}`" for member in kind.members)
+        parts.append(MIXTURE.format(names=names))
+    elif kind.gated:
+        parts.append(GATED.format(outputs=kind.head.outputs))
+    elif kind.head.kind == "mlp":
+        parts.append(MLP)
+    for reader in kind.readers:
+        parts.append(SECTIONS[reader])
+        if reader == "transformers" and kind.config.attention_softcap is not None:
+            parts.append(CAPPED)
     return "\n\n".join(part.strip() for part in parts)
 
 
@@ -363,6 +383,17 @@ rewards = model(input_ids, attention_mask=attention_mask)
 The class is in `rm_eval/grm_utils.py` of https://github.com/YangRui2015/Generalizable-Reward-Model
 and needs transformers 4. Pad on the right.
 """
+
+SECTIONS = {
+    "transformers": TRANSFORMERS,
+    "vLLM": VLLM,
+    "TRL": TRL,
+    "RewardBench": REWARDBENCH,
+    "OpenRLHF": OPENRLHF,
+    "jaxrm": JAXRM,
+    "GRM": GRM,
+}
+"""How each program loads it."""
 
 LIMITS = """
 - Compare rewards of responses to the same prompt only: training never compares two prompts, so what

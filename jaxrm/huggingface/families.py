@@ -40,7 +40,9 @@ class Family:
 def read(raw: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
     """Reads the contents of a ``config.json``; `where` names the file in error messages.
 
-    Fields that neither this nor the family's class in transformers knows are logged and kept.
+    Fields that neither this nor the family's class in transformers knows are kept, and logged once
+    per file and process, but for those that are known to say nothing of the computation: `SILENT`,
+    and transformers' own, which begin with "_".
 
     Raises:
       ModelFileError: an unknown ``model_type``, a missing or malformed field, or a field that
@@ -49,10 +51,15 @@ def read(raw: Mapping[str, Any], where: str = "config.json") -> ModelConfig:
     fields = Fields(raw, where)
     config = _parse(fields)
     said = {name for name, value in raw.items() if value not in (None, False, [], {})}
-    unknown = sorted(said - fields.seen - SILENT)
+    unknown = sorted(name for name in said - fields.seen - SILENT if not name.startswith("_"))
     if unknown:
-        log.warning("%s: not used, because not known: %s", where, ", ".join(unknown))
+        _report_once(where, tuple(unknown))
     return config
+
+
+@functools.cache
+def _report_once(where: str, unknown: tuple[str, ...]) -> None:
+    log.warning("%s: not used, because not known: %s", where, ", ".join(unknown))
 
 
 def write(config: ModelConfig, dtype: str = "float32") -> dict[str, Any]:
@@ -139,36 +146,17 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_bidirectional_attention": (False, None),
 }
 
-# What says nothing of a decoder's computation, or says it of the dtype, the head or the files.
+# What says nothing of what a decoder computes: of the dtype, the head, sampling, files.
 SILENT = {
-    "_name_or_path",
-    "_sliding_window_pattern",
-    "architectures",
-    "cache_implementation",
-    "chunk_size_feed_forward",
-    "dtype",
-    "id2label",
-    "jaxrm_gate",
-    "label2id",
-    "max_position_embeddings",
-    "num_labels",
-    "output_attentions",
-    "output_hidden_states",
-    "pretraining_tp",
-    "problem_type",
-    "return_dict",
-    "reward_offset",
-    "reward_reference",
-    "reward_responses",
-    "reward_scale",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-    "vhead_layer_type",
-    "vhead_num_layers",
-    "vhead_num_neurons",
-    "vhead_num_output",
-}
+    "architectures", "cache_implementation", "chunk_size_feed_forward", "do_sample", "dtype",
+    "finetuning_task", "id2label", "jaxrm_gate", "label2id", "max_length",
+    "max_position_embeddings", "num_labels", "output_attentions", "output_hidden_states",
+    "pretraining_tp", "problem_type", "return_dict", "reward_offset", "reward_reference",
+    "reward_responses", "reward_scale", "temperature", "tokenizer_class", "top_k", "top_p",
+    "torch_dtype", "torchscript", "transformers.js_config", "transformers_version", "unk_token_id",
+    "unsloth_fixed", "unsloth_version", "use_cache", "vhead_layer_type", "vhead_num_layers",
+    "vhead_num_neurons", "vhead_num_output",
+}  # fmt: skip
 
 
 def _common(

@@ -5,11 +5,12 @@ An ensemble of standardised models (weight 1 / (models * scale) and the offset o
 `config.json` says
 
     {"model_type": "jaxrm_mixture",
-     "members": [{"directory": "policy", "reads": "logps", "weight": 0.1, "offset": 0.0}, ...]}
+     "members": [{"directory": "policy", "reads": "logps", "weight": 0.1, "offset": 0.0}, ...],
+     "scale": {"offset": 1.5, "scale": 2.0, "reference": "the split id", "responses": 600}}
 
-and the reward is the sum over members of weight * (what is read of the member - offset). Each
-member is a model directory in Hugging Face's layout, without a tokenizer: the one of all lies at
-the top.
+and the reward is the sum over members of weight * (what is read of the member - offset). The scale,
+which need not be there, says where such rewards lie. Each member is a model directory in Hugging
+Face's layout, without a tokenizer: the one of all lies at the top.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from jaxrm.errors import ModelFileError, require
 from jaxrm.huggingface import gatefile, hub, layout, vocabulary
 from jaxrm.huggingface.fields import Fields
 from jaxrm.models.transformer import RewardModel
+from jaxrm.models.uncertainty import RewardScale
 
 Reads = Literal["rewards", "logps"]
 
@@ -64,6 +66,7 @@ def save(
     *,
     dtype: str | None = None,
     shard_bytes: int = 5_000_000_000,
+    scale: RewardScale | None = None,
     card: str | None = None,
 ) -> None:
     """Writes a mixture. The directory appears whole or not at all, in the place of a model
@@ -75,6 +78,7 @@ def save(
         Members that read log-probs are written without their reward heads.
       tokenizer: of all members; unlike that of a single model it is written as it is, because a
         new padding token would change log-probs.
+      scale: of the mixture's rewards, recorded in `config.json`.
       dtype, shard_bytes, card: as for `hub.save`.
 
     Raises:
@@ -101,6 +105,8 @@ def save(
                 "model_type": layout.MIXTURE,
                 "members": [dataclasses.asdict(member) for member in read_as],
             }
+            if scale is not None:
+                said["scale"] = dataclasses.asdict(scale)
             (draft / "config.json").write_text(json.dumps(said, indent=2) + "\n")
             hub.write_beside(draft, tokenizer, card)
 
@@ -112,12 +118,9 @@ def read(directory: str | Path) -> tuple[Member, ...] | None:
       ModelFileError: `config.json` names no members, something of one is missing, unknown or out of
         range, or its directory does not hold one model whose head gives the reward by itself.
     """
-    directory = Path(directory)
-    if not layout.is_mixture(directory):
+    if (fields := _fields(directory)) is None:
         return None
-    path = directory / "config.json"
-    fields = Fields(layout.read_json(path), str(path))
-    fields.only({"model_type", "members"})
+    path = fields.where
     said = fields.value("members")
     if not isinstance(said, list) or not said or not all(isinstance(one, dict) for one in said):
         raise fields.error("members", "must be a list of objects, one or more")
@@ -127,10 +130,31 @@ def read(directory: str | Path) -> tuple[Member, ...] | None:
     if len({member.directory for member in members}) < len(members):
         raise fields.error("members", "must have directories of their own")
     for member in members:
-        config = layout.read_json(directory / member.directory / "config.json")
+        config = layout.read_json(Path(directory, member.directory, "config.json"))
         if config.get("model_type") == layout.MIXTURE or gatefile.FIELD in config:
             raise ModelFileError(f"{path}: {member.directory} must be one model without a gate")
     return members
+
+
+def read_scale(directory: str | Path) -> RewardScale | None:
+    """The scale that `save` recorded of a mixture, if it did; None where there is no mixture.
+
+    Raises:
+      ModelFileError: something of it is missing, unknown or out of range.
+    """
+    fields = _fields(directory)
+    said = None if fields is None else fields.inner("scale")
+    return None if said is None else said.build(RewardScale)
+
+
+def _fields(directory: str | Path) -> Fields | None:
+    """What `config.json` says of a mixture; None where there is none."""
+    if not layout.is_mixture(Path(directory)):
+        return None
+    path = Path(directory, "config.json")
+    fields = Fields(layout.read_json(path), str(path))
+    fields.only({"model_type", "members", "scale"})
+    return fields
 
 
 def _part(model: RewardModel, member: Member) -> RewardModel:

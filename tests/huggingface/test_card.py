@@ -17,6 +17,7 @@ from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tally import Tally
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.huggingface import card, families, hub
+from jaxrm.huggingface.card import Kind
 from jaxrm.huggingface.mixture import Member
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.uncertainty import RewardScale
@@ -45,8 +46,17 @@ LINEAR, SEVERAL, MLP = HeadConfig(), HeadConfig(outputs=3), HeadConfig("mlp", hi
 READERS = ("transformers", "vLLM", "TRL", "RewardBench", "OpenRLHF", "jaxrm")
 
 
-def written(results=RESULTS, base="google/gemma-2b-it", config=CONFIG, head=LINEAR, **options):
-    return card.write("grm", results, method=METHOD, base=base, config=config, head=head, **options)
+def written(
+    results=RESULTS,
+    base="google/gemma-2b-it",
+    config=CONFIG,
+    head=LINEAR,
+    scale=None,
+    gated=False,
+    members=(),
+):
+    kind = Kind(config, head, gated, members)
+    return card.write("grm", results, kind, method=METHOD, base=base, scale=scale)
 
 
 def section(text, title):
@@ -79,6 +89,12 @@ def test_a_base_that_is_not_on_the_hub_is_named_but_not_linked(base):
     text = written(base=base)
     assert "base_model" not in ModelCard(text).data.to_dict()
     assert f"- Base model: `{base}`, of the family `gemma`\n" in text
+
+
+def test_a_base_of_the_hub_is_linked_whatever_its_revision():
+    text = written(base="google/gemma-2b-it@v1.0")
+    assert ModelCard(text).data.base_model == "google/gemma-2b-it"
+    assert "- Base model: `google/gemma-2b-it@v1.0`, of the family `gemma`\n" in text
 
 
 def test_the_accuracies_and_their_intervals_by_hand():

@@ -312,6 +312,26 @@ def test_fields_that_nobody_knows_are_named_and_kept(caplog):
     assert families.write(config)["mean"] == 0.5
 
 
+def test_fields_that_nobody_knows_are_named_once_per_file(caplog):
+    with caplog.at_level(logging.WARNING):
+        for where in ("once/config.json", "once/config.json", "again/config.json"):
+            families.read(LLAMA | {"mean": 0.5}, where)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "once/config.json", "again/config.json",
+    ]  # fmt: skip
+
+
+def test_what_says_nothing_of_the_computation_is_not_mentioned(caplog):
+    bookkeeping = {
+        "_name_or_path": "a/b", "_model_name_or_path": "c", "_commit_hash": "d",
+        "transformers.js_config": {"dtype": "q4"}, "transformers_version": "5.0",
+        "tokenizer_class": "T", "unk_token_id": 3, "temperature": 0.7,
+    }  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        families.read(LLAMA | bookkeeping, "quiet/config.json")
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     ("raw", "problem"),
     [

@@ -25,6 +25,7 @@ from jaxrm.huggingface.mixture import Member
 from jaxrm.models.gate import ConstantGate, Gated
 from jaxrm.models.heads import HeadConfig
 from jaxrm.models.transformer import split
+from jaxrm.models.uncertainty import RewardScale
 from tests.messages_oracle import FOLDER
 from tests.models.support import CONFIG, small_model
 
@@ -73,6 +74,36 @@ def test_what_was_saved_is_read_back(saved):
     for model, member in zip(models(), ENSEMBLE, strict=True):
         loaded = hub.load(saved / member.directory, None)
         jax.tree.map(np.testing.assert_array_equal, split(loaded)[1], split(model)[1])
+
+
+def test_a_scale_is_kept_and_need_not_be_there(saved, tmp_path):
+    scale = RewardScale(1.5, 2.0, "the split id", 600)
+    [model, *_] = models()
+    mixture.save(tmp_path / "scaled", [(model, Member("one"))], scale=scale)
+    assert said(tmp_path / "scaled")["scale"] == {
+        "offset": 1.5, "scale": 2.0, "reference": "the split id", "responses": 600
+    }  # fmt: skip
+    assert mixture.read_scale(tmp_path / "scaled") == scale
+    assert mixture.read(tmp_path / "scaled") == (Member("one"),)
+    assert mixture.read_scale(saved) is None
+    assert mixture.read_scale(saved / ENSEMBLE[0].directory) is None
+
+
+@pytest.mark.parametrize(
+    ("scale", "problem"),
+    [
+        (7, r"scale \(7\) must be an object"),
+        ({"offset": 1.0}, r"scale: scale \(missing\) must be a number"),
+        (
+            {"offset": 0.0, "scale": 0.0, "reference": "", "responses": 1},
+            "scale: a reward scale must be a number above 0",
+        ),
+    ],
+)
+def test_a_scale_that_makes_no_sense_is_named(copy, scale, problem):
+    (copy / "config.json").write_text(json.dumps(said(copy) | {"scale": scale}))
+    with pytest.raises(ModelFileError, match=f"in/config.json: {problem}"):
+        mixture.read_scale(copy)
 
 
 def test_a_plain_directory_is_no_mixture(tmp_path):
