@@ -16,16 +16,14 @@ import itertools
 import logging
 import math
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Float
 from tqdm import tqdm
@@ -35,7 +33,7 @@ from jaxrm.models.transformer import axes, merge, split
 from jaxrm.parallel import ShardingRules
 from jaxrm.train.best import Best
 from jaxrm.train.checkpoint import Checkpoints, Progress
-from jaxrm.train.metrics import MetricsLog
+from jaxrm.train.metrics import Logger, MetricsLog
 from jaxrm.train.optimizer import AtRate
 from jaxrm.train.state import (
     Params,
@@ -49,12 +47,10 @@ from jaxrm.train.state import (
     shardings_of,
 )
 from jaxrm.train.step import Metrics, TrainStep, make_train_step
+from jaxrm.train.stopping import GO_ON, caught
 from jaxrm.train.terms import LossFn
 
 log = logging.getLogger(__name__)
-
-TERMINATED = 128 + signal.SIGTERM
-"""The exit code of a run that SIGTERM ended: 0 would tell a scheduler that the job is done."""
 
 
 class Loader(Protocol):
@@ -199,6 +195,7 @@ def fit(
     eval_every: int = 0,
     keep: int = 3,
     best: Best | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> nnx.Module:
     """Train `model` for as many steps as there are `rates`, and return it; what it was given is
     consumed (donated).
@@ -224,12 +221,15 @@ def fit(
       keep: the newest checkpoints that are kept; older ones are deleted.
       best: which of the steps that `evaluate` was called at is best. It is saved when it is found,
         and kept beside the newest.
+      loggers: get the lines of metrics.jsonl, too.
 
     Raises:
+      OptionError: a logger cannot be opened.
       ValueError: `best` is given, but no evaluation to tell it by.
       RunDirError: the run was begun with another `best`.
       MetricError: an evaluation does not return the metric of `best`, or not as a finite number.
-      SystemExit: 143, after SIGTERM. The running step is finished and saved first.
+      SystemExit: 143 after SIGTERM, 130 after Ctrl-C. The running step is finished and saved first.
+        (Before the first step there is nothing to save: then the process ends there and then.)
       FloatingPointError: when the loss or the gradient of a logged or saved step is not finite.
       CheckpointError: when checkpoints exist and none is intact, or the best step's is not.
     """
@@ -250,7 +250,7 @@ def fit(
     run_dir.mkdir(parents=True, exist_ok=True)
 
     with contextlib.ExitStack() as stack:
-        terminated = stack.enter_context(_catch_sigterm())
+        stop = stack.enter_context(caught())
         checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints", keep))
         stack.enter_context(jax.set_mesh(mesh))
 
@@ -281,9 +281,11 @@ def fit(
         del model, params
 
         primary = jax.process_index() == 0
-        metrics_log = stack.enter_context(
-            MetricsLog(run_dir / "metrics.jsonl", done) if primary else contextlib.nullcontext()
-        )
+        logs = [
+            stack.enter_context(opened(run_dir, done))
+            for opened in (MetricsLog, *loggers)
+            if primary
+        ]
         bar = stack.enter_context(
             tqdm(total=steps, initial=done, desc=run_dir.name, unit="step", disable=not primary)
         )
@@ -291,6 +293,7 @@ def fit(
         taken = trainer.steps(state, loader.batches(done), rates, done)
         # Nothing here may hold a state while the step after it updates it in place.
         del state
+        stop.steps_begin()
         for step, state, metrics in taken:
             throughput.add(metrics)
             bar.update()
@@ -298,7 +301,7 @@ def fit(
             last = step == steps
             evaluating = evaluate is not None and eval_every and (last or step % eval_every == 0)
             logging_ = evaluating or last or step % log_every == 0
-            stopping = _agreed(terminated, meeting=logging_)
+            stopping = stop.agreed(meeting=logging_)
             saving = stopping or last or step % checkpoint_every == 0
             if logging_ or saving:
                 values = _finite(step, metrics)
@@ -313,8 +316,8 @@ def fit(
                         leader = best.leader(leader, step, figures)
                         saving = saving or leader.step == step
                     throughput.restart()
-                if primary:
-                    metrics_log.write(line)
+                for each in logs:
+                    each.write(line)
             # After the line: a checkpoint must not be newer than the metrics beside it, or a run
             # killed between the two would resume without ever writing that line.
             if saving:
@@ -325,9 +328,11 @@ def fit(
             # The last state goes before the best one comes: there may be no room for both.
             jax.tree.map(lambda leaf: leaf.delete(), state.saved())
             state = restore(leader.step, state.frozen)
-    if stopping or terminated.is_set():
-        log.warning("%s: stopped by SIGTERM after step %d of %d, saved", run_dir, step, steps)
-        raise SystemExit(TERMINATED)
+    if number := stopping or stop.number:
+        said = "%s: stopped by %s after step %d of %d, which is saved: %s"
+        log.warning(said, run_dir, signal.Signals(number).name, step, steps, GO_ON)
+        # Not 0, which would tell a scheduler that the job is done.
+        raise SystemExit(128 + number)
     return trainer.model(state)
 
 
@@ -366,28 +371,3 @@ def _finite(step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
             "lower the learning rate, clip gradients, or look for the batch that causes it"
         )
     return values
-
-
-@contextlib.contextmanager
-def _catch_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, in place of ending the process. Only a main thread can do so."""
-    received = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: received.set())
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _agreed(terminated: threading.Event, *, meeting: bool) -> bool:
-    """Whether to stop after this step, the same answer in every process.
-
-    A signal reaches processes at different steps, and one that stopped alone would leave the others
-    waiting for it: several processes decide together, at steps where they wait anyway.
-    """
-    if jax.process_count() == 1:
-        return terminated.is_set()
-    return meeting and bool(multihost_utils.process_allgather(np.array(terminated.is_set())).any())

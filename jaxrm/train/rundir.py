@@ -22,6 +22,14 @@ DAY = "the day that the chat template writes"
 """By this name `check_inputs` records it (2026-11-30), of templates that write one."""
 
 
+REVISION = "the base's revision"
+"""By this name the commit of a base from the Hub is recorded."""
+
+_NOT_THE_RUN = ("run_dir", "log", "push")
+"""Options that say where a run lies (or how its path was written), and who else hears of it: they
+may change between its starts."""
+
+
 def open_run(directory: Path, config: Any, reads: Iterable[str | Path | None] = ()) -> Path:
     """Creates `directory` with `config` in config.json, or finds it there from an earlier start.
 
@@ -39,8 +47,7 @@ def open_run(directory: Path, config: Any, reads: Iterable[str | Path | None] = 
         difference), or files that no run wrote; or it cannot be made.
     """
     files.check_apart(directory, reads)
-    wanted = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    wanted.pop("run_dir", None)  # where a run lies, or how its path was written, is not what it is
+    wanted = {name: value for name, value in resolved(config).items() if name not in _NOT_THE_RUN}
     path = directory / CONFIG
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -65,6 +72,11 @@ def open_run(directory: Path, config: Any, reads: Iterable[str | Path | None] = 
     return directory
 
 
+def resolved(config: Any) -> dict[str, Any]:
+    """A configuration, a dataclass, as JSON has it."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
 def day(directory: Path) -> date:
     """The day that a run writes into conversations: the one that it began with, or today.
 
@@ -74,9 +86,20 @@ def day(directory: Path) -> date:
     Args:
       directory: the run directory, opened.
     """
-    begun = _inputs(directory)
-    began = date.fromisoformat(begun[DAY]) if DAY in begun else date.today()
-    return date.fromordinal(int(multihost_utils.broadcast_one_to_all(np.int32(began.toordinal()))))
+    # The first process's clock, too.
+    began = _inputs(directory).get(DAY) or date.today().isoformat()
+    return date.fromisoformat(_of_the_first(began))
+
+
+def recorded(directory: Path, name: str) -> str:
+    """What a run recorded under a name when it began (see `check_inputs`); "" without.
+
+    In a run of several processes each must call this, and gets the first one's answer.
+
+    Args:
+      directory: the run directory, opened.
+    """
+    return _of_the_first(_inputs(directory).get(name, ""))
 
 
 def check_inputs(directory: Path, inputs: Mapping[str, str]) -> None:
@@ -100,6 +123,14 @@ def check_inputs(directory: Path, inputs: Mapping[str, str]) -> None:
     if jax.process_index() == 0:
         with files.replacing(directory / INPUTS) as draft:
             draft.write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8")
+
+
+def _of_the_first(text: str) -> str:
+    """The first process's text, in every process."""
+    content = np.frombuffer(text.encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    padded = np.resize(content, length) if len(content) else np.zeros(length, np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes().decode()
 
 
 def _inputs(directory: Path) -> dict[str, str]:

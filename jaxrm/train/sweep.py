@@ -11,10 +11,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -25,11 +27,14 @@ import jax
 from tqdm import tqdm
 
 from jaxrm import files
-from jaxrm.errors import require
+from jaxrm.errors import JaxrmError, require
 
 J = TypeVar("J")
 Record = dict[str, Any]
 """What a job found, as JSON holds it."""
+
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+"""Of tqdm, whose own estimate takes the pace of the first worker for that of all."""
 
 TERMINATED = 128 + signal.SIGTERM
 """The exit status of a sweep that SIGTERM ended."""
@@ -59,7 +64,9 @@ def sweep(
 
     Raises:
       OptionError: no workers.
-      RuntimeError: a job failed, or its process died; the message names the job.
+      JaxrmError: a job met one, of which this is the type and the message, with the job's name.
+      RuntimeError: a job failed otherwise, or its process died; the message names the job and has
+        the traceback.
       SystemExit: 143, after SIGTERM.
     """
     if workers is None:
@@ -69,17 +76,37 @@ def sweep(
     waiting = [job for job, path in paths.items() if not path.exists()]
     done = len(paths) - len(waiting)
     runner = _in_turn if workers == 1 else _in_processes
+    bar = tqdm(total=len(paths), initial=done, desc=progress, unit="job", bar_format=BAR)
+    began = time.monotonic()
     with (
         _sigterm_raises(),
-        tqdm(total=len(paths), initial=done, desc=progress, unit="job") as bar,
+        bar,
         contextlib.closing(runner(waiting, run, workers)) as finished,
     ):
-        for job, record in finished:
+        bar.set_postfix_str(left(0, len(waiting), workers, 0.0))
+        for count, (job, record) in enumerate(finished, 1):
             with files.replacing(paths[job]) as draft:
                 content = {"job": dataclasses.asdict(job), "record": record}
                 draft.write_text(json.dumps(content, default=str) + "\n", encoding="utf-8")
+            words = left(count, len(waiting), workers, time.monotonic() - began)
+            bar.set_postfix_str(words, refresh=False)
             bar.update()
     return [json.loads(paths[job].read_bytes())["record"] for job in jobs]
+
+
+def left(finished: int, jobs: int, workers: int, seconds: float) -> str:
+    """How long the rest of a sweep takes, in words, as far as one can know.
+
+    That is from the first job of each worker on: the pace of fewer is that of one worker alone.
+
+    Args:
+      finished: of `jobs`, in so many seconds.
+    """
+    first = min(workers, jobs)
+    if finished < first:
+        return f"time left: known after {first} job{'s' if first > 1 else ''}"
+    rest = (jobs - finished) * seconds / finished if finished else 0.0
+    return f"about {tqdm.format_interval(round(rest))} left"
 
 
 def key(job: Any) -> str:
@@ -88,12 +115,33 @@ def key(job: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:20]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Refused:
+    """What a process answers where a job met an error that a user can mend."""
+
+    kind: type[JaxrmError]
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Failed:
+    """What a process answers where a job met any other error."""
+
+    traceback: str
+
+
+def _named(kind: type[JaxrmError], message: str, job: Any) -> JaxrmError:
+    return kind(f"{message}\n(in the job: {job})")
+
+
 def _in_turn(
     jobs: Sequence[J], run: Callable[[J], Record], workers: int
 ) -> Iterator[tuple[J, Record]]:
     for job in jobs:
         try:
             record = run(job)
+        except JaxrmError as error:
+            raise _named(type(error), str(error), job) from error
         except Exception as error:
             raise RuntimeError(f"{job} failed: {error}") from error
         yield job, record
@@ -126,13 +174,15 @@ def _in_processes(
             for connection in wait(list(running)):
                 job = running.pop(connection)
                 try:
-                    record, failure = connection.recv()
+                    reply = connection.recv()
                 except (EOFError, ConnectionResetError) as error:
                     raise RuntimeError(f"the process that ran {job} died") from error
-                if failure:
-                    raise RuntimeError(f"{job} failed in its process:\n{failure}")
+                if isinstance(reply, _Refused):
+                    raise _named(reply.kind, reply.message, job)
+                if isinstance(reply, _Failed):
+                    raise RuntimeError(f"{job} failed in its process:\n{reply.traceback}")
                 hand_out(connection)
-                yield job, record
+                yield job, reply
     finally:
         for process in processes:
             process.terminate()
@@ -143,16 +193,36 @@ def _in_processes(
 def _serve(connection: Connection, run: Callable[[Any], Record], cores: set[int]) -> None:
     """A process's life: it runs what it is sent until whoever sends is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the others
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_Once())
     if cores:
         os.sched_setaffinity(0, cores)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job = connection.recv()
             try:
-                reply = run(job), ""
+                reply = run(job)
+            except JaxrmError as error:
+                reply = _Refused(type(error), str(error))
             except Exception:
-                reply = {}, traceback.format_exc()
+                reply = _Failed(traceback.format_exc())
             connection.send(reply)
+
+
+class _Once(logging.Filter):
+    """Lets what many jobs of a process have to say through once."""
+
+    def __init__(self):
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the message is new."""
+        text = record.getMessage()
+        new = text not in self.said
+        self.said.add(text)
+        return new
 
 
 def _shares(workers: int) -> list[set[int]]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import random
 import shutil
 import signal
@@ -178,10 +179,11 @@ def test_a_damaged_best_step_is_an_error_and_not_the_second_best(uninterrupted, 
     assert steps(run_dir) == steps(uninterrupted[0])
 
 
-def start(run_dir):
+def start(run_dir, trouble="", **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.train.toy_run", str(run_dir)],
+        [sys.executable, "-m", "tests.train.toy_run", str(run_dir), trouble],
         cwd=Path(__file__).parents[2],
+        env=os.environ | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -195,15 +197,64 @@ def wait_for_step(process, run_dir, step):
         time.sleep(0.01)
 
 
-def test_sigterm_saves_and_exits_143_and_the_run_goes_on_from_there(uninterrupted, tmp_path):
+def ended(process, within):
+    """The exit status of a process that ends by itself within so many seconds, and its words."""
+    try:
+        _, said = process.communicate(timeout=within)
+    finally:
+        process.kill()
+    assert "Traceback" not in said
+    assert "Fatal" not in said
+    return process.returncode, said
+
+
+def reach_compilation(process):
+    """Waits for XLA to begin with the step."""
+    for line in process.stderr:
+        if "jaxpr to MLIR module conversion jit(step)" in line:
+            time.sleep(1.0)
+            return
+    raise AssertionError("the step was not compiled")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_run_goes_on_from_there(uninterrupted, tmp_path, number, status):
     process = start(tmp_path)
     wait_for_step(process, tmp_path, 13)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    process.send_signal(number)
+    returned, said = ended(process, within=60)
+    assert returned == status
     reached = lines(tmp_path)[-1]["step"]
     assert 13 <= reached < STEPS
     assert saved_state(tmp_path)[1].step == reached
-    assert f"stopped by SIGTERM after step {reached} of {STEPS}" in process.stderr.read()
+    assert "stopping: the step under way is finished and saved first" in said
+    stopped = f"stopped by {signal.Signals(number).name} after step {reached} of {STEPS}, which is"
+    assert f"{stopped} saved: the same command with the same --run-dir goes on from there" in said
+
+    # Ctrl-C in the compilation of the resumed run: at once, and what is saved stays.
+    process = start(tmp_path, "slow compilation", JAX_LOG_COMPILES="1")
+    reach_compilation(process)
+    process.send_signal(number)
+    returned, said = ended(process, within=5)
+    assert returned == status
+    assert "stopping: before the first step" in said
+    assert "goes on from there" in said
+    assert saved_state(tmp_path)[1].step == reached
+    assert_same_run(tmp_path, train(tmp_path), uninterrupted)
+
+
+def test_ctrl_c_again_leaves_a_save_that_hangs_as_never_made(uninterrupted, tmp_path):
+    process = start(tmp_path, "slow disk")
+    wait_for_step(process, tmp_path, 12)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)  # the same one, passed on by a launcher too
+    time.sleep(1.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    returned, said = ended(process, within=5)
+    assert returned == 130
+    assert "left at once. What is saved stays" in said
+    assert saved_state(tmp_path)[1].step == 9
     assert_same_run(tmp_path, train(tmp_path), uninterrupted)
 
 
@@ -248,19 +299,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tmp_path):
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2"}
 
 
-def test_signal_handling_is_put_back_and_left_alone_outside_the_main_thread(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
-    seen = []
-    spy = lambda model: seen.append(signal.getsignal(signal.SIGTERM)) or {}  # noqa: E731
-    quick(tmp_path / "main", evaluate=spy, eval_every=4)
-    worker = threading.Thread(
-        target=quick, args=(tmp_path / "thread",), kwargs={"evaluate": spy, "eval_every": 4}
-    )
+def handlers():
+    return signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+
+def test_signal_handling_is_put_back_and_left_alone_where_it_is_not_ours(tmp_path, monkeypatch):
+    before, seen, options = handlers(), [], {"eval_every": 4}
+    options["evaluate"] = lambda model: seen.append(handlers()) or {}
+    quick(tmp_path / "main", **options)
+    worker = threading.Thread(target=quick, args=(tmp_path / "thread",), kwargs=options)
     worker.start()
     worker.join()
-    assert seen[0] != before
-    assert seen[1] == before
-    assert signal.getsignal(signal.SIGTERM) == before
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    quick(tmp_path / "session", **options)
+    assert not set(seen[0]) & set(before)
+    assert seen[1] == seen[2] == before == handlers()
 
 
 def test_the_last_step_is_always_logged_evaluated_and_saved(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 from datetime import date
 
 import jax
+import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
@@ -24,6 +25,8 @@ class Config:
     steps: int = 10
     data: tuple[str, ...] = ("a.jsonl",)
     optimizer: Optimizer = Optimizer()
+    log: tuple[str, ...] = ()
+    push: str = ""
 
 
 def test_the_same_configuration_finds_its_run(tmp_path):
@@ -32,6 +35,12 @@ def test_the_same_configuration_finds_its_run(tmp_path):
     assert open_run(tmp_path / "run", Config()) == run
     moved = run.rename(tmp_path / "moved")
     assert open_run(moved, Config(run_dir="moved")) == moved
+
+
+def test_who_hears_of_a_run_is_not_what_it_is(tmp_path):
+    run = open_run(tmp_path / "run", Config())
+    (run / "metrics.jsonl").write_text("{}\n")
+    assert open_run(run, Config(log=("wandb",), push="me/model")) == run
 
 
 def test_a_run_that_never_began_may_be_configured_anew(tmp_path):
@@ -108,6 +117,29 @@ def test_a_run_keeps_to_the_day_that_it_began_to_write(tmp_path, monkeypatch):
     check_inputs(run, {"the data": "a"})
     set_today(monkeypatch, monday, rundir)
     assert rundir.day(run) == monday
+
+
+def test_what_a_run_recorded_is_found_by_its_name(tmp_path):
+    assert rundir.recorded(tmp_path, "the base's revision") == ""
+    check_inputs(tmp_path, {"the data": "a", "the base's revision": "0123abc é"})
+    assert rundir.recorded(tmp_path, "the base's revision") == "0123abc é"
+    assert rundir.recorded(tmp_path, "the adapter's revision") == ""
+
+
+def test_other_processes_have_the_first_one_s_record(tmp_path, monkeypatch):
+    """The first process's file holds a longer text than this one's, or none, or a shorter one."""
+    for theirs in ("a longer one, é", "", "x"):
+        content = np.frombuffer(theirs.encode(), np.uint8)
+        sent = iter([np.int32(len(content)), content if theirs else np.zeros(0, np.uint8)])
+
+        def first(mine, sent=sent):
+            received = next(sent)
+            assert np.shape(mine) == np.shape(received)
+            return received
+
+        monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", first)
+        check_inputs(tmp_path, {"the base": "mine"})
+        assert rundir.recorded(tmp_path, "the base") == theirs
 
 
 def test_a_run_that_never_began_may_read_something_else(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -13,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxrm.errors import OptionError
+from jaxrm.errors import DataError, OptionError
 from jaxrm.train import sweep as module
-from jaxrm.train.sweep import TERMINATED, key, sweep
+from jaxrm.train.sweep import TERMINATED, key, left, sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,17 @@ def square(job):
 def fail_at_three(job):
     if job.number == 3:
         raise ZeroDivisionError("no three")
+    return square(job)
+
+
+def refuse_at_three(job):
+    if job.number == 3:
+        raise DataError("rows.jsonl:7: no order\nsay which is better")
+    return square(job)
+
+
+def warn(job):
+    logging.getLogger("jaxrm.of_jobs").warning("a known thing")
     return square(job)
 
 
@@ -77,6 +89,27 @@ def test_a_failure_names_its_job_and_what_was_finished_stays(tmp_path, workers):
     assert (tmp_path / f"{key(Job(1))}.json").exists() or workers == 2
     assert not (tmp_path / f"{key(Job(3))}.json").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_that_a_user_can_mend_keeps_its_type_and_its_words(tmp_path, workers):
+    with pytest.raises(DataError) as raised:
+        sweep([Job(3), Job(3, Path("y"))], refuse_at_three, tmp_path, workers=workers)
+    first, second, job = str(raised.value).splitlines()
+    assert (first, second) == ("rows.jsonl:7: no order", "say which is better")
+    assert job.startswith("(in the job: Job(number=3, folder=")
+
+
+def test_what_all_jobs_warn_of_is_said_once_by_each_process(tmp_path, capfd):
+    sweep([Job(n) for n in range(6)], warn, tmp_path, workers=2)
+    assert 1 <= capfd.readouterr().err.count("WARNING: a known thing") <= 2
+
+
+def test_the_time_left_is_told_when_each_worker_has_done_a_job():
+    assert left(1, 9, 2, 60.0) == "time left: known after 2 jobs"
+    assert left(0, 1, 2, 0.0) == "time left: known after 1 job"
+    assert left(2, 9, 2, 60.0) == "about 03:30 left"  # 7 jobs at 30 seconds each
+    assert left(0, 0, 2, 0.0) == "about 00:00 left"
 
 
 def test_a_process_that_dies_names_its_job(tmp_path):
