@@ -82,18 +82,25 @@ def start() -> None:
 def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with the axes ("data", "fsdp", "tensor") over all of `devices` (default: all).
 
-    Raises MeshError when the shape does not multiply to the number of devices.
+    Raises MeshError for sizes that are none, or do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     asked = dataclasses.astuple(shape)
+    wanted = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, asked, strict=True))
+    if asked.count(-1) > 1 or not all(size >= 1 or size == -1 for size in asked):
+        raise MeshError(
+            f"a mesh of {wanted}: sizes must be 1 or more, and one of them may be -1, which takes "
+            f"what the others leave of {_seen(devices)}"
+        )
     fixed = math.prod(size for size in asked if size > 0)
     filled = tuple(len(devices) // fixed if size == -1 else size for size in asked)
-    if asked.count(-1) > 1 or min(filled) < 1 or math.prod(filled) != len(devices):
-        wanted = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, asked, strict=True))
+    if math.prod(filled) != len(devices):
+        must = "divide" if -1 in asked else "be"
         raise MeshError(
-            f"a mesh of {wanted} does not fit {len(devices)} {devices[0].platform} device(s): the "
-            "sizes must be positive and multiply to the number of devices; one of them may be -1, "
-            "which takes what the others leave"
+            f"a mesh of {wanted} does not fit {_seen(devices)}: the sizes, {fixed} together, must "
+            f"{must} the number of devices. Leave out the --mesh options, which puts every device "
+            f"on data; or start on {fixed} devices: for a trial a CPU stands in for them, with "
+            f"JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES={fixed} before the command"
         )
     # Explicit sharding became make_mesh's default after 0.7.2; the model is written for Auto.
     return jax.make_mesh(filled, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
@@ -104,10 +111,20 @@ def check_rows(rows: int, mesh: Mesh) -> None:
     ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if rows % ways:
         sizes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
+        next_rows = -(-rows // ways) * ways
         raise MeshError(
-            f"{rows} rows do not divide over {ways} devices ({sizes}): make the number of rows a "
-            f"multiple of {ways}, or choose a smaller data or fsdp axis"
+            f"{rows} rows do not divide over {ways} devices ({sizes}, of "
+            f"{_seen(mesh.devices.flatten())}): give --rows as a multiple of {ways}, such as "
+            f"{next_rows}, or sizes of data and fsdp whose product divides {rows}: what devices "
+            "are left go to --mesh.tensor"
         )
+
+
+def _seen(devices: Sequence[jax.Device]) -> str:
+    """The devices by number, kind and, of few, name: what a user compares with what was meant."""
+    names = ", ".join(map(str, devices[:8])) + (", ..." if len(devices) > 8 else "")
+    plural = "" if len(devices) == 1 else "s"
+    return f"the {len(devices)} {devices[0].platform} device{plural} that JAX sees ({names})"
 
 
 def local_rows(rows: int, mesh: Mesh) -> list[int]:

@@ -52,13 +52,32 @@ def test_a_mesh_has_three_auto_axes_and_fills_in_the_missing_size(shape, sizes):
     ],
 )
 def test_a_mesh_that_does_not_fit_names_the_devices_and_the_axes(shape):
-    with pytest.raises(MeshError, match=rf"data={shape.data}, fsdp={shape.fsdp}.* 8 cpu device"):
+    with pytest.raises(MeshError, match=rf"data={shape.data}, fsdp={shape.fsdp}.* 8 cpu devices"):
         make_mesh(shape)
+
+
+@pytest.mark.parametrize(("shape", "must"), [(MeshShape(fsdp=2), "divide"), (MeshShape(2), "be")])
+def test_a_mesh_for_more_devices_than_there_are_names_both_cures(shape, must):
+    device = jax.devices()[0]
+    with pytest.raises(MeshError) as caught:
+        make_mesh(shape, [device])
+    for words in (f"1 cpu device that JAX sees ({device})", "2 together", f"must {must} the num",
+                  "Leave out the --mesh options", "JAX_NUM_CPU_DEVICES=2"):  # fmt: skip
+        assert words in str(caught.value)
+
+
+def test_the_cure_for_a_trial_on_a_cpu_works():
+    said = subprocess.run(
+        [sys.executable, "-c", "import jax; print(jax.device_count())"],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "XLA_FLAGS": ""},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout.strip() == "2"
 
 
 def test_rows_must_divide_over_the_batch_axes(cube):
     parallel.check_rows(8, cube)
-    with pytest.raises(MeshError, match=r"6 rows .* 4 devices .*data=2 x fsdp=2"):
+    with pytest.raises(MeshError, match=r"6 rows .* 4 devices .*data=2 x fsdp=2.* multiple.* 8,"):
         parallel.check_rows(6, cube)
 
 

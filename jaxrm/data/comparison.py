@@ -19,6 +19,9 @@ from jaxrm.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
 
+DICTIONARIES = "jaxrm.data.fields.messages makes messages of a list of dictionaries"
+"""What to do with messages as transformers has them."""
+
 
 @dataclass(frozen=True)
 class Message:
@@ -112,7 +115,8 @@ class Comparison:
         check_text(self.id, "id", self.where)
         check_text(self.subset, "subset", self.where)
         if not isinstance(self.responses, tuple) or not self.responses:
-            self._fail("responses", "a comparison needs at least one response")
+            problem = f"expected a tuple of at least one response, found {found(self.responses)}"
+            self._fail("responses", problem)
         if isinstance(self.prompt, str):
             check_text(self.prompt, "prompt", self.where)
             for k, response in enumerate(self.responses):
@@ -274,19 +278,25 @@ def check_text(value: object, field: str, where: str) -> None:
 def check_messages(value: object, field: str, where: str) -> None:
     """Raises DataError unless `value` is a non-empty tuple of messages with known roles."""
     if not isinstance(value, tuple) or not value:
-        raise fault(where, field, "expected text or a non-empty list of messages")
+        problem = f"expected text or a non-empty tuple of messages, found {found(value)}"
+        raise fault(where, field, problem + (f": {DICTIONARIES}" if value else ""))
     for i, message in enumerate(value):
-        if not isinstance(message, Message):
-            raise fault(where, f"{field}[{i}]", f"expected a message, found {kind(message)}")
-        if message.role not in ROLES:
-            problem = f"{message.role!r} is not one of {', '.join(ROLES)}"
-            raise fault(where, f"{field}[{i}].role", problem)
-        check_text(message.content, f"{field}[{i}].content", where)
-        for part in ("reasoning_content", "name", "tool_call_id"):
-            if getattr(message, part) is not None:
-                check_text(getattr(message, part), f"{field}[{i}].{part}", where)
-        if message.tool_calls is not None:
-            check_objects(message.tool_calls, f"{field}[{i}].tool_calls", where)
+        check_message(message, f"{field}[{i}]", where)
+
+
+def check_message(value: object, field: str, where: str) -> None:
+    """Raises DataError unless `value` is a message with a known role."""
+    if not isinstance(value, Message):
+        how = f": {DICTIONARIES}" if isinstance(value, Mapping) else ""
+        raise fault(where, field, f"expected a message, found {kind(value)}{how}")
+    if value.role not in ROLES:
+        raise fault(where, f"{field}.role", f"{value.role!r} is not one of {', '.join(ROLES)}")
+    check_text(value.content, f"{field}.content", where)
+    for part in ("reasoning_content", "name", "tool_call_id"):
+        if getattr(value, part) is not None:
+            check_text(getattr(value, part), f"{field}.{part}", where)
+    if value.tool_calls is not None:
+        check_objects(value.tool_calls, f"{field}.tool_calls", where)
 
 
 def check_objects(value: object, field: str, where: str) -> None:
@@ -343,6 +353,11 @@ def kind(value: object) -> str:
     """The type of a value in the words of a data file."""
     names = {type(None): "null", bool: "a boolean", str: "text", list: "a list", dict: "an object"}
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def found(value: object) -> str:
+    """`kind`, and whether there is nothing in it."""
+    return kind(value) + (" of nothing" if isinstance(value, list | tuple) and not value else "")
 
 
 def common_length(a: Sequence, b: Sequence) -> int:

@@ -108,12 +108,13 @@ def messages(value: object, field: str, where: str) -> Conversation:
     known to be harmless, or it is a DataError, as are parts that are no text.
     """
     numbered = enumerate(items(value, field, where))
-    turns = tuple(_message(item, f"{field}[{i}]", where) for i, item in numbered)
+    turns = tuple(message(item, f"{field}[{i}]", where) for i, item in numbered)
     check_messages(turns, field, where)
     return turns
 
 
-def _message(value: object, field: str, where: str) -> Message:
+def message(value: object, field: str, where: str) -> Message:
+    """One message of a conversation, as `messages` reads them; its role may be any."""
     if not isinstance(value, dict):
         problem = f"expected a message with role and content, found {kind(value)}"
         raise fault(where, field, problem)
@@ -134,7 +135,7 @@ def _message(value: object, field: str, where: str) -> Message:
         raise fault(
             where,
             f"{field}.{name}",
-            f"is no part of a message that is read: the source option ?ignore={name} leaves it out",
+            f"is no part of a message that is read: leave it out (a source: ?ignore={name})",
         )
     said = "" if said is None else _said(said, f"{field}.content", where)
     role = SPEAKERS.get(role, role) if isinstance(role, str) else role

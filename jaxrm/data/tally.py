@@ -1,9 +1,15 @@
-"""How much of a data set was used, and why not the rest."""
+"""How much of a data set was used, and why not the rest.
+
+The reasons are those of `jaxrm.data.training`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+
+LIMITS = {"over-length": "--max-length", "over-row": "--row-length"}
+"""Reasons that lie in an option as much as in the data, under its name in every command."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +33,17 @@ class Tally:
     def __str__(self) -> str:
         line = f"read {self.read}, used {self.used}, dropped {self.read - self.used}"
         ordered = sorted(self.dropped.items(), key=lambda item: -item[1])
-        if reasons := ", ".join(f"{count} {reason}" for reason, count in ordered):
+        if reasons := ", ".join(f"{count} {_reason(reason)}" for reason, count in ordered):
             line += f": {reasons}"
         if self.truncated:
             line += f"; {_count(self.truncated, 'prompt')} truncated"
         if self.folded:
             line += f"; {_count(self.folded, 'system message')} moved into the first user turn"
         return line
+
+
+def _reason(reason: str) -> str:
+    return f"{reason} ({LIMITS[reason]})" if reason in LIMITS else reason
 
 
 def _count(number: int, noun: str) -> str:

@@ -142,6 +142,31 @@ class ChatTokenizer:
                 continue
         return ""
 
+    @functools.cached_property
+    def opens_oddly(self) -> str:
+        """What is odd about how the template opens a conversation, and "" where nothing is.
+
+        That is white space before all else or in lines of its own after BOS, or no BOS where the
+        tokenizer puts one before raw text. Told by a plain exchange.
+        """
+        exchange = (Message("user", "Hello."), Message("assistant", "Hi."))
+        try:
+            text = self._render(exchange, opened=False)
+        except Exception:  # no template, or one that fails: rendering is to say so
+            return ""
+        bos = self.hf.bos_token
+        lead = _blank(text)
+        inner = _blank(text[len(lead) :].removeprefix(bos or ""))
+        if lead:
+            return f"writes {lead!r} before all else"
+        if "\n" in inner:
+            return f"writes {inner!r} between {bos} and the first turn"
+        raw = self.hf("Hello.")["input_ids"]
+        begins = self.hf(text, add_special_tokens=False)["input_ids"][:1]
+        if bos is not None and raw[:1] == [self.hf.bos_token_id] != begins:
+            return f"writes no {bos}, which the tokenizer puts before raw text"
+        return ""
+
     def folded(self, comparisons: Iterable[Comparison]) -> int:
         """How many comparisons have their system message moved into the first user turn."""
         conversations = [c.prompt for c in comparisons if not isinstance(c.prompt, str)]
@@ -229,6 +254,8 @@ def load_tokenizer(
         raise TokenizerError(f"{directory}: {problem}")
     if not any((directory / name).is_file() for name in VOCABULARY_FILES):
         problem = f"no tokenizer here: expected one of {', '.join(VOCABULARY_FILES)}"
+        if exports := _exports(directory):
+            problem = f"a training run's directory, whose models lie below it: name {exports}"
         raise TokenizerError(f"{directory}: {problem}")
     hf = _as_filed(directory) if (directory / FILE).is_file() else _as_converted(directory)
     if chat_template is not None:
@@ -238,6 +265,13 @@ def load_tokenizer(
             problem = f"the chat template cannot be read: {error}"
             raise TokenizerError(f"{chat_template}: {problem}") from error
     tokenizer = ChatTokenizer(hf, str(directory), day)
+    if tokenizer.opens_oddly:
+        log.warning(
+            "%s: the chat template %s, and the model reads what it writes: where the model was not "
+            "trained on that, give the template that it was trained with (--chat-template)",
+            chat_template or directory,
+            tokenizer.opens_oddly,
+        )
     if dated := tokenizer.dated:
         log.warning(
             "%s: the chat template writes the day (%s) into conversations, so tokens and scores "
@@ -247,6 +281,12 @@ def load_tokenizer(
             dated,
         )
     return tokenizer
+
+
+def _exports(directory: Path) -> str:
+    """The model directories below that of a run, or of one of its models."""
+    held = (*directory.glob("export/config.json"), *directory.glob("*/export/config.json"))
+    return " or ".join(str(path.parent) for path in sorted(held))
 
 
 def telling(tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -327,6 +367,11 @@ def _name_special_tokens(hf: PreTrainedTokenizerFast, family: PreTrainedTokenize
         if name not in hf.special_tokens_map and token in declared
     }
     hf.add_special_tokens(named)
+
+
+def _blank(text: str) -> str:
+    """The white space that a text begins with."""
+    return text[: len(text) - len(text.lstrip())]
 
 
 def _on_day(template: str, day: date) -> str:

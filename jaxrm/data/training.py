@@ -21,9 +21,10 @@ import array
 import dataclasses
 import hashlib
 import itertools
+import logging
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -31,12 +32,28 @@ from jaxrm.data import chat
 from jaxrm.data.comparison import Comparison, has_blank
 from jaxrm.data.packing import TokenTree, longest_branch, tree_length
 from jaxrm.data.store import TreeStore
-from jaxrm.data.tally import Tally
+from jaxrm.data.tally import LIMITS, Tally
 from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.errors import DataError
 
+log = logging.getLogger(__name__)
+
 CHUNK = 512
 """Comparisons that are read, tokenized and written together."""
+
+SHOWN = 3
+"""Rows that are named of those left out for one reason: the first."""
+
+MEANS = {
+    "single": "fewer than two responses, so that none is better than another",
+    "unranked": "nothing says which response is better: chosen and rejected would, or ranks",
+    "tie": "no response is labelled better than another",
+    "empty": "a response, or a user or assistant message of the prompt, is blank",
+    "identical": "two responses are the same tokens",
+    "over-length": "the tokens of the prompt and one response",
+    "over-row": "the tokens of the prompt and all its responses",
+}
+"""What a reason says of a comparison; of those in `LIMITS`, what it is that exceeds one."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,6 +89,9 @@ def training_set(
 ) -> TrainingSet:
     """Tokenizes, filters and stores comparisons as they are read, never all of them in memory.
 
+    What is left out is logged: of each reason what it means, what option changes it, and the first
+    rows.
+
     Args:
         sources: comparisons, each with how often one epoch shows every one of them (above 0).
         tokenizer: the model's.
@@ -88,7 +108,7 @@ def training_set(
         TokenizerError: as `chat.tokenize` raises it.
     """
     bos = tokenizer.hf.bos_token_id
-    dropped: Counter[str] = Counter()
+    dropped = _Dropped({"over-length": max_length, "over-row": row_length}, truncate_prompt)
     read = truncated = folded = 0
     weights, prompts = array.array("d"), array.array("q")
 
@@ -98,15 +118,18 @@ def training_set(
             if not (math.isfinite(weight) and weight > 0):
                 raise DataError(f"a data set's weight must be finite and above 0, found {weight}")
             for chunk in _chunks(comparisons):
-                read += len(chunk)
+                before, read = read, read + len(chunk)
                 chunk = chat.settled(chunk, tokenizer)
                 folded += tokenizer.folded(chunk)
-                for comparison, whole in zip(chunk, chat.tokenize(chunk, tokenizer), strict=True):
+                trees = chat.tokenize(chunk, tokenizer)
+                for number, (comparison, whole) in enumerate(
+                    zip(chunk, trees, strict=True), start=before + 1
+                ):
                     tree = whole
                     if truncate_prompt:
                         tree = _truncate(whole, max_length, row_length, bos)
                     if reason := _reason(comparison, tree, max_length, row_length, keeps):
-                        dropped[reason] += 1
+                        dropped.add(reason, comparison.where or f"comparison {number}", tree)
                         continue
                     truncated += tree is not whole
                     weights.append(weight)
@@ -114,10 +137,59 @@ def training_set(
                     yield tree
 
     trees = TreeStore.write(usable())
-    tally = Tally(read, len(trees), dict(dropped), truncated, folded)
+    tally = Tally(read, len(trees), dict(dropped.counts), truncated, folded)
     if not len(trees):
-        raise DataError(f"nothing left to train on: {tally}")
+        raise DataError("\n  ".join([f"nothing left to train on: {tally}", *dropped.lines()]))
+    for line in dropped.lines():
+        log.info("left out of training: %s", line)
     return TrainingSet(trees, tally, np.array(weights), np.array(prompts))
+
+
+class _Dropped:
+    """What is left out, reason by reason.
+
+    Attributes:
+        counts: how many comparisons.
+        rows: where the first `SHOWN` of them are.
+        longest: of those in `LIMITS`, the most tokens of one.
+    """
+
+    def __init__(self, limits: Mapping[str, int], truncated: bool):
+        """
+        Args:
+            limits: tokens, for each reason in `LIMITS`.
+            truncated: whether prompts were shortened before.
+        """
+        self.limits, self.truncated = limits, truncated
+        self.counts, self.longest = Counter[str](), Counter[str]()
+        self.rows: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, reason: str, where: str, tree: TokenTree) -> None:
+        """Counts one comparison."""
+        self.counts[reason] += 1
+        if len(self.rows[reason]) < SHOWN:
+            self.rows[reason].append(where)
+        if reason in LIMITS:
+            length = longest_branch(tree) if reason == "over-length" else tree_length(tree)
+            self.longest[reason] = max(self.longest[reason], length)
+
+    def lines(self) -> Iterator[str]:
+        """A line for each reason, the most frequent first."""
+        for reason, count in self.counts.most_common():
+            rows = "; ".join(self.rows[reason])
+            others = f"; and {count - SHOWN:,} more" if count > SHOWN else ""
+            yield f"{count:,} {reason}: {self._means(reason)} ({rows}{others})"
+
+    def _means(self, reason: str) -> str:
+        if reason not in LIMITS:
+            return MEANS[reason]
+        option, cure = LIMITS[reason], " or let --truncate-prompt shorten prompts"
+        if self.truncated:
+            cure = " since a shorter prompt does not make room enough"
+        return (
+            f"{MEANS[reason]}, up to {self.longest[reason]:,}, exceed {option} "
+            f"{self.limits[reason]:,}: raise it,{cure}"
+        )
 
 
 def _reason(

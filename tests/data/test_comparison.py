@@ -56,8 +56,11 @@ def test_steps_are_joined_and_their_ends_counted():
 @pytest.mark.parametrize(
     ("field", "problem", "changes"),
     [
-        ("prompt", "non-empty", {"prompt": ()}),
-        ("prompt", "non-empty", {"prompt": [ASK[0]]}),
+        ("prompt", "non-empty tuple of messages, found a tuple of nothing", {"prompt": ()}),
+        ("prompt", "non-empty tuple of messages, found a list: jaxrm", {"prompt": [ASK[0]]}),
+        ("prompt", "found an object: jaxrm.data.fields", {"prompt": ASK[0].row()}),
+        ("prompt[0]", "an object: jaxrm.data.fields.messages makes", {"prompt": (ASK[0].row(),)}),
+        ("responses[0]", "a list: jaxrm.data.fields", {"responses": ([YES[0].row()],)}),
         ("prompt[0]", "expected a message, found text", {"prompt": ("hi",)}),
         ("prompt[0].role", "'model' is not one of system", {"prompt": (Message("model", "x"),)}),
         ("prompt[0].name", "found a int", {"prompt": (Message("user", "x", name=1),)}),
@@ -67,7 +70,8 @@ def test_steps_are_joined_and_their_ends_counted():
         ("prompt[0].content", "found null", {"prompt": (Message("user", None),)}),
         ("prompt[0].content", "surrogate", {"prompt": (Message("user", "\ud800"),)}),
         ("prompt", "ends with an assistant", {"prompt": (*ASK, *YES)}),
-        ("responses", "at least one", {"responses": ()}),
+        ("responses", "at least one response, found a tuple of nothing", {"responses": ()}),
+        ("responses", "at least one response, found a list", {"responses": [YES, NO]}),
         ("responses[1]", "end with an assistant", {"responses": (YES, ASK)}),
         ("responses[0]", "non-empty", {"responses": ((), NO)}),
         ("responses[0]", "expected text, found a tuple", {"prompt": "raw"}),

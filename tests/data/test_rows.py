@@ -20,6 +20,7 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from jaxrm.data import rows
 from jaxrm.errors import DataError
+from tests.huggingface import hub_standin
 
 ROWS = [{"text": f"row {n}", "turns": [{"role": "user", "n": n}]} for n in range(9)]
 
@@ -269,7 +270,15 @@ def test_a_name_that_the_hub_cannot_give_says_what_was_tried(monkeypatch):
         "owner/name: cannot be opened (tried configuration 'all', split 'val'"
     )
     assert "Name or service not known" in message
-    assert "name a local directory" in message
+    assert "it is no directory here: name a local directory" in message
+    assert "set HF_HUB_OFFLINE=1 to read what datasets.load_dataset has cached" in message
+
+
+def test_a_mistyped_directory_is_told_from_what_the_hub_lacks(monkeypatch, tmp_path):
+    with hub_standin.serving(monkeypatch, tmp_path):
+        message = refused("prefs/train")
+    assert "it is no directory here either: check the spelling" in message
+    assert "HF_HUB_OFFLINE" not in message
 
 
 def test_what_is_neither_here_nor_a_name_of_the_hub_is_not_asked_for():
@@ -278,7 +287,11 @@ def test_what_is_neither_here_nor_a_name_of_the_hub_is_not_asked_for():
 
 @pytest.mark.usefixtures("offline")
 def test_offline_a_name_is_read_from_the_cache(tmp_path):
-    assert "OfflineModeIsEnabled" in refused("owner/name")
+    message = refused("owner/name")
+    assert "OfflineModeIsEnabled" in message
+    # What is set already is no advice.
+    assert "HF_HUB_OFFLINE=1" not in message
+    assert "as HF_HUB_OFFLINE is set, only what datasets.load_dataset has cached is rea" in message
     shards(tmp_path / "name", write_json, ".jsonl")
     cache = datasets.config.HF_DATASETS_CACHE
     datasets.load_dataset(str(tmp_path / "name"))

@@ -12,7 +12,7 @@ import pytest
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
 from jaxrm.data import tokenizer as module
@@ -266,6 +266,78 @@ def test_what_is_saved_is_in_words_that_transformers_4_reads_too(loaded, tmp_pat
     again = load_tokenizer(tmp_path).hf
     assert "<extra>" in again.all_special_tokens
     assert again("a <extra>").input_ids == hf("a <extra>").input_ids
+
+
+# How a template opens a conversation
+
+
+def with_chat(directory, template, raw="<s> $A"):
+    """A tokenizer with a template, and what it makes of raw text."""
+    hf = load_tokenizer(directory).hf
+    hf.chat_template = template
+    special = [("<s>", hf.bos_token_id)]
+    hf.backend_tokenizer.post_processor = processors.TemplateProcessing(raw, special_tokens=special)
+    return ChatTokenizer(hf)
+
+
+@pytest.mark.parametrize(
+    ("template", "odd"),
+    [
+        (CHAT, ""),
+        (CHAT.replace("}}{%", "}} {%", 1), ""),  # a space, as Llama 2's and Mistral's have it
+        ("\n  " + CHAT, r"writes '\n  ' before all else"),
+        (CHAT.replace("}}{%", "}}\n\n{%", 1), r"writes '\n\n' between <s> and the first turn"),
+        (CHAT.partition("}}")[2], "writes no <s>, which the tokenizer puts before raw text"),
+        ("{{ nothing.here }}", ""),
+        (None, ""),
+    ],
+)
+def test_a_template_that_opens_oddly_is_known(directories, template, odd):
+    assert with_chat(directories["byte-level"], template).opens_oddly == odd
+
+
+def test_a_tokenizer_that_puts_no_bos_needs_none_in_its_template(directories):
+    template = CHAT.partition("}}")[2]
+    assert with_chat(directories["byte-level"], template, raw="$A").opens_oddly == ""
+
+
+def test_an_odd_opening_is_said_when_it_is_loaded(directories, tmp_path, caplog):
+    with_template(directories["byte-level"], tmp_path, "\n" + CHAT)
+    [message] = (text for text in warnings(caplog) if "before all else" in text)
+    assert message.startswith(f"{tmp_path / 'chat.jinja'}: the chat template writes '\\n' before")
+    assert "(--chat-template)" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "odd"),
+    [
+        ("qwen2.5", "llama_cpp_copies/Qwen-Qwen3-0.6B", ""),
+        ("qwen2.5", "llama_cpp_copies/google-gemma-2-2b-it", ""),
+        ("mistral_v1", "gemma-it", "before all else"),
+    ],
+)
+def test_real_templates_are_told_apart(name, template, odd):
+    folder = shared("tokenizers")
+    template = folder / "chat_templates" / f"{template}.jinja"
+    found = load_tokenizer(folder / name, template).opens_oddly
+    assert odd in found
+    assert bool(found) == bool(odd)
+
+
+# Directories without a tokenizer
+
+
+def test_the_directory_of_a_run_says_where_its_models_are(tmp_path):
+    for place in ("run/bt/export", "run/grm/export", "run/bt/checkpoints"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "config.json").write_text("{}")
+    (tmp_path / "run/config.json").write_text("{}")
+    with pytest.raises(
+        TokenizerError, match="training run's directory, .* name .*/bt/export or .*/grm/export$"
+    ):
+        load_tokenizer(tmp_path / "run")
+    with pytest.raises(TokenizerError, match="training run's directory, .* name .*/bt/export$"):
+        load_tokenizer(tmp_path / "run/bt")
 
 
 # Templates that write the date

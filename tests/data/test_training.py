@@ -93,7 +93,7 @@ def test_the_tally_adds_up_and_prints_on_one_line():
     kept = made(same, GOOD, lone, same, Comparison.pair(ASK, "4" * 50, "5"))
     assert kept.tally == Tally(5, 1, {"identical": 2, "single": 1, "over-length": 1})
     assert text(kept.trees[0].branches[0].tokens) == "4<eos>"
-    line = "read 5, used 1, dropped 4: 2 identical, 1 single, 1 over-length"
+    line = "read 5, used 1, dropped 4: 2 identical, 1 single, 1 over-length (--max-length)"
     assert str(kept.tally) == line
     assert str(Tally(3, 3, {})) == "read 3, used 3, dropped 0"
     assert str(Tally(4, 3, {"tie": 1}, truncated=2, folded=1)) == (
@@ -106,6 +106,49 @@ def test_a_tally_survives_json():
     tally = Tally(9, 7, {"tie": 2}, truncated=1, folded=3)
     assert Tally(**json.loads(json.dumps(dataclasses.asdict(tally)))) == tally
     assert str(Tally(read=1, used=1, dropped={})) == "read 1, used 1, dropped 0"
+
+
+def test_what_is_left_out_is_logged_with_its_rows_and_what_would_change_it(caplog):
+    def at(row, chosen, rejected="5"):
+        return Comparison.pair(ASK, chosen, rejected, where=row and f"a.jsonl, row {row}")
+
+    rows = [GOOD, *(at(row, "4" * 50) for row in range(2, 7)), at(7, "5"), at(None, " ")]
+    rows.append(at(9, "4" * 9, "6" * 9))
+    with caplog.at_level("INFO", "jaxrm"):
+        made(*rows)
+    # The prompt is 10 tokens, and 50 and an <eos> follow it.
+    assert [record.getMessage() for record in caplog.records] == [
+        "left out of training: 5 over-length: the tokens of the prompt and one response, up to 61, "
+        "exceed --max-length 20: raise it, or let --truncate-prompt shorten prompts "
+        "(a.jsonl, row 2; a.jsonl, row 3; a.jsonl, row 4; and 2 more)",
+        "left out of training: 1 identical: two responses are the same tokens (a.jsonl, row 7)",
+        "left out of training: 1 empty: a response, or a user or assistant message of the prompt, "
+        "is blank (comparison 8)",
+        "left out of training: 1 over-row: the tokens of the prompt and all its responses, up to "
+        "30, exceed --row-length 29: raise it, or let --truncate-prompt shorten prompts "
+        "(a.jsonl, row 9)",
+    ]
+
+
+def test_every_reason_is_explained_and_where_all_is_left_out_the_error_does():
+    ranked = Comparison("a" * 50, ("b" * 50, "c"), ranks=(0, 1), where="a.jsonl, row 1")
+    others = [
+        Comparison("a", ("b",), ranks=(0,)), Comparison("a", ("b", "c")),
+        Comparison("a", ("b", "c"), ranks=(0, 0)),
+    ]  # fmt: skip
+    with pytest.raises(DataError) as caught:
+        made(ranked, *others, truncate=True)
+    assert str(caught.value).splitlines() == [
+        "nothing left to train on: read 4, used 0, dropped 4: 1 over-length (--max-length), "
+        "1 single, 1 unranked, 1 tie",
+        "  1 over-length: the tokens of the prompt and one response, up to 102, exceed "
+        "--max-length 20: raise it, since a shorter prompt does not make room enough "
+        "(a.jsonl, row 1)",
+        "  1 single: fewer than two responses, so that none is better than another (comparison 2)",
+        "  1 unranked: nothing says which response is better: chosen and rejected would, or ranks "
+        "(comparison 3)",
+        "  1 tie: no response is labelled better than another (comparison 4)",
+    ]
 
 
 def test_system_messages_that_the_template_refuses_are_counted():

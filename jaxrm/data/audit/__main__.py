@@ -27,12 +27,14 @@ from typing import Any
 import tyro
 
 from jaxrm import cli, files
-from jaxrm.data import chat, sources
+from jaxrm.data import chat, sources, training
 from jaxrm.data.audit import cleaning, contents, floors, overlap
 from jaxrm.data.comparison import Comparison
+from jaxrm.data.tally import LIMITS
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, OptionError, require
-from jaxrm.report.tables import aligned, number, spread
+from jaxrm.huggingface import names
+from jaxrm.report.tables import aligned, between, number
 
 SHOWN = 80
 """Characters of a prompt that are shown."""
@@ -48,7 +50,8 @@ class Config:
     against: tuple[str, ...] = ()
     """Evaluation sets that the source must not touch, named likewise."""
     tokenizer: Path | None = None
-    """A model's directory with its tokenizer, to measure in tokens too."""
+    """A model's directory with its tokenizer, or its name on the Hub (owner/name or
+    owner/name@revision), to measure in tokens too."""
     chat_template: Path | None = None
     """A file with the chat template, for a tokenizer that brings none."""
     max_length: int = 1024
@@ -67,6 +70,10 @@ class Config:
 def main(config: Config) -> None:
     """Reads everything, then prints each part as soon as it is known."""
     _check_outputs(config)
+    tokenizer = None
+    if config.tokenizer is not None:
+        found = names.local(config.tokenizer, files=names.TOKENIZER)
+        tokenizer = load_tokenizer(found.directory, config.chat_template)
     source = sources.read(config.source)
     evaluations = _read_all(config.against)
     report: dict[str, Any] = {
@@ -80,18 +87,21 @@ def main(config: Config) -> None:
     }
     _print_counts(report)
     _print_lengths("characters", report["characters"])
-    if config.tokenizer is not None:
-        trees = chat.tokenize(source, load_tokenizer(config.tokenizer, config.chat_template))
+    if tokenizer is not None:
+        if found.revision:
+            report["parameters"]["tokenizer_revision"] = found.revision
+        trees = chat.tokenize(source, tokenizer)
         report["tokens"] = contents.tokens(source, trees)
-        report["dropped"] = contents.too_long(trees, config.max_length, config.row_length)
+        dropped = contents.too_long(trees, config.max_length, config.row_length)
+        report["dropped"] = {reason: len(places) for reason, places in dropped.items()}
         _print_lengths("tokens", report["tokens"])
-        _print_dropped(report["dropped"], config, len(source))
+        _print_dropped(dropped, config, source)
     corpora = {name: overlap.Corpus(split) for name, split in evaluations.items()}
     if evaluations:
         corpus = overlap.Corpus(source)
         overlaps = {name: overlap.overlap(of_split, corpus) for name, of_split in corpora.items()}
         report["overlap"] = {name: _overlap_json(of_split) for name, of_split in overlaps.items()}
-        _print_overlap(overlaps, evaluations, config.examples)
+        _print_overlap(overlaps, evaluations, config)
     report["floors"] = floors.floors(source, evaluations)
     _print_floors(report["floors"])
     if config.write is not None:
@@ -99,10 +109,12 @@ def main(config: Config) -> None:
         report["cleaning"] = cleaned.counts()
         _print_cleaning(report["cleaning"])
         cleaning.write(cleaned, config.write)
+        print(f"kept: {config.write}\ntaken out: {cleaning.taken_path(config.write)}")
     if config.out is not None:
         with files.replacing(config.out) as draft:
             text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
             draft.write_text(text + "\n", encoding="utf-8")
+        print(f"every number and match: {config.out}")
 
 
 def _check_outputs(config: Config) -> None:
@@ -125,7 +137,9 @@ def _read_all(paths: Sequence[str]) -> dict[str, list[Comparison]]:
     for path in paths:
         name = sources.Source.parse(path).name
         if name in splits:
-            raise DataError(f"{path}: two evaluation sets are named {name}: rename one")
+            raise DataError(
+                f"{path}: two evaluation sets are named {name}: add ?name=ANOTHER to one"
+            )
         splits[name] = sources.read(path)
     return splits
 
@@ -181,17 +195,31 @@ def _print_lengths(unit: str, lengths: Mapping[str, Mapping[str, int]]) -> None:
     _print_table(f"lengths in {unit}", ("", *next(iter(lengths.values()))), rows)
 
 
-def _print_dropped(dropped: Mapping[str, int], config: Config, total: int) -> None:
+def _print_dropped(
+    dropped: Mapping[str, Sequence[int]], config: Config, source: Sequence[Comparison]
+) -> None:
+    """The table names the options that change it, and the first rows are named below it."""
     limits = {"over-length": config.max_length, "over-row": config.row_length}
-    rows = [(reason, limits[reason], n, _share(n, total)) for reason, n in dropped.items()]
-    headers = ("", "tokens", "n", "of comparisons")
+    rows = [
+        (reason, f"{LIMITS[reason]} {limits[reason]}", len(of), _share(len(of), len(source)))
+        for reason, of in dropped.items()
+    ]
+    headers = ("", "limit", "n", "of comparisons")
     _print_table("what training would drop for its length", headers, rows)
+    for reason, of in dropped.items():
+        named = [source[place].where for place in of[: training.SHOWN]]
+        if len(of) > training.SHOWN:
+            named.append(f"and {len(of) - training.SHOWN:,} more")
+        if of:
+            print(f"{reason}: {'; '.join(named)}")
+    if any(dropped.values()):
+        print("training takes them with higher limits, or shortens prompts by --truncate-prompt")
 
 
 def _print_overlap(
     overlaps: Mapping[str, overlap.Overlap],
     evaluations: Mapping[str, Sequence[Comparison]],
-    examples: int,
+    config: Config,
 ) -> None:
     headers = (
         "", "comparisons", "wordless", "prompts", *overlap.KINDS, "touched", "source touched",
@@ -207,12 +235,15 @@ def _print_overlap(
     ]  # fmt: skip
     _print_table("prompts and responses that the source also has", headers, rows)
     for name, of_split in overlaps.items():
-        for match in of_split.matches[:examples]:
+        for match in of_split.matches[: config.examples]:
             print(f"{name}: {match.kind} {match.similarity:.3f}")
             print(f"  source      {match.source}: {match.source_text[:SHOWN]}")
             print(f"  evaluation  {match.evaluation}: {match.evaluation_text[:SHOWN]}")
-        if len(of_split.matches) > examples:
-            print(f"{name}: {len(of_split.matches) - examples} more")
+        if len(of_split.matches) > config.examples:
+            print(f"{name}: {len(of_split.matches) - config.examples} more (--examples, --out)")
+    copies = {copy.place for of_split in overlaps.values() for copy in of_split.copies}
+    if copies and config.write is None:
+        print(f"same or near in the source: {len(copies):,} (--write FILE leaves these out)")
 
 
 def _print_floors(by_split: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
@@ -221,15 +252,28 @@ def _print_floors(by_split: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> No
             f"{name}: {subset}" if subset else name,
             of_subset["comparisons"],
             of_subset["longer"]["n"] if of_subset["longer"] else 0,
-            spread(of_subset["longer"], 1, 3, mean="accuracy"),
+            _floor(of_subset["longer"]),
             number((of_subset["longer"] or {}).get("tied"), ".3f", 1),
-            spread(of_subset["bag_of_words"], 1, 3, mean="accuracy"),
+            _floor(of_subset["bag_of_words"]),
         )
         for name, subsets in by_split.items()
         for subset, of_subset in subsets.items()
     ]
     headers = ("", "comparisons", "n with an order", "longer", "as long", "bag of words")
-    _print_table("floors: strict accuracy and its standard error", headers, rows)
+    _print_table("floors: strict accuracy (and its 95 % interval)", headers, rows)
+    ordered = {name: (by_split[name][""]["longer"] or {"n": 0})["n"] for name in by_split}
+    rest = ordered["source"] - ordered["held out"]
+    print(
+        f"The bag of words has learnt from {ordered['source']:,} comparisons with an order; that "
+        f"of 'held out', one prompt in {floors.HELD_OUT}, from the other {rest:,}. —: nothing with "
+        "an order to score or to learn from, or scored on 'held out' alone."
+    )
+
+
+def _floor(floor: Mapping[str, Any] | None) -> str:
+    if floor is None:
+        return "—"
+    return f"{floor['accuracy']:.3f} ({between(floor['low'], floor['high'], '.3f', 1)})"
 
 
 def _print_cleaning(counts: Mapping[str, int]) -> None:

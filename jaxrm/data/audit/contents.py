@@ -16,6 +16,7 @@ import scipy.sparse
 
 from jaxrm.data.comparison import Comparison, Conversation, has_blank
 from jaxrm.data.packing import TokenTree
+from jaxrm.data.tally import LIMITS
 from jaxrm.data.training import too_long_for
 
 QUANTILES = (5, 25, 50, 75, 95, 99, 100)
@@ -132,14 +133,15 @@ def tokens(
     return _lengths(comparisons, prompts, responses)
 
 
-def too_long(trees: Sequence[TokenTree], max_length: int, row_length: int) -> dict[str, int]:
-    """How many comparisons training would drop for their length, under the first reason that holds.
+def too_long(trees: Sequence[TokenTree], max_length: int, row_length: int) -> dict[str, list[int]]:
+    """The places of comparisons that training would drop for their length, under the first reason
+    that holds.
 
     over-length: a prompt and response of more than `max_length` tokens together; over-row: a prompt
     with all its responses of more than `row_length`.
     """
-    reasons = collections.Counter(too_long_for(tree, max_length, row_length) for tree in trees)
-    return {reason: reasons[reason] for reason in ("over-length", "over-row")}
+    reasons = [too_long_for(tree, max_length, row_length) for tree in trees]
+    return {limit: [i for i, reason in enumerate(reasons) if reason == limit] for limit in LIMITS}
 
 
 def _lengths(

@@ -48,15 +48,19 @@ Scorer = Callable[[Sequence[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class Floor:
-    """A baseline's strict accuracy over `n` comparisons with an order, and its standard error.
+    """A baseline's strict accuracy over `n` comparisons with an order.
 
-    `tied` is the share, counted likewise, on which both scores are equal: a coin in their place
-    would add half of it.
+    Attributes:
+        low, high: its 95 % interval (Wilson 1927), as if each comparison were of its own prompt. Of
+            few comparisons, be they all right, it is wide.
+        tied: the share, counted likewise, on which both scores are equal: a coin in their place
+            would add half of it.
     """
 
     accuracy: float
     n: int
-    standard_error: float
+    low: float
+    high: float
     tied: float
 
 
@@ -156,9 +160,16 @@ def _floor(right: np.ndarray, tied: np.ndarray) -> dict[str, Any] | None:
     counted = right[~np.isnan(right)]
     if not counted.size:
         return None
-    error = counted.std() / np.sqrt(counted.size)
-    tied = float(np.nanmean(tied))
-    return asdict(Floor(float(counted.mean()), int(counted.size), float(error), tied))
+    share, n = float(counted.mean()), int(counted.size)
+    return asdict(Floor(share, n, *wilson(share, n), float(np.nanmean(tied))))
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of n >= 1."""
+    z2 = scipy.special.ndtri(0.975) ** 2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    reach = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))) / (1 + z2 / n)
+    return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
 
 
 def _counts(texts: Sequence[str]) -> list[collections.Counter[str]]:

@@ -15,6 +15,7 @@ from jaxrm.data import formats, sources
 from jaxrm.data.audit import __main__ as audit
 from jaxrm.data.audit.__main__ import Config
 from jaxrm.errors import DataError, OptionError
+from tests.huggingface import hub_standin
 
 QUESTION = "How do volcanoes form, and why do some of them erupt without any warning?"
 NEAR_COPY = "How do volcanoes form, and why do some of those erupt without any warning?"
@@ -72,15 +73,41 @@ def test_everything_that_is_found_is_printed_and_written(written, tmp_path, caps
     printed = capsys.readouterr().out
     assert "touched: near 0." in printed
     assert "leak: how do volcanoes form" in printed
+    assert "same or near in the source: 1 (--write FILE leaves these out)" in printed
+    # What is too long names the option and where it is.
+    over = report["dropped"]["over-length"]
+    (row,) = [line.split() for line in printed.splitlines() if line.startswith("over-length  ")]
+    assert row[:4] == ["over-length", "--max-length", "30", str(over)]
+    assert f"over-length: {written('source')}, row " in printed
+    assert "or shortens prompts by --truncate-prompt" in printed
+    n, held_out = (report["floors"][name][""]["longer"]["n"] for name in ("source", "held out"))
+    assert n == 41
+    assert f"learnt from 41 comparisons with an order; that of 'held out', one prompt in 5, from " \
+           f"the other {41 - held_out}." in printed  # fmt: skip
+    assert printed.splitlines()[-1] == f"every number and match: {out}"
     (line,) = [line for line in printed.splitlines() if line.startswith("clean") and "—" in line]
     assert line.split() == ["clean", "1", "0", "—", "—", "—"]
+
+
+def test_a_tokenizer_of_the_hub_is_recorded_with_its_revision(written, tmp_path, monkeypatch):
+    with hub_standin.serving(monkeypatch, tmp_path) as hub:
+        # The weights are not asked for.
+        files = hub_standin.files_of(toy.TOKENIZER) | {"model.safetensors": b"weights"}
+        commit = hub.repo("owner/name", files).refs["main"]
+        out = tmp_path / "audit.json"
+        audit.main(Config(written("source"), tokenizer=Path("owner/name"), out=out))
+        assert "model.safetensors" not in hub.downloaded()
+    report = json.loads(out.read_text("utf-8"))
+    parameters = report["parameters"]
+    assert (parameters["tokenizer"], parameters["tokenizer_revision"]) == ("owner/name", commit)
+    assert report["tokens"]["prompt"]["n"] == 41
 
 
 def test_columns_are_aligned_and_examples_are_limited(written, capsys):
     audit.main(Config(written("source"), against=(written("touched"),), examples=0))
     printed = capsys.readouterr().out
     assert "leak" not in printed
-    assert "touched: 1 more" in printed
+    assert "touched: 1 more (--examples, --out)" in printed
     table = printed.split("lengths in characters\n\n")[1].split("\n\n")[0].splitlines()
     assert len({len(line) for line in table}) == 1
     assert "tokens" not in printed
@@ -120,6 +147,11 @@ def test_what_is_found_is_taken_out_and_counted_and_then_nothing_is(
         ["same", "0", "0.0%"],
         ["near", "1", "2.2%"],
     ]
+
+    assert "--write" not in printed
+    assert printed.splitlines()[-3:-1] == [
+        f"kept: {clean}", f"taken out: {clean.with_name('clean.taken.jsonl')}",
+    ]  # fmt: skip
 
     kept = [c for c in sources.read(dirty) if c.id not in ("leak", "tie", "ab", "ba", "again")]
     assert [(c.id, c.prompt, c.responses, c.ranks, c.scores) for c in sources.read(clean)] == [

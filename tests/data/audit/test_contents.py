@@ -153,7 +153,7 @@ def test_tokens_and_what_is_too_long_come_from_the_trees():
     assert found["prompt + response"]["max"] == 18
     # prompt + branch: 10, 11, 10, 10, 18; whole trees: 12, 13, 20, 19, 27.
     dropped = contents.too_long(trees, max_length=10, row_length=19)
-    assert dropped == {"over-length": 2, "over-row": 1}
+    assert dropped == {"over-length": [1, 4], "over-row": [2]}
 
 
 def test_other_tools_make_another_question():

@@ -47,7 +47,10 @@ def test_rows_without_an_order_are_not_among_the_n():
     ]
     source = floors.floors(rows, {})["source"]
     assert source[""]["comparisons"] == 4
-    assert source[""]["longer"] == {"accuracy": 1, "n": 1, "standard_error": 0, "tied": 0}
+    longer = source[""]["longer"]
+    assert (longer["accuracy"], longer["n"], longer["tied"]) == (1, 1, 0)
+    # One right of one says little: 1 / (1 + 1.96^2) is .207.
+    assert (longer["low"], longer["high"]) == (pytest.approx(0.207, abs=5e-4), 1)
     only_unranked = floors.floors(rows[1:], {"eval": rows})
     assert only_unranked["source"][""] == {"comparisons": 3, "longer": None, "bag_of_words": None}
     assert only_unranked["eval"][""]["longer"]["n"] == 1
@@ -60,8 +63,9 @@ def test_subsets_are_reported_where_there_are_several():
     assert list(found) == ["source", "held out", "one"]
     accuracies = {subset: of["longer"]["accuracy"] for subset, of in found["source"].items()}
     assert accuracies == {"": pytest.approx(1 / 3), "a": 1, "(none)": 0}
-    error = math.sqrt(1 / 3 * 2 / 3 / 3)
-    assert found["source"][""]["longer"]["standard_error"] == pytest.approx(error)
+    longer = found["source"][""]["longer"]
+    # Wilson's interval of 1 in 3, as tables have it.
+    assert (longer["low"], longer["high"]) == pytest.approx((0.0615, 0.7923), abs=5e-5)
     assert list(found["one"]) == [""]
 
 
