@@ -1,6 +1,6 @@
 """Evaluate a reward model, or anything else that scores responses, on benchmarks.
 
-    python -m jaxrm.evaluate --model DIR --benchmarks rewardbench,hhh --out OUT
+    python -m jaxrm.evaluate --model DIR_OR_NAME --benchmarks rewardbench,hhh --out OUT
     python -m jaxrm.evaluate --longer --sets my_pairs.jsonl --out OUT
 
 leaves OUT/results.json, OUT/report.html, and every score in OUT/<benchmark>/items.jsonl. The same
@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +28,13 @@ from jaxrm.evaluate.assess import assess, finite
 from jaxrm.evaluate.benchmark import Benchmark
 from jaxrm.evaluate.benchmarks import BENCHMARKS, contrasts, pairs
 from jaxrm.evaluate.scorers import Scorer
-from jaxrm.huggingface import hub, vocabulary
+from jaxrm.huggingface import hub, names, vocabulary
+from jaxrm.huggingface.names import Local
 from jaxrm.models import transformer
 from jaxrm.partial import digest
 from jaxrm.read import scoring
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +53,11 @@ class Config:
     """A local copy of the benchmarks in place of the Hub: a directory that holds their data sets,
     each named as on the Hub without its owner, or, of a single benchmark, its data set or file."""
     model: Path | None = None
-    """A reward model in Hugging Face layout, or a mixture of several, with its tokenizer."""
+    """A reward model in Hugging Face layout, or a mixture of several, with its tokenizer: a
+    directory, or a name on the Hub (owner/name or owner/name@revision)."""
     adapter: Path | None = None
-    """A LoRA adapter in PEFT's or GRM's layout beside it, which may bring the reward head."""
+    """A LoRA adapter in PEFT's or GRM's layout beside it, likewise, which may bring the reward
+    head."""
     chat_template: Path | None = None
     """A file with the chat template, for a tokenizer that brings none."""
     recorded: Path | None = None
@@ -86,6 +93,9 @@ def main(config: Config) -> None:
         raise RunDirError(f"{config.out} cannot be made ({error}): choose another --out") from error
     # All data is found, and found to be readable, before an hour is spent on the first of it.
     data = {name: benchmark.read(suite, place) for name, (suite, place) in wanted.items()}
+    for name, (suite, _) in wanted.items():
+        if short := benchmark.short_of(suite, data[name]):
+            log.warning("%s: %s", name, benchmark.withheld(short))
     scorer, about = scorer_of(config)
     results: dict[str, Any] = {"scorer": about, "benchmarks": {}}
     for name, (suite, _) in wanted.items():
@@ -103,7 +113,11 @@ def main(config: Config) -> None:
             with files.replacing(config.out / "report.html") as draft:
                 draft.write_text(scorecard.page(results), "utf-8")
     if jax.process_index() == 0:
-        print(f"{scorecard.table(results)}\n\n{config.out / 'report.html'}")
+        print(
+            f"{scorecard.table(results)}\n\n"
+            f"every figure: {config.out / 'report.html'}\n"
+            f"against another: python -m jaxrm.evaluate.compare {config.out} OTHER"
+        )
 
 
 def _check_apart(config: Config) -> None:
@@ -160,28 +174,42 @@ def scorer_of(config: Config) -> tuple[Scorer, dict[str, Any]]:
 
 def _model(config: Config) -> tuple[Scorer, dict[str, Any]]:
     """The model as a scorer, which is loaded when it is first asked."""
-    tokenizer = load_tokenizer(config.model, config.chat_template)
-    vocabulary.check(scoring.read_config(config.model), tokenizer, str(config.model))
+    found = [_found(config, name) for name in (config.model, config.adapter) if name is not None]
+    model, adapter = found[0].directory, found[1].directory if found[1:] else None
+    tokenizer = load_tokenizer(model, config.chat_template)
+    vocabulary.check(scoring.read_config(model), tokenizer, str(config.model))
     words = tokenizer.hf.backend_tokenizer.to_str() + str(tokenizer.hf.chat_template)
     about = {
         "model": str(config.model),
-        "weights": hub.fingerprint(config.model),
-        "adapter": config.adapter and hub.fingerprint(config.adapter),
+        "weights": hub.fingerprint(model),
+        "adapter": adapter and hub.fingerprint(adapter),
         "tokenizer": hashlib.sha256(words.encode()).hexdigest(),
         "dtype": config.dtype,
     }
     if tokenizer.dated:
         about["day"] = tokenizer.dated
+    named = zip((config.model, config.adapter), found, strict=False)
+    if revisions := {str(name): place.revision for name, place in named if place.revision}:
+        about["revisions"] = revisions
 
     @functools.cache
     def load() -> Scorer:
         mesh = parallel.make_mesh(config.mesh)
         compute = transformer.Compute(dtype=config.dtype)
-        model = scoring.load(config.model, adapter=config.adapter, compute=compute, mesh=mesh)
+        loaded = scoring.load(model, adapter=adapter, compute=compute, mesh=mesh)
         options = {"mesh": mesh, "rows": config.rows, "row_length": config.row_length}
-        return scorers.of_model(model, tokenizer, **options, progress="scoring")
+        return scorers.of_model(loaded, tokenizer, **options, progress="scoring")
 
     return lambda comparisons: load()(comparisons), about
+
+
+def _found(config: Config, name: Path) -> Local:
+    """Where a model lies. A name on the Hub means the commit that the evaluation began with."""
+    try:
+        begun = json.loads((config.out / "results.json").read_text("utf-8"))["scorer"]
+    except (OSError, ValueError, KeyError):
+        begun = {}
+    return names.local(name, begun.get("revisions", {}).get(str(name), ""))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrm.data.comparison import Comparison, has_blank
 from jaxrm.evaluate import clusters, estimates
-from jaxrm.evaluate.benchmark import Benchmark, Credit, Means, Rule, short_of
+from jaxrm.evaluate.benchmark import Benchmark, Credit, Means, Rule, short_of, subset_of
 from jaxrm.evaluate.clusters import SHARE, UNBOUNDED, Bounds, Clustering
 from jaxrm.evaluate.estimates import Estimate
 from jaxrm.statistics import Paired
@@ -180,7 +180,7 @@ class _Pool:
             values=values,
             low=np.where(outside, -np.inf, 0.0),
             high=np.where(outside, np.inf, 1.0),
-            short={name for name in place if name.partition("/")[0] in missing},
+            short={name for name in place if subset_of(name) in missing},
         )
 
     def figures(self, rule: Rule) -> dict[str, _Figure]:

@@ -20,6 +20,7 @@ from jaxrm.data import rows
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.fields import Row
 from jaxrm.errors import DataError
+from jaxrm.read.accuracy import require_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Credit:
     cluster: str
     value: float
 
+
+OWN_ROWS = "name their file under --sets in place of --benchmarks"
+"""How to evaluate rows that are not all of a published benchmark's."""
 
 Means = Mapping[str, float]
 """The mean credit of each group; NaN for one that is absent or short of rows, which it hands on to
@@ -107,8 +111,9 @@ def read(benchmark: Benchmark, data: Path | None = None) -> list[Comparison]:
         or as the benchmark.
 
     Raises:
-      DataError: as `jaxrm.data.rows.rows` and the benchmark's `read`; there are no rows; or naming
-        the row whose subset is unknown, whose id another row has, or which has no ranks.
+      DataError: as `jaxrm.data.rows.rows` and the benchmark's `read`; there are no rows; naming the
+        row whose subset is unknown or whose id another row has; or, of data that is no published
+        benchmark, as `require_order`.
     """
     comparisons = []
     try:
@@ -127,10 +132,16 @@ def read(benchmark: Benchmark, data: Path | None = None) -> list[Comparison]:
         if comparison.id in first:
             problem = f"{comparison.id!r} is also the id of {first[comparison.id]}"
             raise fault(comparison.where, "id", problem)
-        if comparison.ranks is None:
-            raise fault(comparison.where, "ranks", "missing, and a benchmark needs an order")
         first[comparison.id] = comparison.where
+    # A published benchmark's own reader knows what its rows order, in which a part of them may not.
+    if not benchmark.expected:
+        require_order(comparisons)
     return comparisons
+
+
+def subset_of(group: str) -> str:
+    """The subset that a group of credits is of."""
+    return group.partition("/")[0]
 
 
 def short_of(benchmark: Benchmark, comparisons: Sequence[Comparison]) -> dict[str, tuple[int, int]]:
@@ -141,6 +152,19 @@ def short_of(benchmark: Benchmark, comparisons: Sequence[Comparison]) -> dict[st
         for subset, count in benchmark.expected.items()
         if counts[subset] != count
     }
+
+
+def withheld(short: Mapping[str, tuple[int, int]]) -> str:
+    """What to say of subsets as `short_of` has them: which figures there will not be, and why."""
+    return (
+        f"rows differ from the published ones ({counts(short)}), so what rests on these is "
+        f"withheld (—): for figures of the rows at hand, {OWN_ROWS}"
+    )
+
+
+def counts(short: Mapping[str, tuple[int, int]]) -> str:
+    """Rows found, of how many, by subset."""
+    return ", ".join(f"{name or 'all'} {n:,} of {of:,}" for name, (n, of) in short.items())
 
 
 Located = Iterator[tuple[str, Row]]

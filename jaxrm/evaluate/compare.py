@@ -4,14 +4,16 @@
 
 prints, for the official headline of each benchmark that both hold, A minus B with its interval over
 prompts, p, p after Holm's adjustment for the number of benchmarks, and the least difference that so
-many prompts find four times of five.
+many prompts find four times of five; of a benchmark that cannot be compared, why.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,13 @@ import tyro
 
 from jaxrm import cli, statistics
 from jaxrm.errors import RunDirError
-from jaxrm.evaluate import estimates, record
+from jaxrm.evaluate import benchmark, estimates, record
 from jaxrm.evaluate.assess import difference
 from jaxrm.evaluate.benchmarks import named
 from jaxrm.report import tables
 from jaxrm.statistics import Paired
+
+log = logging.getLogger(__name__)
 
 HEAD = ("benchmark", "figure", "A - B", "95 % interval", "p", "Holm's p", "detectable")
 
@@ -45,15 +49,7 @@ def main(config: Config) -> None:
     gains = headlines(config.a, config.b)
     adjusted = statistics.holm([gain.p for _, gain in gains.values()])
     rows = [
-        (
-            name,
-            figure,
-            tables.number(gain.mean, "+.1f"),
-            tables.between(gain.low, gain.high, "+.1f"),
-            f"{gain.p:.3f}",
-            f"{p:.3f}",
-            "—" if math.isinf(gain.low) else tables.number(detectable(gain)),
-        )
+        (name, figure, tables.number(gain.mean, "+.1f"), *_sure(gain, p))
         for (name, (figure, gain)), p in zip(gains.items(), adjusted, strict=True)
     ]
     print(tables.aligned(HEAD, rows))
@@ -64,23 +60,43 @@ def main(config: Config) -> None:
 def headlines(a: Path, b: Path) -> dict[str, tuple[str, Paired]]:
     """By benchmark, the first figure of the official rule and its difference, where both have it.
 
-    Raises RunDirError where the folders have no benchmark in common, or scored other comparisons.
+    Where they do not, the reason is logged. Raises RunDirError, with every reason, where there is
+    no benchmark to compare.
     """
-    ours, theirs = _benchmarks(a), _benchmarks(b)
-    by_name = {}
-    for name in ours.keys() & theirs.keys():
-        rule = named(name).rules[0]
+    found = {a: _benchmarks(a), b: _benchmarks(b)}
+    gains, reasons = {}, {}
+    for name in dict.fromkeys([*found[a], *found[b]]):
+        absent = [folder for folder in found if name not in found[folder]]
+        if absent:
+            reasons[name] = f"{absent[0]} has no scores of it: evaluate it there too"
+            continue
+        titles = [found[folder][name]["title"] for folder in (a, b)]
+        rule, other = (named(name, title).rules[0] for title in titles)
+        if rule.name != other.name:
+            reasons[name] = f"these are two things by that name, {' and '.join(titles)}"
+            continue
         first, second = (record.read_credits(folder / name)[rule.name] for folder in (a, b))
+        headline = next(iter(found[a][name]["rules"][rule.name]["figures"]))
+        lacking = _lacking({folder: found[folder][name]["missing"] for folder in found})
         try:
-            gains = difference(rule, first, second, ours[name]["missing"])
-        except ValueError as error:
-            raise RunDirError(f"{a / name} and {b / name}: {error}") from error
-        headline = next(iter(ours[name]["rules"][rule.name]["figures"]))
-        if headline in gains:
-            by_name[name] = headline, gains[headline]
-    if not by_name:
-        raise RunDirError(f"{a} and {b} have no benchmark in common whose rows are all there")
-    return {name: by_name[name] for name in ours if name in by_name}
+            by_figure = difference(rule, first, second, found[a][name]["missing"])
+        except ValueError:
+            reasons[name] = (
+                f"{a} and {b} did not score the same comparisons{lacking}: evaluate both on the "
+                "same rows"
+            )
+            continue
+        if headline in by_figure:
+            gains[name] = headline, by_figure[headline]
+        else:
+            cure = lacking and f": for a difference on the rows at hand, {benchmark.OWN_ROWS}"
+            reasons[name] = f"there is no figure {headline!r} of it{lacking}{cure}"
+    if not gains:
+        lines = [f"{name}: {reason}" for name, reason in reasons.items()]
+        raise RunDirError("\n  ".join([f"{a} and {b} cannot be compared", *lines]))
+    for name, reason in reasons.items():
+        log.warning("%s is not compared: %s", name, reason)
+    return gains
 
 
 def detectable(gain: Paired) -> float:
@@ -88,6 +104,25 @@ def detectable(gain: Paired) -> float:
     quantile = scipy.special.stdtrit(gain.n - 1, 0.975)
     error = (gain.high - gain.low) / (2 * quantile)
     return statistics.minimum_detectable_effect(error * np.sqrt(gain.n), gain.n)
+
+
+def _sure(gain: Paired, adjusted: float) -> tuple[str, str, str, str]:
+    """Interval, p, adjusted p and detectable difference; — for each where the prompts are too few
+    for an interval, of which a p of 1 would say that nothing differs."""
+    if math.isinf(gain.low):
+        return ("—",) * 4
+    interval = tables.between(gain.low, gain.high, "+.1f")
+    return interval, f"{gain.p:.3f}", f"{adjusted:.3f}", tables.number(detectable(gain))
+
+
+def _lacking(missing: Mapping[Path, Mapping[str, Mapping[str, int]]]) -> str:
+    """Which folder lacks which rows of a published benchmark; "" where none does."""
+    said = []
+    for folder, of_folder in missing.items():
+        if of_folder:
+            short = {subset: (n["found"], n["expected"]) for subset, n in of_folder.items()}
+            said.append(f"in {folder} {benchmark.counts(short)}")
+    return f" (rows that differ from the published ones: {'; '.join(said)})" if said else ""
 
 
 def _benchmarks(folder: Path) -> dict[str, Any]:

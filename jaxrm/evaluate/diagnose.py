@@ -1,6 +1,6 @@
 """What a reward model listens to, besides what it should: a page about one model.
 
-    python -m jaxrm.evaluate.diagnose --model DIR --data pairs.jsonl hhh.jsonl --out OUT
+    python -m jaxrm.evaluate.diagnose --model DIR_OR_NAME --data pairs.jsonl hhh.jsonl --out OUT
 
 reads the comparisons as they are, under each other's prompts, and with cues that say nothing, and
 writes OUT/diagnosis.json with every figure and OUT/report.html. The modules of
@@ -31,13 +31,14 @@ from jaxrm.evaluate.diagnosis.cues import CUES, Sensitivity, sensitivity, with_c
 from jaxrm.evaluate.diagnosis.geometry import Geometry, geometry
 from jaxrm.evaluate.diagnosis.language import Language, language
 from jaxrm.evaluate.diagnosis.length import Length, length
-from jaxrm.evaluate.diagnosis.margins import margins, require_order
+from jaxrm.evaluate.diagnosis.margins import margins
 from jaxrm.evaluate.diagnosis.spread import Spread, spread
 from jaxrm.evaluate.estimates import Estimate, share
 from jaxrm.evaluate.scorers import Scorer
-from jaxrm.huggingface import vocabulary
+from jaxrm.huggingface import names, vocabulary
 from jaxrm.models import heads, transformer
 from jaxrm.read import scoring
+from jaxrm.read.accuracy import require_order
 from jaxrm.read.reading import read
 from jaxrm.read.scoring import Scored
 
@@ -142,15 +143,16 @@ class Config:
     """Diagnose a reward model: length, prompts, cues, calibration, rewards, states, language."""
 
     model: Path
-    """A directory in Hugging Face layout that holds a tokenizer and, unless the adapter does, a
-    reward head; or a mixture of several."""
+    """A model in Hugging Face layout that holds a tokenizer and, unless the adapter does, a reward
+    head, or a mixture of several: a directory, or a name on the Hub (owner/name or
+    owner/name@revision)."""
     data: tuple[str, ...]
     """Sources of comparisons: files, directories, names on the Hub or in TFDS (see
     jaxrm.data.sources)."""
     out: Path
     """A directory for diagnosis.json and report.html."""
     adapter: Path | None = None
-    """A LoRA adapter in PEFT's or GRM's layout, which may bring the reward head."""
+    """A LoRA adapter in PEFT's or GRM's layout, likewise, which may bring the reward head."""
     chat_template: Path | None = None
     """A file with the chat template, for a tokenizer that brings none."""
     items: int = 500
@@ -178,20 +180,26 @@ def main(config: Config) -> None:
     of_model = (config.model, config.adapter, config.chat_template)
     files.check_apart(config.out, reads, of_model)
     files.check_writable(config.out / "diagnosis.json")
-    splits = _read(config)
+    found = names.local(config.model)
+    adapter = names.local(config.adapter) if config.adapter else None
+    splits, drawn = _read(config)
     mesh = parallel.make_mesh(config.mesh)
-    tokenizer = load_tokenizer(config.model, config.chat_template)
-    vocabulary.check(scoring.read_config(config.model), tokenizer, str(config.model))
+    tokenizer = load_tokenizer(found.directory, config.chat_template)
+    vocabulary.check(scoring.read_config(found.directory), tokenizer, str(config.model))
     compute = transformer.Compute(dtype=config.dtype)
-    model = scoring.load(config.model, adapter=config.adapter, compute=compute, mesh=mesh)
+    of_adapter = adapter and adapter.directory
+    model = scoring.load(found.directory, adapter=of_adapter, compute=compute, mesh=mesh)
     options = {"mesh": mesh, "rows": config.rows, "row_length": config.row_length}
     diagnoses = {
         name: diagnose_model(model, tokenizer, split, config.seed, progress=name, **options)
         for name, split in splits.items()
     }
     if jax.process_index() == 0:
-        name = str(config.adapter or config.model)
-        write(config.out, name, diagnoses, dataclasses.asdict(config))
+        settings = dataclasses.asdict(config) | {"drawn": drawn}
+        for option, place in {"model": found, "adapter": adapter}.items():
+            if place is not None and place.revision:
+                settings[f"{option}'s revision"] = place.revision
+        write(config.out, str(config.adapter or config.model), diagnoses, settings)
 
 
 def write(out: Path, name: str, diagnoses: Mapping[str, Diagnosis], settings: Mapping) -> None:
@@ -207,26 +215,29 @@ def write(out: Path, name: str, diagnoses: Mapping[str, Diagnosis], settings: Ma
     files.write_json(out / "diagnosis.json", record)
     with files.replacing(out / "report.html") as draft:
         draft.write_text(page.page(name, diagnoses, settings), encoding="utf-8")
-    print(f"{out / 'report.html'}\n{out / 'diagnosis.json'}")
+    print(f"page: {out / 'report.html'}\nevery figure: {out / 'diagnosis.json'}")
 
 
-def _read(config: Config) -> dict[str, list[Comparison]]:
-    """The comparisons of each source, no more than asked for, in their order."""
-    splits = {}
+def _read(config: Config) -> tuple[dict[str, list[Comparison]], dict[str, str]]:
+    """The comparisons of each source, no more than asked for, in their order; and how many of how
+    many these are, which is printed too."""
+    splits, drawn = {}, {}
     for text in config.data:
         name = sources.Source.parse(text).name
         if name in splits:
             raise DataError(f"{text}: two sources are named {name}: give one '?name=..'")
-        comparisons = sources.read(text)
-        if len(comparisons) > config.items:
+        comparisons = every = sources.read(text)
+        if len(every) > config.items:
             generator = np.random.default_rng(config.seed)
-            kept = generator.choice(len(comparisons), config.items, replace=False)
-            comparisons = [comparisons[i] for i in sorted(kept)]
+            kept = generator.choice(len(every), config.items, replace=False)
+            comparisons = [every[i] for i in sorted(kept)]
+        drawn[name] = f"{len(comparisons):,} of {len(every):,} comparisons"
+        print(f"{name}: {drawn[name]} (--items {config.items})")
         # Here, before another source has been scored for nothing.
         require_order(comparisons)
         swap_prompts(comparisons)
         splits[name] = comparisons
-    return splits
+    return splits, drawn
 
 
 if __name__ == "__main__":

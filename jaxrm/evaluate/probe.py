@@ -17,14 +17,14 @@ from jaxtyping import Array, Float
 from scipy.special import expit
 
 from jaxrm.data import chat
-from jaxrm.data.comparison import Comparison, fault
-from jaxrm.data.ordering import OrderedPairs, ordered_pairs
+from jaxrm.data.comparison import Comparison
+from jaxrm.data.ordering import ordered_pairs
 from jaxrm.data.packing import PackedBatch
 from jaxrm.data.tokenizer import ChatTokenizer
 from jaxrm.evaluate.scorers import Scorer
 from jaxrm.models import transformer
 from jaxrm.models.transformer import RewardModel
-from jaxrm.read.accuracy import Accuracy, accuracy
+from jaxrm.read.accuracy import Accuracy, accuracy, require_order
 from jaxrm.read.packed import Packed
 from jaxrm.read.reading import read, read_batches
 
@@ -45,7 +45,7 @@ def probe(model: RewardModel, train: Packed, test: Packed, *, mesh: Mesh) -> Acc
       DataError: as `fit_head`, of either split.
     """
     for split in (train, test):
-        _ordered(split.comparisons)
+        require_order(split.comparisons)
 
     def states(split: Packed) -> list[np.ndarray]:
         readings = {"states": final_states}
@@ -85,9 +85,10 @@ def fit_head(states: Sequence[np.ndarray], comparisons: Sequence[Comparison]) ->
       comparisons: the same comparisons, with ranks.
 
     Raises:
-      DataError: a comparison has no ranks, or none of them orders anything.
+      DataError: as `require_order`.
     """
-    pairs, rows = _ordered(comparisons), np.concatenate(states).astype(np.float64)
+    require_order(comparisons)
+    pairs, rows = ordered_pairs(comparisons), np.concatenate(states).astype(np.float64)
     return _fit(rows[pairs.better] - rows[pairs.worse])
 
 
@@ -96,18 +97,6 @@ def final_states(
 ) -> Float[Array, "rows slots d"]:
     """The hidden state that a reward is read from, for each response."""
     return jnp.take_along_axis(hidden, batch.response_end[..., None], axis=1).astype(jnp.float32)
-
-
-def _ordered(comparisons: Sequence[Comparison]) -> OrderedPairs:
-    """The ordered pairs, of which there is one at least, or a DataError."""
-    for comparison in comparisons:
-        if comparison.ranks is None:
-            raise fault(comparison.where, "ranks", "missing, and a probe needs an order")
-    pairs = ordered_pairs(comparisons)
-    if not pairs.owner.size:
-        where = comparisons[0].where if comparisons else ""
-        raise fault(where, "ranks", "neither this nor a later row prefers any response")
-    return pairs
 
 
 def _fit(differences: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from jaxrm.evaluate.benchmark import subset_of, withheld
 from jaxrm.evaluate.estimates import WITHHELD
 from jaxrm.report import figures, webpage
 from jaxrm.report.tables import aligned, between, number
@@ -53,11 +54,7 @@ def _notes(assessed: Mapping[str, Any]) -> list[str]:
     """What a reader must know before trusting the figures."""
     notes = []
     if missing := assessed["missing"]:
-        subsets = ", ".join(
-            f"{subset or 'all'} {rows['found']:,} of {rows['expected']:,}"
-            for subset, rows in missing.items()
-        )
-        notes.append(f"rows differ from the published ones, so what rests on them is — ({subsets})")
+        notes.append(withheld({name: (n["found"], n["expected"]) for name, n in missing.items()}))
     of_rules = (rule["figures"].values() for rule in assessed["rules"].values())
     all_figures = itertools.chain.from_iterable(of_rules)
     if any(figure["low"] is None and figure["value"] is not None for figure in all_figures):
@@ -80,7 +77,7 @@ def _section(name: str, assessed: Mapping[str, Any]) -> str:
         counts,
         *map(webpage.note, notes),
         _rules_side_by_side(rules),
-        webpage.grid([_chart(next(iter(rules.values()))["groups"])], wide=True),
+        *_charts(assessed),
     )
 
 
@@ -100,6 +97,16 @@ def _rules_side_by_side(rules: Mapping[str, Mapping[str, Any]]) -> str:
 def _cells(figure: Mapping[str, Any]) -> list[str]:
     """A figure and its interval, in percent."""
     return [number(figure["value"]), between(figure["low"], figure["high"])]
+
+
+def _charts(assessed: Mapping[str, Any]) -> list[str]:
+    """A chart of the first rule's groups, without those whose figures the tables withhold."""
+    groups = {
+        name: figure
+        for name, figure in next(iter(assessed["rules"].values()))["groups"].items()
+        if subset_of(name) not in assessed["missing"]
+    }
+    return [webpage.grid([_chart(groups)], wide=True)] if groups else []
 
 
 def _chart(groups: Mapping[str, Mapping[str, Any]]) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxrm.data.comparison import Comparison, fault
 from jaxrm.data.ordering import ordered_pairs, shares
-from jaxrm.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +22,31 @@ class Accuracy:
     accuracy: float
     n: int
     standard_error: float
+
+
+def require_order(comparisons: Sequence[Comparison]) -> None:
+    """Checks that there is an order to get right, which every figure here and every diagnosis asks
+    for. Called as soon as the comparisons are read, it costs nothing to find out.
+
+    Raises DataError, naming the first row at fault, where a comparison has no ranks, or none of
+    them prefers any response to another.
+    """
+    unknown = [comparison for comparison in comparisons if comparison.ranks is None]
+    if unknown:
+        problem = (
+            f"missing, as in {len(unknown):,} of the {len(comparisons):,} comparisons read here: "
+            "what is measured is whether the better response gets the higher reward. Give rows "
+            "that say which is better (chosen and rejected, or responses with ranks), or leave "
+            "these out"
+        )
+        raise fault(unknown[0].where, "ranks", problem)
+    if not any(len(set(comparison.ranks)) > 1 for comparison in comparisons):
+        where = comparisons[0].where if comparisons else ""
+        problem = (
+            "neither this nor a later row prefers any response: all tie, or stand alone. Give rows "
+            "in which one response is better than another"
+        )
+        raise fault(where, "ranks", problem)
 
 
 def accuracy(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> Accuracy:
@@ -40,9 +64,9 @@ def accuracy(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -
         is sqrt(p (1 - p) / n).
 
     Raises:
-        DataError: a comparison has no ranks, or none of them has an order.
+        DataError: as `require_order`.
     """
-    return _mean(strict_shares(rewards, comparisons), comparisons)
+    return _mean(strict_shares(rewards, comparisons))
 
 
 def accuracy_by_subset(
@@ -54,10 +78,7 @@ def accuracy_by_subset(
     for i, comparison in enumerate(comparisons):
         if not np.isnan(right[i]):
             groups.setdefault(comparison.subset, []).append(i)
-    return {
-        subset: _mean(right[places], [comparisons[i] for i in places])
-        for subset, places in groups.items()
-    }
+    return {subset: _mean(right[places]) for subset, places in groups.items()}
 
 
 def macro_accuracy(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> float:
@@ -67,11 +88,9 @@ def macro_accuracy(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparis
         rewards, comparisons: as for `accuracy`.
 
     Raises:
-        DataError: a comparison has no ranks, or none of them has an order.
+        DataError: as `require_order`.
     """
     subsets = accuracy_by_subset(rewards, comparisons)
-    if not subsets:
-        raise _no_order(comparisons)
     return float(np.mean([subset.accuracy for subset in subsets.values()]))
 
 
@@ -91,7 +110,6 @@ def order_of(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -
 
     Args, Raises: as for `accuracy`.
     """
-    # First, because it is what refuses comparisons without ranks by their file and row.
     strict = accuracy(rewards, comparisons)
     return {
         "macro": macro_accuracy(rewards, comparisons),
@@ -104,11 +122,10 @@ def order_of(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -
 def strict_shares(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> np.ndarray:
     """Float64 [comparisons]: the share of each one's ordered pairs got right, NaN without any.
 
-    Args, Raises: as for `accuracy`, but that nothing is wrong with comparisons without an order.
+    Args, Raises: as for `accuracy`.
     """
+    require_order(comparisons)
     for of_comparison, comparison in zip(rewards, comparisons, strict=True):
-        if comparison.ranks is None:
-            raise fault(comparison.where, "ranks", "missing, and accuracy needs an order")
         if np.shape(of_comparison) != (len(comparison.ranks),):
             shape = np.shape(of_comparison)
             raise ValueError(f"rewards of shape {shape} for {len(comparison.ranks)} responses")
@@ -116,14 +133,7 @@ def strict_shares(rewards: Sequence[np.ndarray], comparisons: Sequence[Compariso
     return shares(flat[pairs.better] > flat[pairs.worse], pairs)
 
 
-def _mean(shares: np.ndarray, comparisons: Sequence[Comparison]) -> Accuracy:
+def _mean(shares: np.ndarray) -> Accuracy:
     counted = shares[~np.isnan(shares)]
-    if not counted.size:
-        raise _no_order(comparisons)
     error = counted.std() / np.sqrt(counted.size)
     return Accuracy(float(counted.mean()), int(counted.size), float(error))
-
-
-def _no_order(comparisons: Sequence[Comparison]) -> DataError:
-    where = comparisons[0].where if comparisons else ""
-    return fault(where, "ranks", "neither this nor a later row prefers any response")

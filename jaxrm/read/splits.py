@@ -82,7 +82,6 @@ def reward_scale(figures: Mapping[str, Any], reference: str) -> RewardScale:
 
 def of_rewards(rewards: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """The figures that `evaluate` has of rewards, float [K] for each comparison."""
-    # First, because it is what refuses comparisons without ranks by their file and row.
     strict = accuracy(rewards, comparisons)
     is_best = np.concatenate([np.equal(c.ranks, min(c.ranks)) for c in comparisons])
     together = np.concatenate(rewards).astype(np.float64)

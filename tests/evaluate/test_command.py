@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
@@ -19,6 +20,7 @@ from jaxrm.huggingface import hub, mixture
 from jaxrm.huggingface.mixture import Member
 from jaxrm.models.heads import HeadConfig
 from tests.clock import set_today
+from tests.huggingface import hub_standin
 
 
 def row(prompt, chosen, rejected, **more):
@@ -145,6 +147,36 @@ def test_missing_rows_are_reported_and_not_averaged_over(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "natural 3 of 100" in shown
     assert re.search(r"llmbar +\w+ +— +—", shown)
+    # What the table withholds, no chart shows.
+    assert "<svg" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_missing_rows_are_said_before_anything_is_scored(tmp_path, monkeypatch, caplog):
+    rows = [row("q", "long", "no", subset="natural")] * 100
+    path = write(tmp_path / "llmbar.jsonl", rows)
+
+    def scorer(comparisons):
+        (record,) = caplog.records
+        message = record.getMessage()
+        assert message.startswith("llmbar: rows differ from the published ones (adversarial_neigh")
+        assert "adversarial_manual 0 of 46" in message
+        assert "natural" not in message
+        assert "name their file under --sets" in message
+        return [np.array([1.0, 0.0])] * len(comparisons)
+
+    monkeypatch.setattr(command.scorers, "longer", scorer)
+    with caplog.at_level("WARNING", "jaxrm"):
+        command.main(config(tmp_path, benchmarks=("llmbar",), data=path))
+    html = (tmp_path / "out" / "report.html").read_text()
+    # The subset that is whole has its figure and its bar.
+    assert "natural  (n = 100)" in html
+
+
+def test_the_last_lines_say_where_to_look_and_what_to_do_next(tmp_path, mine, capsys):
+    command.main(config(tmp_path, sets=(str(mine),)))
+    page, after = capsys.readouterr().out.splitlines()[-2:]
+    assert page == f"every figure: {tmp_path / 'out' / 'report.html'}"
+    assert after == f"against another: python -m jaxrm.evaluate.compare {tmp_path / 'out'} OTHER"
 
 
 def test_items_in_parquet_and_read_again(tmp_path, mine):
@@ -218,6 +250,30 @@ def test_a_model_is_evaluated_from_its_directory(tmp_path, mine):
         command.main(Config(out=tmp_path / "headless", **options, model=base))
 
 
+def test_a_model_of_the_hub_is_evaluated_by_its_name_and_stays_what_it_was(
+    tmp_path, mine, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    base, place = toy.shipped_base(), tmp_path / "model"
+    hub.save(hub.load(base, HeadConfig("linear")), place, load_tokenizer(base))
+    with hub_standin.serving(monkeypatch, tmp_path / "home") as server:
+        repo = server.repo("owner/grm", hub_standin.files_of(place))
+        first = repo.refs["main"]
+        options = {"longer": False, "row_length": 64, "rows": 2, "model": Path("owner/grm")}
+        command.main(config(tmp_path, sets=(str(mine),), **options))
+        other = hub.load(base, HeadConfig("linear"), seed=1)
+        hub.save(other, place, load_tokenizer(base))
+        repo.commit(hub_standin.files_of(place))
+        more = write(tmp_path / "more.jsonl", [row("5", "long", "no")])
+        command.main(config(tmp_path, sets=(str(mine), str(more)), **options))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["scorer"]["model"] == "owner/grm"
+    assert results["scorer"]["revisions"] == {"owner/grm": first}
+    snapshot = tmp_path / "home" / "hub" / "models--owner--grm" / "snapshots" / first
+    assert results["scorer"]["weights"] == hub.fingerprint(snapshot) != hub.fingerprint(place)
+    assert results["benchmarks"].keys() == {"mine", "more"}
+
+
 def test_a_mixture_is_evaluated_like_a_model(tmp_path, mine):
     base, place = toy.shipped_base(), tmp_path / "mixture"
     model = hub.load(base, HeadConfig("linear"))
@@ -278,7 +334,7 @@ def test_of_few_prompts_no_difference_is_told(tmp_path, mine, capsys):
     capsys.readouterr()
     compare.main(compare.Config(tmp_path / "a", tmp_path / "b"))
     shown = capsys.readouterr().out
-    assert re.search(r"mine +overall +\+0\.0 +— +1\.000 +1\.000 +—", shown)
+    assert re.search(r"mine +overall +\+0\.0 +— +— +— +—", shown)
     assert "Intervals take 5 prompts or more" in shown
 
 
@@ -288,3 +344,42 @@ def test_evaluations_of_other_rows_are_not_compared(tmp_path):
         command.main(Config(out=tmp_path / name, sets=(str(path),), longer=True))
     with pytest.raises(RunDirError, match="the same comparisons"):
         compare.headlines(tmp_path / "a", tmp_path / "b")
+
+
+def test_what_cannot_be_compared_is_named_with_the_reason(tmp_path, mine, caplog):
+    a, b, c = (tmp_path / name for name in "abc")
+    rows = [row(f"{i}", "long", "no", subset="natural") for i in range(6)]
+    part = write(tmp_path / "llmbar.jsonl", rows)
+    for out in (a, b):
+        command.main(Config(out=out, benchmarks=("llmbar",), data=part, longer=True))
+    with pytest.raises(RunDirError) as caught:
+        compare.headlines(a, b)
+    assert str(caught.value).splitlines()[0] == f"{a} and {b} cannot be compared"
+    for words in (f"in {a} natural 6 of 100", f"; in {b} natural 6 of 100", "under --sets"):
+        assert words in str(caught.value)
+
+    write(part, rows[1:])
+    command.main(Config(out=c, benchmarks=("llmbar",), sets=(str(mine),), data=part, longer=True))
+    with pytest.raises(RunDirError, match="did not score the same") as caught:
+        compare.headlines(a, c)
+    for words in (f"in {a} natural 6 of 100", f"; in {c} natural 5 of 100",
+                  f"mine: {a} has no scores of it"):  # fmt: skip
+        assert words in str(caught.value)
+
+    command.main(Config(out=tmp_path / "d", sets=(str(mine),), longer=True))
+    with caplog.at_level("WARNING", "jaxrm.evaluate.compare"):
+        assert list(compare.headlines(tmp_path / "d", c)) == ["mine"]
+    words = f"llmbar is not compared: {tmp_path / 'd'} has no scores of it: evaluate it there too"
+    assert caplog.records[-1].getMessage() == words
+
+
+def test_a_set_may_have_the_name_of_a_benchmark(tmp_path):
+    rows = [row(f"{i}", "long", "no", subset="natural") for i in range(6)]
+    path = write(tmp_path / "llmbar.jsonl", rows)
+    for name in "ab":
+        command.main(Config(out=tmp_path / name, sets=(str(path),), longer=True))
+    (figure, gain) = compare.headlines(tmp_path / "a", tmp_path / "b")["llmbar"]
+    assert (figure, gain.mean) == ("overall", 0)
+    command.main(Config(out=tmp_path / "c", benchmarks=("llmbar",), data=path, longer=True))
+    with pytest.raises(RunDirError, match="two things by that name, .*llmbar.jsonl.*LLMBar"):
+        compare.headlines(tmp_path / "a", tmp_path / "c")

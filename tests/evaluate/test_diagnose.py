@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from jaxrm.huggingface import hub, mixture
 from jaxrm.huggingface.mixture import Member
 from jaxrm.models.heads import HeadConfig
 from tests.evaluate.planted import by_text, pair
+from tests.huggingface import hub_standin
 from tests.messages_oracle import FOLDER
 
 WORDS = ("ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine")
@@ -123,14 +125,19 @@ def test_the_figures_are_of_the_scores_that_jaxrm_score_writes(run, tmp_path):
     assert trees["accuracy"]["value"] == (rewards[:, 0] > rewards[:, 1]).mean()
 
 
-def test_of_a_mixture_there_are_scores_alone(tmp_path):
+def test_of_a_mixture_there_are_scores_alone_and_of_the_hub_its_revision(tmp_path, monkeypatch):
     model, tokenizer = hub.load(FOLDER, None), load_tokenizer(FOLDER)
     parts = [(model, Member(name, weight=0.5)) for name in ("one", "other")]
     mixture.save(tmp_path / "mixture", parts, tokenizer)
     source = write_rows(tmp_path / "pairs.jsonl", PAIRS[:2])
     options = {"rows": 2, "row_length": 128}
-    module.main(Config(tmp_path / "mixture", (source,), tmp_path / "out", **options))
+    files = hub_standin.files_of(tmp_path / "mixture")
+    hub_standin.of_cache(monkeypatch, tmp_path, offline=True)
+    commit = hub_standin.cache(tmp_path / "hub", "owner/mixture", files)
+    module.main(Config(Path("owner/mixture"), (source,), tmp_path / "out", **options))
     record = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
+    assert record["model"] == record["settings"]["model"] == "owner/mixture"
+    assert record["settings"]["model's revision"] == commit
     of_pairs = record["sources"]["pairs"]
     assert of_pairs["geometry"] is None
     assert of_pairs["language"] is None
@@ -139,7 +146,7 @@ def test_of_a_mixture_there_are_scores_alone(tmp_path):
     assert of_pairs["spread"]["together"]["mean"] == pytest.approx(np.mean(alone), rel=1e-5)
 
 
-def test_no_more_than_items_of_a_source_are_read(tmp_path, monkeypatch, of_politeness):
+def test_no_more_than_items_of_a_source_are_read(tmp_path, monkeypatch, of_politeness, capsys):
     asked = {}
 
     def planted(model, tokenizer, comparisons, seed, progress, **options):
@@ -156,6 +163,15 @@ def test_no_more_than_items_of_a_source_are_read(tmp_path, monkeypatch, of_polit
     assert places == sorted(places)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<b>many</b>: " in page
+    first, second, *_ = shown = capsys.readouterr().out.splitlines()
+    assert first == "many: 4 of 10 comparisons (--items 4)"
+    assert second == "few: 2 of 2 comparisons (--items 4)"
+    assert shown[-2:] == [
+        f"page: {tmp_path / 'out' / 'report.html'}",
+        f"every figure: {tmp_path / 'out' / 'diagnosis.json'}",
+    ]
+    record = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
+    assert record["settings"]["drawn"]["many"] == "4 of 10 comparisons"
     again = dict(asked)
     module.main(Config(FOLDER, (many, few), tmp_path / "out", items=4, seed=3))
     assert asked == again

@@ -96,5 +96,6 @@ def test_a_finished_model_reads_responses_like_any_reading():
         states, prompts = found["states"][i], found["prompts"][i]
         weights = np.asarray(SMALL(gated.params, jnp.asarray(prompts)))
         np.testing.assert_allclose(rewards, (weights * (states @ weight)).sum(-1), rtol=1e-4)
-    assert found["rewards"][0][0] == pytest.approx(found["rewards"][0][2], rel=1e-5)
+    # The same answer elsewhere in a row: where it lies decides the last bits of what is summed.
+    assert found["rewards"][0][0] == pytest.approx(found["rewards"][0][2], abs=1e-5)
     assert found["rewards"][0][0] != pytest.approx(found["rewards"][0][1], rel=1e-3)

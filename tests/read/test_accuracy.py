@@ -16,6 +16,7 @@ from jaxrm.read.accuracy import (
     loss,
     macro_accuracy,
     order_of,
+    require_order,
 )
 
 
@@ -83,6 +84,12 @@ def test_what_has_no_order_is_an_error():
         accuracy([np.zeros(2)], [Comparison("a", ("b", "c"), ranks=(0, 0))])
     with pytest.raises(DataError, match="field 'ranks': neither this nor a later row"):
         macro_accuracy([np.zeros(2)], [Comparison("a", ("b", "c"), ranks=(0, 0))])
+    known = pairs(2)
+    require_order(known)
+    with pytest.raises(DataError, match="^x.jsonl, row 2: .* 1 of the 3 comparisons .*chosen and"):
+        require_order([*known, unknown])
+    with pytest.raises(DataError, match="^comparison: field 'ranks': neither this nor a later row"):
+        require_order([])
     with pytest.raises(ValueError, match=r"shape \(3,\) for 2 responses"):
         accuracy([np.zeros(3)], pairs(1))
 

@@ -62,9 +62,8 @@ def test_every_response_is_scored_in_its_place(scores, trees):
     assert [len(rewards) for rewards in scores["rewards"]] == [4, 1, 3, 25]
     rewards = np.concatenate(scores["rewards"])
     assert np.isfinite(rewards).all()
-    assert scores["rewards"][0][0] == pytest.approx(
-        scores["rewards"][0][2], rel=1e-6
-    )  # the same answer
+    # The same answer elsewhere in a row: where it lies decides the last bits of float32.
+    assert scores["rewards"][0][0] == pytest.approx(scores["rewards"][0][2], rel=1e-5)
     assert len(np.unique(rewards.round(5))) > 25
     assert (np.concatenate(scores["logps"]) < 0).all()
 

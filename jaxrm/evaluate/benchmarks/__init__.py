@@ -34,9 +34,10 @@ BENCHMARKS: dict[str, Benchmark] = {
 """By name."""
 
 
-def named(name: str) -> Benchmark:
-    """The benchmark whose results are kept under a name; any other source's is one of pairs."""
-    if name in BENCHMARKS:
+def named(name: str, title: str) -> Benchmark:
+    """The benchmark whose results are kept under a name, with a title that tells a published one
+    from a source that is called alike; any other source's is one of pairs."""
+    if name in BENCHMARKS and BENCHMARKS[name].title == title:
         return BENCHMARKS[name]
     if name.startswith(PREFIX):
         return contrasts(name.removeprefix(PREFIX))

@@ -47,6 +47,7 @@ class Calibration:
       bins: of equal mass, the least confident first.
       confidence: mean confidence.
       right: share of pairs that are right.
+      excess: `confidence` minus `right`, pair by pair: above 0 the scorer is too sure.
       error: expected calibration error, the mean over bins, by their mass, of |share right -
         confidence|. Noise makes it larger, and its interval is lower by as much as it is expected
         to.
@@ -65,6 +66,7 @@ class Calibration:
     bins: tuple[ReliabilityBin, ...]
     confidence: Estimate
     right: Estimate
+    excess: Estimate
     error: Estimate
     error_if_calibrated: float
     brier: Estimate
@@ -98,6 +100,7 @@ def calibration(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison])
         ),
         confidence=mean(confidence, prompts, (0.5, 1.0)),
         right=share(right, prompts),
+        excess=mean(confidence - right, prompts, (-0.5, 1.0)),
         error=_error(confidence, right, bins, prompts),
         error_if_calibrated=_by_chance(confidence, bins),
         brier=mean(expit(-values) ** 2, prompts, SHARE),

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxrm.data.comparison import Comparison, fault
+from jaxrm.data.comparison import Comparison
 from jaxrm.data.ordering import OrderedPairs, ordered_pairs, shares
+from jaxrm.read.accuracy import require_order
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,16 +62,6 @@ def margins(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> 
     rewards = flat(scores)
     values = rewards[pairs.better] - rewards[pairs.worse]
     return Margins(values, rewards, pairs, prompt_numbers(comparisons))
-
-
-def require_order(comparisons: Sequence[Comparison]) -> None:
-    """Raises DataError where a comparison has no ranks, or none of them orders anything."""
-    for comparison in comparisons:
-        if comparison.ranks is None:
-            raise fault(comparison.where, "ranks", "missing, and a diagnosis needs an order")
-    if all(len(set(comparison.ranks)) < 2 for comparison in comparisons):
-        where = comparisons[0].where if comparisons else ""
-        raise fault(where, "ranks", "neither this nor a later row prefers any response")
 
 
 def flat(scores: Sequence[np.ndarray]) -> np.ndarray:

@@ -11,8 +11,9 @@ from numpy.typing import DTypeLike
 
 from jaxrm.data.audit.floors import UNNAMED, response_texts
 from jaxrm.data.comparison import Comparison
+from jaxrm.evaluate.clusters import SHARE
 from jaxrm.evaluate.diagnosis.margins import Margins, flat, margins, response_prompts
-from jaxrm.evaluate.estimates import Estimate, share
+from jaxrm.evaluate.estimates import Estimate, estimate, share
 
 QUANTILES = (5, 25, 50, 75, 95)
 
@@ -57,6 +58,8 @@ class Spread:
         prompt has two.
       between: standard deviation of the prompts' own levels, without the part of it that comes of
         the spread within (one-way analysis of variance, method of moments); NaN likewise.
+      share_within: the part of both variances that lies within prompts; NaN likewise, and where
+        all rewards are alike.
       resolution: by number format.
       same_text: pairs of one text twice, which are in no figure of `resolution`.
       empty: responses that are white space alone; they are scored and counted like others.
@@ -67,6 +70,7 @@ class Spread:
     subsets: Mapping[str, Distribution]
     within: float
     between: float
+    share_within: Estimate
     resolution: Mapping[str, Resolution]
     same_text: int
     empty: int
@@ -84,7 +88,8 @@ def spread(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> S
     """
     of_pairs = margins(scores, comparisons)
     present = ~np.isnan(of_pairs.rewards)
-    within, between = components(of_pairs.rewards[present], response_prompts(comparisons)[present])
+    rewards, prompts = of_pairs.rewards[present], response_prompts(comparisons)[present]
+    within, between = components(rewards, prompts)
     texts = response_texts(comparisons)
     ends = zip(of_pairs.pairs.better, of_pairs.pairs.worse, strict=True)
     differ = np.array([texts[better] != texts[worse] for better, worse in ends])
@@ -93,6 +98,9 @@ def spread(scores: Sequence[np.ndarray], comparisons: Sequence[Comparison]) -> S
         subsets=_by_subset(scores, comparisons),
         within=within,
         between=between,
+        share_within=estimate(
+            lambda kept: _share_within(rewards[kept > 0], prompts[kept > 0]), prompts, SHARE
+        ),
         resolution={name: _resolution(of_pairs, differ, kind) for name, kind in FORMATS.items()},
         same_text=int((~differ).sum()),
         empty=sum(not text.strip() for text in texts),
@@ -130,6 +138,12 @@ def components(rewards: np.ndarray, prompts: np.ndarray) -> tuple[float, float]:
     across = float(sizes @ (levels - rewards.mean()) ** 2) / (len(sizes) - 1)
     usual = (len(rewards) - float(sizes @ sizes) / len(rewards)) / (len(sizes) - 1)
     return inside**0.5, max(0.0, (across - inside) / usual) ** 0.5
+
+
+def _share_within(rewards: np.ndarray, prompts: np.ndarray) -> float:
+    within, between = components(rewards, prompts)
+    total = within**2 + between**2
+    return within**2 / total if total else np.nan
 
 
 def _resolution(of_pairs: Margins, differ: np.ndarray, kind: DTypeLike) -> Resolution:

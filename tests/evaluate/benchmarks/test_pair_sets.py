@@ -49,10 +49,10 @@ def test_ranked_responses_and_ties_of_labels(tmp_path):
     assert half == {"overall": pytest.approx(2.5 / 3)}
 
 
-def test_no_comparison_with_an_order_is_no_figure(tmp_path):
+def test_without_any_order_there_is_nothing_to_evaluate(tmp_path):
     one = {"prompt": ASK, "responses": [[{"role": "assistant", "content": "4"}]], "ranks": [0]}
-    found = pairs(source(tmp_path, one))
-    assert math.isnan(figures(found.rules[0], benchmark.read(found), [[1]])["overall"])
+    with pytest.raises(DataError, match="a.jsonl, row 1: field 'ranks': neither this nor a later"):
+        benchmark.read(pairs(source(tmp_path, one)))
 
 
 def test_options_of_a_source(tmp_path):
