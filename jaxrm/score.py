@@ -31,13 +31,13 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxrm import cli, files, parallel
-from jaxrm.data import chat, formats, packing, sources
+from jaxrm.data import chat, formats, packing, shown, sources
 from jaxrm.data.comparison import Comparison, has_blank
 from jaxrm.data.loader import prefetch
 from jaxrm.data.packing import TokenTree
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, require
-from jaxrm.huggingface import mixture, vocabulary
+from jaxrm.huggingface import mixture, names, vocabulary
 from jaxrm.models import transformer
 from jaxrm.partial import Partial, begun, digest, digests
 from jaxrm.read import scoring
@@ -139,9 +139,10 @@ class Config:
     """JSONL, one {"id", "rewards"} per comparison, in input order. Written whole or not at all."""
     model: Path
     """A directory in Hugging Face layout that holds a tokenizer and, unless the adapter does, a
-    reward head; or a mixture of several."""
+    reward head; or a mixture of several; or the Hub's owner/name of one."""
     adapter: Path | None = None
-    """A LoRA adapter in PEFT's or GRM's layout beside it, which may bring the reward head."""
+    """A LoRA adapter in PEFT's or GRM's layout beside it, which may bring the reward head; named
+    likewise."""
     chat_template: Path | None = None
     """A file with the chat template, for a tokenizer that brings none."""
     rows: int = 8
@@ -150,6 +151,8 @@ class Config:
     """Tokens per row; longer texts get longer rows."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the trunk computes in; heads and rewards are float32 always."""
+    show: int = 0
+    """How many of the comparisons to print as the model reads them, before they are scored."""
     mesh: parallel.MeshShape = parallel.MeshShape()
     """How devices are used."""
 
@@ -188,6 +191,8 @@ def main(config: Config) -> None:
     parallel.start()
     require(config.rows >= 1, "--rows", "at least 1", config.rows)
     require(config.row_length >= 1, "--row-length", "at least 1", config.row_length)
+    require(config.show >= 0, "--show", "at least 0", config.show)
+    config = _named(config)
     source = sources.Source.parse(config.input).location
     files.check_apart(config.output, [source, config.chat_template])
     files.check_writable(config.output)
@@ -197,7 +202,7 @@ def main(config: Config) -> None:
     tokenizer = load_tokenizer(config.model, config.chat_template, day=_begun_on(config.output))
     partial = Partial(config.output, _run(config, mesh, tokenizer))
     tally = Tally(**(partial.state or {}))
-    comparisons = _left(config.input, tally, partial)
+    comparisons = _show(config.show, _left(config.input, tally, partial), tokenizer)
     # Every process has looked how far the scores are, and found the same, before one writes more.
     multihost_utils.assert_equal(
         np.array(tally.comparisons, np.int32),
@@ -243,6 +248,24 @@ def summary(tally: Tally, before: int, tokens: int, seconds: float) -> str:
     if tally.not_finite:
         parts.append(f"REWARDS THAT ARE NOT FINITE, null in the file: {tally.not_finite:,}")
     return "; ".join(parts)
+
+
+def _named(config: Config) -> Config:
+    """With the directories of what is given by name."""
+    model = names.local(config.model).directory
+    adapter = config.adapter and names.local(config.adapter).directory
+    return dataclasses.replace(config, model=model, adapter=adapter)
+
+
+def _show(
+    count: int, comparisons: Iterator[Comparison], tokenizer: ChatTokenizer
+) -> Iterator[Comparison]:
+    """The same comparisons, the first of them printed as tokens."""
+    first = list(itertools.islice(comparisons, count))
+    for comparison, tree in zip(first, chat.tokenize(first, tokenizer), strict=True):
+        if jax.process_index() == 0:
+            print(shown.text(comparison, tree, tokenizer))
+    return itertools.chain(first, comparisons)
 
 
 def _begun_on(output: Path) -> date | None:

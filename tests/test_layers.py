@@ -19,7 +19,8 @@ FLOORS = (
     ("evaluate",),
     ("methods",),
     ("study",),
-    ("score", "convert", "report.__main__"),
+    ("score", "convert", "report.__main__", "data.audit.__main__", "api"),
+    ("__main__",),
 )
 """From the ground up; rooms of one floor do not import each other."""
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jaxrm.data import chat, packing, sources
 from jaxrm.data.comparison import Comparison, Message
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
 from jaxrm.errors import DataError, OptionError
-from jaxrm.huggingface import families, hub, mixture
+from jaxrm.huggingface import families, hub, mixture, names
 from jaxrm.huggingface.mixture import Member
 from jaxrm.models import heads, transformer
 from jaxrm.models.heads import HeadConfig
@@ -191,6 +192,39 @@ def test_the_command_scores_a_mixture(tmp_path, mesh, model, tokenizer):
     np.testing.assert_allclose(row["rewards"], expected, rtol=1e-5)
 
 
+def test_the_first_are_shown_and_all_are_scored(tmp_path, capsys):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(
+        "".join(f'{{"id": "{i}", "prompt": "{i}?", "responses": ["b", "c"]}}\n' for i in "xyz")
+    )
+    config = scoring.Config(str(source), out, FOLDER, row_length=64, rows=1, show=2)
+    scoring.main(config)
+    printed = capsys.readouterr().out
+    assert printed.count("=== ") == 2
+    first = "<bos><start_of_turn>user⏎\nx?<end_of_turn>⏎\n<start_of_turn>model⏎\n"
+    assert printed.startswith(f"=== {source}, row 1 (id x): 2 responses\n--- prompt, ")
+    assert first in printed
+    assert "«c<end_of_turn>»⏎\n◀ reward" in printed
+    assert printed.index("(id y)") < printed.index("3 comparisons, 6 responses, none left out")
+    assert [json.loads(row)["id"] for row in out.read_text().splitlines()] == ["x", "y", "z"]
+
+
+def test_models_are_found_by_name(tmp_path, monkeypatch):
+    source, asked = tmp_path / "in.jsonl", []
+    source.write_text('{"id": "a", "prompt": "a", "responses": ["b", "c"]}\n')
+
+    def local(name):
+        asked.append(str(name))
+        return names.Local(FOLDER)
+
+    monkeypatch.setattr(names, "local", local)
+    scoring.main(
+        scoring.Config(str(source), tmp_path / "out", Path("owner/name"), row_length=64, rows=1)
+    )
+    assert asked == ["owner/name"]
+    assert len(json.loads((tmp_path / "out").read_text())["rewards"]) == 2
+
+
 def second_is_lost(model, hidden, batch):
     """Rewards of which one is not finite."""
     return jnp.where(batch.response_index == 1, jnp.nan, 0.5)
@@ -218,6 +252,7 @@ def test_the_last_line_by_hand():
     [
         ({"rows": 0}, OptionError, "--rows must be at least 1"),
         ({"row_length": 0}, OptionError, "--row-length must be at least 1"),
+        ({"show": -1}, OptionError, "--show must be at least 0"),
         ({"output": FOLDER}, DataError, "is a directory"),
         ({}, DataError, "none.jsonl"),
     ],
