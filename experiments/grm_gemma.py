@@ -27,8 +27,10 @@ from jaxrm.methods import grm
 from jaxrm.methods.grm import Regularizer
 from jaxrm.methods.library import METHODS
 from jaxrm.methods.method import Method
-from jaxrm.study import run
-from jaxrm.study.run import Preset, Run, RunConfig
+from jaxrm.study import runconfig
+from jaxrm.study.run import Run
+from jaxrm.study.runconfig import Preset, RunConfig, starts
+from jaxrm.study.rundata import named_data, toy_world
 from jaxrm.train.pretrain import pretrain
 from jaxrm.train.rundir import open_run
 
@@ -82,7 +84,7 @@ class Config(RunConfig):
 # The recipe's alpha; to the toy any between .01 and .3 is the same (`study_grm_choices.json`).
 PRESETS: dict[Preset, Config] = {
     name: Config(preset=name, alpha=0.1 if name == "toy" else 0.01, **options)
-    for name, options in run.PRESETS.items()
+    for name, options in runconfig.PRESETS.items()
 }
 
 ABOUT: dict[Name, str] = {
@@ -112,17 +114,15 @@ def main(cfg: Config) -> None:
     """Trains the models, evaluates them on every split, and writes the report."""
     parallel.start()
     cfg.check()
-    print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
-    data = run.named_data(cfg) if cfg.data else run.toy_world(cfg, cfg.lexicon)
+    data = named_data(cfg) if cfg.data else toy_world(cfg, cfg.lexicon)
     reads = [sources.Source.parse(text).location for text in (*cfg.data, *cfg.eval)]
     directory = open_run(cfg.run_dir, cfg, [*reads, cfg.base, cfg.chat_template])
-    base = cfg.base or (make_base(cfg, directory / "base") if cfg.pretrain else toy.shipped_base())
+    base = make_base(cfg, directory / "base") if cfg.pretrain else None
     asked = methods(cfg)
-    trainings = Run(cfg, data, base, [method for method, _ in asked.values()])
+    trainings = Run(cfg, data, [method for method, _ in asked.values()], base)
     trainings.measure_base()
-    base_name = cfg.base.name if cfg.base else "jaxrm's toy base"
     for name, (method, strength) in asked.items():
-        trainings.train(name, method, strength, about=ABOUT[name], base_name=base_name)
+        trainings.train(name, method, strength, about=ABOUT[name])
     trainings.finish()
 
 
@@ -148,4 +148,4 @@ def make_base(cfg: Config, directory: Path) -> Path:
 
 
 if __name__ == "__main__":
-    cli.run(main, Config, __doc__, PRESETS)
+    cli.run(main, Config, __doc__, starts(PRESETS))

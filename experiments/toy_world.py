@@ -27,6 +27,7 @@ from jaxrm.data.comparison import Comparison
 from jaxrm.errors import OptionError, require
 from jaxrm.evaluate import scorers
 from jaxrm.evaluate.probe import final_states, fit_head
+from jaxrm.huggingface import names
 from jaxrm.methods.bench import Bench
 from jaxrm.models import heads
 from jaxrm.read.accuracy import Accuracy, accuracy_by_subset, macro_accuracy
@@ -58,7 +59,8 @@ class Config:
 
     lexicon: Literal["report", "dev"] = "report"
     base: Path | None = None
-    """A base that has read the lexicon's text; the shipped one without it."""
+    """A base that has read the lexicon's text, as a directory or by its name on the Hub; the
+    shipped one without it."""
     out: Path = Path("docs/toyworld.md")
     items: int = 2000
     """Comparisons per split; a probe is fitted to as many others."""
@@ -143,7 +145,7 @@ class Measured:
 
 def measure(cfg: Config) -> Measured:
     """Draws the worlds' data and reads it with the base."""
-    bench = Bench(cfg.base or toy.shipped_base())
+    bench = Bench(names.local(cfg.base).directory if cfg.base else toy.shipped_base())
     readings = {"logps": heads.response_logps, "states": final_states}
 
     def draw(world: World) -> Drawn:

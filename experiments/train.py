@@ -8,8 +8,8 @@
 Trains the method's reward model (for an ensemble, all of them), scores every split of --eval,
 reports, and leaves RUN/NAME/export: a model directory that `jaxrm.score`, `jaxrm.evaluate` and
 `jaxrm.convert` take, and Hugging Face where the reward is one linear head. The same command with
-the same run directory goes on where it was killed. With --base the options start from LoRA's recipe
-(`--preset gemma-2b-it-lora`) where no preset is named.
+the same run directory goes on where it was stopped. Where no --preset is named, the base's size
+chooses one; without --eval a tenth of the prompts of --data is held out.
 """
 
 from __future__ import annotations

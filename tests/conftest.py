@@ -9,6 +9,7 @@ start share, so that what two of them compile is compiled once.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import pytest
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -40,3 +42,15 @@ def pytest_xdist_auto_num_workers(config) -> int:
     if len(paths) == 1 and Path(*paths).is_file():
         return 0
     return min(8, os.cpu_count() or 1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_of_one_file():
+    """Each file's compiled programs go with it.
+
+    A program takes a dozen regions of a process's memory, of which Linux gives it 65,530: with
+    those of two thousand tests a worker would crash in the midst of a compilation.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()

@@ -18,7 +18,7 @@ from jaxrm.huggingface import families, hub
 from jaxrm.models import transformer
 from jaxrm.models.heads import HeadConfig
 from jaxrm.parallel import MeshShape
-from jaxrm.study.run import PRESETS, RunConfig
+from jaxrm.study.runconfig import PRESETS, RunConfig
 
 
 def small_batch():

@@ -248,8 +248,7 @@ def test_an_mlp_head_is_read_back_with_its_shape(tmp_path):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"data": ()}, "--data and --eval go together"),
-        ({"eval": ()}, "--data and --eval go together"),
+        ({"data": ()}, "--data is to say what to train on"),
         ({"pretrain": True}, "choose one of them"),
         ({"preset": "toy", "base": None, "lexicon": "dev"}, "add --pretrain or --base"),
         ({"eval": (str(ROWS), str(ROWS))}, "two --eval sources are named rows"),

@@ -7,13 +7,14 @@ import json
 
 import pytest
 
-from experiments import compare, grm_gemma, small_base, study_grm, toy_world
+from experiments import grm_gemma, small_base, study_grm, toy_world
 from jaxrm import score
 from jaxrm.data import tfds_builder
 from jaxrm.data.audit import __main__ as audit
 from jaxrm.errors import OptionError
 from jaxrm.evaluate import __main__ as evaluate
 from jaxrm.evaluate import diagnose
+from jaxrm.study import comparing
 from tests.messages_oracle import FOLDER
 
 ROW = {"prompt": [{"role": "user", "content": "2+2?"}], "chosen": "4", "rejected": "5"}
@@ -66,7 +67,8 @@ def pretrained(out, text):
 
 
 def compared(out, text):
-    compare.main(compare.Config(data=(text,), eval=("pairs.jsonl",), run_dir=out, base=FOLDER))
+    cfg = comparing.Config(data=(text,), eval=("pairs.jsonl",), run_dir=out, base=FOLDER)
+    comparing.main(cfg)
 
 
 OF_SOURCES = (scored, audited, prepared, evaluated, diagnosed, trained, pretrained, compared)

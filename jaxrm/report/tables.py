@@ -5,6 +5,7 @@ A figure in a cell is a share in percent, or a gain in points, unless another sc
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,24 @@ from typing import Any
 from jaxrm import files
 from jaxrm.errors import DataError
 from jaxrm.statistics import Paired
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells under a head, anything that has a text; the first `left` columns are words."""
+
+    head: Sequence[Any]
+    rows: Sequence[Sequence[Any]]
+    left: int = 1
+
+    def markdown(self) -> str:
+        """For a Markdown file."""
+        return markdown(self.head, self.rows, self.left)
+
+    def text(self) -> str:
+        """For a terminal, where **bold** has no stars."""
+        rows = [[str(cell).replace("**", "") for cell in row] for row in self.rows]
+        return aligned(self.head, rows, self.left)
 
 
 def markdown(head: Sequence[Any], rows: Iterable[Iterable[Any]], left: int | None = None) -> str:
@@ -26,13 +45,15 @@ def markdown(head: Sequence[Any], rows: Iterable[Iterable[Any]], left: int | Non
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in [head, rule, *rows])
 
 
-def aligned(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    """A table for a terminal: columns in line, the first to the left and the others to the right,
-    under a ruled head."""
+def aligned(head: Sequence[Any], rows: Iterable[Sequence[Any]], left: int = 1) -> str:
+    """A table for a terminal: columns in line, the first `left` ones to the left and the others to
+    the right, under a ruled head."""
     every = [[str(cell) for cell in row] for row in [head, *rows]]
     widths = [max(map(len, column)) for column in zip(*every, strict=True)]
     lines = [
-        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in pairs)
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in pairs
+        )
         for pairs in (enumerate(zip(row, widths, strict=True)) for row in every)
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -6,6 +6,7 @@ What a function takes is HTML, if not said otherwise.
 from __future__ import annotations
 
 import html
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,16 @@ def grid(charts: Iterable[str], wide: bool = False) -> str:
     return f"<div class='{shape}'>{''.join(f'<figure>{chart}</figure>' for chart in charts)}</div>"
 
 
+def chart(svg: str) -> str:
+    """One chart as wide as the page; `svg` is a whole file of it."""
+    return f"<figure class=chart>{svg[svg.index('<svg') :]}</figure>"
+
+
+def commands(lines: Iterable[str]) -> str:
+    """Lines for a shell, which are text."""
+    return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+
+
 def legend(colors: Mapping[str, str]) -> str:
     """The name that each colour stands for."""
     items = (
@@ -53,27 +64,33 @@ def legend(colors: Mapping[str, str]) -> str:
     return f"<div class=legend>{''.join(items)}</div>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; the first column is text, the others are numbers."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table; the first `left` columns are text, the others are numbers."""
 
     def line(cells: Iterable[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+        opened = (f"{tag} class=text" if 0 < i < left else tag for i in itertools.count())
+        of_row = (f"<{open_}>{cell}</{tag}>" for open_, cell in zip(opened, cells, strict=False))
+        return f"<tr>{''.join(of_row)}</tr>"
 
     body = "".join(line(row, "td") for row in rows)
     return f"<div class=scroll><table>{line(head, 'th')}{body}</table></div>"
 
 
-def leave(directory: Path, title: str, results: Any, text: str) -> None:
+def leave(
+    directory: Path, title: str, results: Any, text: str, sections: Sequence[str] = ()
+) -> None:
     """Writes results.json and report.html in a run's directory, and prints the text.
 
     Args:
       title: of the page; several lines are a title and what stands beneath it.
       results: every number that the text shows.
       text: tables for a terminal.
+      sections: what the page shows in place of the text.
     """
     files.write_json(directory / "results.json", results)
     headline, _, rest = title.strip().partition("\n")
-    parts = [section("What was measured", "", f"<pre>{html.escape(text)}</pre>")]
+    measured = section("What was measured", "", f"<pre>{html.escape(text)}</pre>")
+    parts = [*sections] or [measured]
     if about := rest.strip():
         parts.append(section("What was asked", "", f"<pre>{html.escape(about)}</pre>"))
     with files.replacing(directory / "report.html") as draft:
@@ -96,7 +113,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .4rem 1.1rem .4rem 0; text-align: right; white-space: nowrap;
   border-bottom: 1px solid #eaeef2 }
 th { font-weight: 600; vertical-align: bottom }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child, .text { text-align: left }
 th small { display: block; font-weight: 400; color: #57606a }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .5rem 0; font-size: .9rem }
 .legend i { display: inline-block; width: .8em; height: .8em; border-radius: 2px;
@@ -104,7 +121,7 @@ th small { display: block; font-weight: 400; color: #57606a }
 .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)) }
 .grid.wide { grid-template-columns: minmax(0, 32rem) }
 figure { margin: 0; min-width: 0; max-width: 30rem }
-.wide figure { max-width: none }
+.wide figure, .chart { max-width: none }
 svg { width: 100%; height: auto; display: block }
 svg text { font-family: inherit !important }
 pre { overflow-x: auto; background: #f6f8fa; padding: 1rem; font-size: .85rem; border-radius: 6px }

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxrm import cli, parallel, toy
+from jaxrm import cli, parallel
 from jaxrm.data import packing, sources
 from jaxrm.errors import OptionError, require
 from jaxrm.methods.method import Method
-from jaxrm.study.run import PRESETS, Run, RunConfig, named_data, toy_world
+from jaxrm.study.run import Run
+from jaxrm.study.runconfig import PRESETS, RunConfig, starts
+from jaxrm.study.rundata import named_data, toy_world
 from jaxrm.train.rundir import open_run
 
 
@@ -36,13 +36,9 @@ class Config(RunConfig):
 
 
 def run(methods: Mapping[str, Method], description: str | None) -> None:
-    """Parses the command line and trains. With --base the options start from LoRA's recipe where no
-    preset is named."""
+    """Parses the command line and trains."""
     presets = {name: Config(preset=name, **options) for name, options in PRESETS.items()}
-    own_base = any(argument.split("=")[0] == "--base" for argument in sys.argv)
-    unnamed = presets["gemma-2b-it-lora" if own_base else "toy"]
-    there = functools.partial(main, methods=methods)
-    cli.run(there, Config, description, presets | {None: unnamed})
+    cli.run(functools.partial(main, methods=methods), Config, description, starts(presets))
 
 
 def main(cfg: Config, methods: Mapping[str, Method]) -> None:
@@ -59,12 +55,11 @@ def main(cfg: Config, methods: Mapping[str, Method]) -> None:
         raise OptionError(f"--strength: {name} has none")
     if bool(cfg.text) != method.text:
         raise OptionError(f"--text: {name} {'needs some' if method.text else 'takes none'}")
-    print(json.dumps(dataclasses.asdict(cfg), indent=2, default=str))
     data = named_data(cfg) if cfg.data else toy_world(cfg)
     named = (*cfg.data, *cfg.eval, *cfg.text)
     reads = [sources.Source.parse(text).location for text in named]
     open_run(cfg.run_dir, cfg, [*reads, cfg.base, cfg.chat_template])
-    training = Run(cfg, data, cfg.base or toy.shipped_base(), [method])
+    training = Run(cfg, data, [method])
     strength = method.default if cfg.strength is None else cfg.strength
     training.train(name, method, strength, texts=texts(cfg, training))
     training.finish()

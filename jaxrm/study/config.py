@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 from jaxrm import toy
 from jaxrm.errors import require
+from jaxrm.huggingface import names
+from jaxrm.huggingface.names import Local
 from jaxrm.study.draws import Condition
 from jaxrm.study.trials import Contest, Trials
-from jaxrm.train.rundir import open_run
+from jaxrm.train import rundir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +25,8 @@ class StudyConfig:
     run_dir: Path = Path("runs/study")
     """Where the results go; the same command goes on where it was stopped."""
     base: Path | None = None
-    """A Hugging Face directory to train from; the toy base that ships without it."""
+    """What to train from, in Hugging Face layout: a directory, or a name on the Hub (owner/name or
+    owner/name@revision); the toy base that ships without it."""
     seed: int = 0
     """The first; seeds that choose follow the last."""
     seeds: int = 6
@@ -43,8 +47,15 @@ class StudyConfig:
 
     @property
     def start(self) -> Path:
-        """The directory to train from."""
-        return self.base or toy.shipped_base()
+        """The directory to train from; ModelFileError as `names.local` raises it."""
+        return self._found.directory
+
+    @functools.cached_property
+    def _found(self) -> Local:
+        """Where the base lies. A name on the Hub means the commit that the study began with."""
+        if self.base is None:
+            return Local(toy.shipped_base())
+        return names.local(self.base, rundir.recorded(self.run_dir, rundir.REVISION))
 
     @property
     def measured(self) -> range:
@@ -52,9 +63,12 @@ class StudyConfig:
         return range(self.seed, self.seed + self.seeds)
 
     def open(self) -> Path:
-        """Prints the options, and opens the run directory."""
+        """Opens the run directory, in which the base's revision is kept, and prints the options."""
+        directory = rundir.open_run(self.run_dir, self, [self.base])
+        if self._found.revision:
+            rundir.check_inputs(directory, {rundir.REVISION: self._found.revision})
         print(json.dumps(dataclasses.asdict(self), indent=2, default=str))
-        return open_run(self.run_dir, self, [self.base])
+        return directory
 
     def contest(
         self,

@@ -16,12 +16,16 @@ import numpy as np
 
 from jaxrm import files
 from jaxrm.errors import DataError
-from jaxrm.report import figures
-from jaxrm.report.tables import between, markdown, number, spread
+from jaxrm.report import figures, parts
+from jaxrm.report.parts import Chart, Part
+from jaxrm.report.tables import Table, between, number, spread
 from jaxrm.statistics import Paired, estimate, holm, minimum_detectable_effect, paired
 from jaxrm.study import tuning
 from jaxrm.study.draws import Files, Toy
 from jaxrm.study.records import Choices, Record, Trial
+
+LEAST_SEEDS = 6
+"""Of fewer no interval can exclude 0 (`jaxrm.statistics.sign_flip`)."""
 
 BUDGETS = {"labels": "equal labels", "flops": "equal training FLOPs"}
 
@@ -118,12 +122,7 @@ def ranking(runs: Runs, baseline: str, figure: str = "macro") -> list[dict[str, 
     return sorted(lines, key=lambda line: -line["scores"][splits[0]].mean())
 
 
-def text_table(runs: Runs, baseline: str, figure: str = "macro") -> str:
-    """`ranking` as a Markdown table."""
-    return _table({"": runs}, baseline, figure)
-
-
-def _table(by_condition: Mapping[str, Runs], baseline: str, figure: str) -> str:
+def table(by_condition: Mapping[str, Runs], baseline: str, figure: str = "macro") -> Table:
     """The rankings of one condition or several as one table."""
     rankings = {name: ranking(runs, baseline, figure) for name, runs in by_condition.items()}
     endpoint, *others = _splits(next(iter(by_condition.values())))
@@ -151,11 +150,11 @@ def _table(by_condition: Mapping[str, Runs], baseline: str, figure: str) -> str:
 
 def _of_conditions(
     by_condition: Mapping[str, Runs], head: list[str], rows: list[list[Any]], left: int
-) -> str:
+) -> Table:
     """A table whose rows begin with their condition, which one condition alone does not need."""
     if len(by_condition) > 1:
-        return markdown(["condition", *head], rows, left + 1)
-    return markdown(head, (row[1:] for row in rows), left)
+        return Table(["condition", *head], rows, left + 1)
+    return Table(head, [row[1:] for row in rows], left)
 
 
 def gain_cells(gain: Paired | None, adjusted: float | None) -> list[str]:
@@ -216,6 +215,68 @@ def detectable(runs: Runs, baseline: str, figure: str) -> float:
     return minimum_detectable_effect(float(deviation), min(map(len, several)))
 
 
+# What makes a ranking weaker than it looks
+
+
+def cautions(runs: Runs, run: Run) -> list[str]:
+    """A sentence for each: too few seeds, too few items, less than was asked for, and what was left
+    out; none where there is nothing to say."""
+    said = []
+    gained = differences(runs, run.baseline, _splits(runs)[0], run.figure)
+    seeds = min(map(len, gained.values()), default=len(runs[run.baseline]))
+    if seeds < LEAST_SEEDS:
+        said.append(
+            f"**{seeds} seed{'s' if seeds != 1 else ''}: no gain here is told from chance.** With "
+            f"fewer than {LEAST_SEEDS} no interval can exclude 0."
+        )
+    said += _few_items(runs, run, gained, seeds)
+    said += _shortfalls(_records(runs))
+    if dropped := max(record.get("dropped", 0) for record in _records(runs)):
+        said.append(f"Up to {dropped:,} comparisons were too long for a row of training.")
+    return said
+
+
+def _few_items(runs: Runs, run: Run, gained: Mapping[str, np.ndarray], seeds: int) -> list[str]:
+    """Whether the items of the endpoint alone could make all of the gains.
+
+    Seeds of the toy world have items of their own, so that an interval over seeds, where there is
+    one, is of items too; files are the same items for every seed.
+    """
+    same_items = run.figure == Files.figure
+    means = [abs(float(values.mean())) for values in gained.values() if len(values)]
+    if not means or (seeds >= LEAST_SEEDS and not same_items):
+        return []
+    split = _splits(runs)[0]
+    of_split = [record["splits"][split] for record in runs[run.baseline].values()]
+    if not all("n" in figures for figures in of_split):
+        return []
+    share = float(np.mean([figures[run.figure] for figures in of_split]))
+    n = min(figures["n"] for figures in of_split) * (1 if same_items else len(of_split))
+    least = 1.96 * np.sqrt(2 * share * (1 - share) / n)
+    if max(means) >= least:
+        return []
+    return [
+        f"**{n:,} items of {split} are too few for gains this small.** By which items they are, "
+        "the accuracies of two models that err independently differ by up to "
+        f"{100 * least:.1f} points (95 %): the least gain that could be told from 0. The largest "
+        f"here is {100 * max(means):.1f}. Models that err alike differ by less."
+    ]
+
+
+def _shortfalls(records: Sequence[Record]) -> list[str]:
+    """Where there was less than was asked for, with the least over runs."""
+    least: dict[str, tuple[int, int]] = {}
+    for record in records:
+        for split, asked in record.get("asked", {}).items():
+            there = record["drawn"] if split == "train" else record["splits"][split]["n"]
+            least[split] = min(least.get(split, (there, asked)), (there, asked))
+    return [
+        f"{split}: {there:,} comparisons, where {asked:,} were asked for."
+        for split, (there, asked) in least.items()
+        if there < asked
+    ]
+
+
 # The page
 
 
@@ -274,44 +335,54 @@ def left(path: Path) -> str:
 
 
 def as_text(runs: Mapping[str, Run]) -> str:
-    """Every ranking as text."""
-    return "\n\n".join(
-        f"{name}: {condition}, {BUDGETS[budget]}\n\n{text_table(methods, run.baseline, run.figure)}"
-        for name, run in runs.items()
-        for (condition, budget), methods in cells(run.records).items()
-    )
+    """Every ranking for a terminal, with what makes it weaker than it looks."""
+    blocks = []
+    for name, run in runs.items():
+        for (condition, budget), methods in cells(run.records).items():
+            text = table({"": methods}, run.baseline, run.figure).text()
+            blocks += [f"{name}: {condition}, {BUDGETS[budget]}", text]
+            blocks += [caution.replace("**", "") for caution in cautions(methods, run)]
+    return "\n\n".join(blocks)
 
 
-def write(runs: Mapping[str, Run], page: Path, *, title: str, about: str = "") -> None:
+def write(
+    runs: Mapping[str, Run],
+    page: Path,
+    *,
+    title: str,
+    about: str = "",
+    below: Sequence[Part] = (),
+) -> None:
     """Writes the page as Markdown, and its figures as SVG files in `figures` beside it.
 
     Args:
       runs: by the title of their part of the page.
       title: of the page.
       about: Markdown that comes first.
+      below: parts that come last.
 
     Raises:
       DataError: as `cells`.
     """
-    parts, shown = [f"# {title}", *([about] if about else []), READING], 0
-    for name, run in runs.items():
-        for heading, by_condition in _sections(run).items():
-            parts += [f"## {name}: {heading}", *_section(by_condition, run)]
-            if gained := _gains_in_order(by_condition, run):
-                shown += 1
-                place = f"figures/{page.stem}_{shown}.svg"
-                parts.append(f"![{FOREST}]({place})")
-                with files.replacing(page.parent / place) as draft:
-                    draft.write_text(figures.forest(gained), "utf-8")
+    above = [*([about] if about else []), READING]
+    parts.write_markdown(page, title, above, [*shown(runs), *below])
+
+
+def shown(runs: Mapping[str, Run]) -> list[Part]:
+    """What the page shows: the rankings with their charts, then the trials of each run."""
+    found = [
+        Part(f"{name}: {heading}", _section(by_condition, run))
+        for name, run in runs.items()
+        for heading, by_condition in _sections(run).items()
+    ]
     told: list[Choices] = []
     for name, run in runs.items():
         several = any(len(choice["trials"]) > 1 for choice in run.choices.values())
         if several and run.choices not in told:  # a confirmation has those of its screen
-            table = markdown(tuning.HEAD, tuning.rows(run.choices), left=2)
-            parts += [f"## {name}: trials", TRIALS, table]
+            tried = Table(tuning.HEAD, tuning.rows(run.choices), left=2)
+            found.append(Part(f"{name}: trials", [TRIALS, tried]))
             told.append(run.choices)
-    with files.replacing(page) as draft:
-        draft.write_text("\n\n".join(parts) + "\n", "utf-8")
+    return found
 
 
 def _sections(run: Run) -> dict[str, dict[str, Runs]]:
@@ -326,18 +397,18 @@ def _sections(run: Run) -> dict[str, dict[str, Runs]]:
     return sections
 
 
-def _section(by_condition: Mapping[str, Runs], run: Run) -> list[str]:
-    """The tables, and what is to be known of them."""
-    parts = [_table(by_condition, run.baseline, run.figure)]
+def _section(by_condition: Mapping[str, Runs], run: Run) -> list[parts.Content]:
+    """The tables, what is to be known of them, and the chart."""
+    content: list[parts.Content] = [table(by_condition, run.baseline, run.figure)]
     least = max(detectable(runs, run.baseline, run.figure) for runs in by_condition.values())
     if np.isfinite(least):
-        parts.append(
+        content.append(
             f"A gain of {100 * least:.1f} points would be found, before Holm's adjustment, in four "
             "of five repetitions."
         )
-    records = [r for runs in by_condition.values() for one in runs.values() for r in one.values()]
-    if dropped := max(record.get("dropped", 0) for record in records):
-        parts.append(f"Up to {dropped:,} comparisons were too long for a row of training.")
+    every = [caution for runs in by_condition.values() for caution in cautions(runs, run)]
+    content += dict.fromkeys(every)
+    records = [record for runs in by_condition.values() for record in _records(runs)]
     columns = [
         (figure, split)
         for figure in run.beside
@@ -352,8 +423,11 @@ def _section(by_condition: Mapping[str, Runs], run: Run) -> list[str]:
             for method, one in runs.items()
         ]
         head = ["method", *(f"{figure}, {split}" for figure, split in columns)]
-        parts += ["Of the same runs, times 100:", _of_conditions(by_condition, head, rows, left=1)]
-    return parts
+        beside = _of_conditions(by_condition, head, rows, left=1)
+        content += ["Of the same runs, times 100:", beside]
+    if gained := _gains_in_order(by_condition, run):
+        content.append(Chart(FOREST, figures.forest(gained)))
+    return content
 
 
 def _gains_in_order(
@@ -387,6 +461,10 @@ training on the same comparisons."""
 TRIALS = """\
 Accuracy on `val`, %, of every trial; its labels are as noisy as training's. The best mean was
 chosen, and no other split was looked at."""
+
+
+def _records(runs: Runs) -> list[Record]:
+    return [record for of_method in runs.values() for record in of_method.values()]
 
 
 def _splits(runs: Runs) -> list[str]:

@@ -130,7 +130,7 @@ class Files:
         if split not in ("train", "val"):
             return list(_read(self.measured[self.splits.index(split)]))[:n]
         every = [c for text in self.train for c in _read(text)]
-        kept = [c for c in every if _is_validation(c, seed) == (split == "val")]
+        kept = [c for c in every if is_held_out(c, seed) == (split == "val")]
         return random.Random(f"{seed} {split}").sample(kept, min(n, len(kept)))
 
     def text(self) -> list[Comparison]:
@@ -171,6 +171,7 @@ def _better_first(comparison: Comparison, better: int) -> Comparison:
     )
 
 
-def _is_validation(comparison: Comparison, seed: int) -> bool:
+def is_held_out(comparison: Comparison, seed: int) -> bool:
+    """Whether its prompt is among the tenth that a seed keeps from training."""
     digest = hashlib.blake2b(f"{seed} {comparison.prompt}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64 < VALIDATION

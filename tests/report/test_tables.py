@@ -86,3 +86,13 @@ def test_only_the_named_cell_of_the_column_changes():
 def test_a_name_without_a_row_is_an_error():
     with pytest.raises(DataError, match="'measured' names focal"):
         tables.fill(PAGE, "measured", {"hinge": "", "focal": ""})
+
+
+def test_a_table_is_the_same_for_a_file_and_for_a_terminal():
+    table = tables.Table(["method", "trial", "n"], [["**bt**", "lr 1", 6]], left=2)
+    assert table.markdown().splitlines()[1:] == ["| --- | --- | ---: |", "| **bt** | lr 1 | 6 |"]
+    assert table.text().splitlines() == [
+        "method  trial  n",
+        "----------------",
+        "bt      lr 1   6",
+    ]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrm.errors import DataError
+from jaxrm.report import parts
 from jaxrm.study import contest
 
 
@@ -46,7 +47,7 @@ def test_methods_are_ranked_on_the_endpoint_with_gains_over_shared_seeds(records
     # Holm: the smaller of two p values times two, and both are equal.
     assert lines[0]["adjusted"] == pytest.approx(4 / 2**7)
     assert lines[1]["gain"] is None
-    text = contest.text_table(runs, "bt")
+    text = contest.table({"": runs}, "bt").markdown()
     words = {line.split("|")[1].strip(): line.split("|")[8].strip() for line in text.splitlines()}
     assert (words["up"], words["down"], words["**bt**"]) == ("better", "worse", "")
 
@@ -141,3 +142,49 @@ def test_one_method_beside_the_baseline_shares_a_table_over_conditions(tmp_path,
     assert page.count("| up | 12.5 ± 0.0 |") == 2
     assert "| condition | method | drift, ood |" in page
     assert not (tmp_path / "figures" / "page_2.svg").exists()
+
+
+def test_too_few_seeds_and_less_than_was_asked_for_are_said(records):
+    short = [r | {"asked": {"train": 9, "val": 8}, "drawn": 9 - r["seed"]} for r in records]
+    for r in short:
+        r["splits"]["val"]["n"] = 7
+        r["dropped"] = 3
+    few = contest.Run([r for r in short if r["seed"] < 5], {})
+    [(_, runs)] = contest.cells(few.records).items()
+    assert contest.cautions(runs, few) == [
+        "**5 seeds: no gain here is told from chance.** With fewer than 6 no interval can exclude "
+        "0.",
+        "train: 5 comparisons, where 9 were asked for.",
+        "val: 7 comparisons, where 8 were asked for.",
+        "Up to 3 comparisons were too long for a row of training.",
+    ]
+    enough = contest.Run(records, {})
+    assert contest.cautions(contest.cells(records)["c", "labels"], enough) == []
+    text = contest.as_text({"Screen": few})
+    assert "\n\n5 seeds: no gain" in text
+    assert "**" not in text
+
+
+def test_items_that_could_make_the_gains_are_said_with_the_least_gain(records):
+    """Files are the same items for every seed: 1.96 sqrt(2 x .25 / n) at an accuracy of a half."""
+    halves = [r | {"splits": {"test": {"accuracy": 0.5, "n": 200}}} for r in records[:14]]
+    for r in halves[7:]:
+        r["splits"] = {"test": {"accuracy": 0.55, "n": 200}}
+    run = contest.Run(halves, {}, "accuracy")
+    [(_, runs)] = contest.cells(run.records).items()
+    [said] = contest.cautions(runs, run)
+    assert said.startswith("**200 items of test are too few for gains this small.**")
+    assert "up to 9.8 points (95 %)" in said
+    assert "The largest here is 5.0." in said
+    for r in halves:
+        r["splits"]["test"]["n"] = 800  # 4.9 points
+    assert contest.cautions(runs, run) == []
+
+
+def test_the_html_page_has_the_tables_and_the_chart(records):
+    [part] = contest.shown({"Screen": contest.Run(records, {})})
+    [page] = parts.sections([part])
+    assert page.startswith("<section><h2>Screen: c, equal labels</h2>")
+    assert "<td><b>bt</b></td><td class=text>lr 0.1</td><td>71.0 ± 0.5</td>" in page
+    assert page.count("<figure class=chart><svg") == 1
+    assert "**" not in page
