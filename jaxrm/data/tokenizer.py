@@ -111,7 +111,7 @@ class ChatTokenizer:
         if not self.hf.chat_template:
             raise TokenizerError(
                 f"{self.source}: the tokenizer has no chat template: add a chat_template.jinja to "
-                "the directory or name a template file"
+                "the directory or name a template file (--chat-template)"
             )
         user, assistant = Message("user", "Hello."), Message("assistant", "Hi.")
         try:

@@ -7,13 +7,14 @@ if __name__ == "__main__":
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
 
 from jaxrm import cli, parallel
 from jaxrm.data import packing, sources
-from jaxrm.errors import OptionError, require
+from jaxrm.errors import OptionError
 from jaxrm.methods.method import Method
 from jaxrm.study.run import Run
 from jaxrm.study.runconfig import PRESETS, RunConfig, starts
@@ -47,7 +48,10 @@ def main(cfg: Config, methods: Mapping[str, Method]) -> None:
         print(listed(methods))
         return
     name = cfg.method or next(iter(methods))
-    require(name in methods, "--method", f"list, or among {', '.join(methods)}", name)
+    if name not in methods:
+        near = difflib.get_close_matches(name, methods, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(methods)}"
+        raise OptionError(f"--method: there is no {name!r}: {hint} (--method list says more)")
     method = methods[name]
     parallel.start()
     cfg.check()
