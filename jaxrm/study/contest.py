@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -218,26 +218,40 @@ def detectable(runs: Runs, baseline: str, figure: str) -> float:
 # What makes a ranking weaker than it looks
 
 
-def cautions(runs: Runs, run: Run) -> list[str]:
+def cautions(conditions: Sequence[Runs], run: Run) -> list[str]:
     """A sentence for each: too few seeds, too few items, less than was asked for, and what was left
-    out; none where there is nothing to say."""
+    out; none where there is nothing to say. Of several conditions that are shown together, one of
+    each kind."""
     said = []
-    gained = differences(runs, run.baseline, _splits(runs)[0], run.figure)
-    seeds = min(map(len, gained.values()), default=len(runs[run.baseline]))
-    if seeds < LEAST_SEEDS:
+    gained = [differences(runs, run.baseline, _splits(runs)[0], run.figure) for runs in conditions]
+    seeds = [
+        min(map(len, of_methods.values()), default=len(runs[run.baseline]))
+        for runs, of_methods in zip(conditions, gained, strict=True)
+    ]
+    if (least := min(seeds)) < LEAST_SEEDS:
         said.append(
-            f"**{seeds} seed{'s' if seeds != 1 else ''}: no gain here is told from chance.** With "
+            f"**{least} seed{'s' if least != 1 else ''}: no gain here is told from chance.** With "
             f"fewer than {LEAST_SEEDS} no interval can exclude 0."
         )
-    said += _few_items(runs, run, gained, seeds)
-    said += _shortfalls(_records(runs))
-    if dropped := max(record.get("dropped", 0) for record in _records(runs)):
+    said += _few_items([_items(*each, run) for each in zip(conditions, gained, seeds, strict=True)])
+    records = [record for runs in conditions for record in _records(runs)]
+    said += _shortfalls(records)
+    if dropped := max(record.get("dropped", 0) for record in records):
         said.append(f"Up to {dropped:,} comparisons were too long for a row of training.")
     return said
 
 
-def _few_items(runs: Runs, run: Run, gained: Mapping[str, np.ndarray], seeds: int) -> list[str]:
-    """Whether the items of the endpoint alone could make all of the gains.
+class _Items(NamedTuple):
+    """What `n` items of a split can tell: gains from `least` on; the largest there is."""
+
+    split: str
+    n: int
+    least: float
+    largest: float
+
+
+def _items(runs: Runs, gained: Mapping[str, np.ndarray], seeds: int, run: Run) -> _Items | None:
+    """What the items of the endpoint can tell, None where that is not the question.
 
     Seeds of the toy world have items of their own, so that an interval over seeds, where there is
     one, is of items too; files are the same items for every seed.
@@ -245,21 +259,28 @@ def _few_items(runs: Runs, run: Run, gained: Mapping[str, np.ndarray], seeds: in
     same_items = run.figure == Files.figure
     means = [abs(float(values.mean())) for values in gained.values() if len(values)]
     if not means or (seeds >= LEAST_SEEDS and not same_items):
-        return []
+        return None
     split = _splits(runs)[0]
     of_split = [record["splits"][split] for record in runs[run.baseline].values()]
     if not all("n" in figures for figures in of_split):
-        return []
+        return None
     share = float(np.mean([figures[run.figure] for figures in of_split]))
     n = min(figures["n"] for figures in of_split) * (1 if same_items else len(of_split))
-    least = 1.96 * np.sqrt(2 * share * (1 - share) / n)
-    if max(means) >= least:
+    return _Items(split, n, 1.96 * np.sqrt(2 * share * (1 - share) / n), max(means))
+
+
+def _few_items(conditions: Sequence[_Items | None]) -> list[str]:
+    """Whether the items alone could make all of the gains of a condition."""
+    few = [items for items in conditions if items is not None and items.largest < items.least]
+    if not few:
         return []
+    where = "" if len(few) == len(conditions) else f" in {len(few)} of {len(conditions)} conditions"
     return [
-        f"**{n:,} items of {split} are too few for gains this small.** By which items they are, "
-        "the accuracies of two models that err independently differ by up to "
-        f"{100 * least:.1f} points (95 %): the least gain that could be told from 0. The largest "
-        f"here is {100 * max(means):.1f}. Models that err alike differ by less."
+        f"**{min(items.n for items in few):,} items of {few[0].split} are too few for gains this "
+        f"small{where}.** By which items they are, the accuracies of two models that err "
+        f"independently differ by up to {100 * max(items.least for items in few):.1f} points "
+        "(95 %): the least gain that could be told from 0. The largest here is "
+        f"{100 * max(items.largest for items in few):.1f}. Models that err alike differ by less."
     ]
 
 
@@ -341,7 +362,7 @@ def as_text(runs: Mapping[str, Run]) -> str:
         for (condition, budget), methods in cells(run.records).items():
             text = table({"": methods}, run.baseline, run.figure).text()
             blocks += [f"{name}: {condition}, {BUDGETS[budget]}", text]
-            blocks += [caution.replace("**", "") for caution in cautions(methods, run)]
+            blocks += [caution.replace("**", "") for caution in cautions([methods], run)]
     return "\n\n".join(blocks)
 
 
@@ -406,8 +427,7 @@ def _section(by_condition: Mapping[str, Runs], run: Run) -> list[parts.Content]:
             f"A gain of {100 * least:.1f} points would be found, before Holm's adjustment, in four "
             "of five repetitions."
         )
-    every = [caution for runs in by_condition.values() for caution in cautions(runs, run)]
-    content += dict.fromkeys(every)
+    content += cautions(list(by_condition.values()), run)
     records = [record for runs in by_condition.values() for record in _records(runs)]
     columns = [
         (figure, split)

@@ -151,7 +151,7 @@ def test_too_few_seeds_and_less_than_was_asked_for_are_said(records):
         r["dropped"] = 3
     few = contest.Run([r for r in short if r["seed"] < 5], {})
     [(_, runs)] = contest.cells(few.records).items()
-    assert contest.cautions(runs, few) == [
+    assert contest.cautions([runs], few) == [
         "**5 seeds: no gain here is told from chance.** With fewer than 6 no interval can exclude "
         "0.",
         "train: 5 comparisons, where 9 were asked for.",
@@ -159,7 +159,7 @@ def test_too_few_seeds_and_less_than_was_asked_for_are_said(records):
         "Up to 3 comparisons were too long for a row of training.",
     ]
     enough = contest.Run(records, {})
-    assert contest.cautions(contest.cells(records)["c", "labels"], enough) == []
+    assert contest.cautions([contest.cells(records)["c", "labels"]], enough) == []
     text = contest.as_text({"Screen": few})
     assert "\n\n5 seeds: no gain" in text
     assert "**" not in text
@@ -172,13 +172,14 @@ def test_items_that_could_make_the_gains_are_said_with_the_least_gain(records):
         r["splits"] = {"test": {"accuracy": 0.55, "n": 200}}
     run = contest.Run(halves, {}, "accuracy")
     [(_, runs)] = contest.cells(run.records).items()
-    [said] = contest.cautions(runs, run)
+    [said] = contest.cautions([runs], run)
     assert said.startswith("**200 items of test are too few for gains this small.**")
     assert "up to 9.8 points (95 %)" in said
     assert "The largest here is 5.0." in said
+    assert contest.cautions([runs, runs], run) == [said]
     for r in halves:
         r["splits"]["test"]["n"] = 800  # 4.9 points
-    assert contest.cautions(runs, run) == []
+    assert contest.cautions([runs], run) == []
 
 
 def test_the_html_page_has_the_tables_and_the_chart(records):
