@@ -102,7 +102,11 @@ def main() -> None:
         sys.exit(2)
     # What parses the rest takes this for the program's name in its usage.
     sys.argv = [f"jaxrm {name}", *sys.argv[2:]]
-    COMMANDS[name]()
+    try:
+        COMMANDS[name]()
+    except KeyboardInterrupt:  # within its imports: what it does is `jaxrm.cli`'s to interrupt
+        print("\ninterrupted before it began", file=sys.stderr)
+        sys.exit(130)
 
 
 def listed() -> str:

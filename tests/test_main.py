@@ -87,3 +87,15 @@ def test_usage_reads_as_it_was_called():
 def test_it_is_installed_as_a_script():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
     assert scripts == {"jaxrm": "jaxrm.__main__:main"}
+
+
+def test_ctrl_c_within_its_imports_is_no_traceback(monkeypatch, capsys):
+    def importing():
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(console.COMMANDS, "score", importing)
+    monkeypatch.setattr(sys, "argv", ["jaxrm", "score"])
+    with pytest.raises(SystemExit) as left:
+        console.main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "\ninterrupted before it began\n"

@@ -22,7 +22,7 @@ import jax
 from jaxrm import cli, files, parallel
 from jaxrm.data import sources
 from jaxrm.data.tokenizer import load_tokenizer
-from jaxrm.errors import OptionError, RunDirError, require
+from jaxrm.errors import DataError, OptionError, RunDirError, require
 from jaxrm.evaluate import benchmark, record, scorecard, scorers
 from jaxrm.evaluate.assess import assess, finite
 from jaxrm.evaluate.benchmark import Benchmark
@@ -168,7 +168,10 @@ def scorer_of(config: Config) -> tuple[Scorer, dict[str, Any]]:
     if config.words is not None:
         train = sources.read(config.words)
         about = {"rule": f"a bag of words of {config.words}", "content": record.key(train)}
-        return scorers.bag_of_words(train), about
+        try:
+            return scorers.bag_of_words(train), about
+        except DataError as error:
+            raise DataError(f"--words {config.words}: {error}") from None
     return _model(config)
 
 

@@ -177,9 +177,7 @@ def read_config(directory: str | Path) -> ModelConfig:
             "the adapter"
         )
     if not path.exists():
-        raise ModelFileError(
-            f"{path} does not exist: give a directory in Hugging Face's layout, downloaded before"
-        )
+        raise ModelFileError(f"{path} does not exist: give a directory in Hugging Face's layout")
     if is_mixture(path.parent):
         raise ModelFileError(
             f"{path}: model_type {MIXTURE} is no model but several whose rewards are added: "

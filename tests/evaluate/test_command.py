@@ -231,6 +231,13 @@ def test_what_is_refused_before_anything_is_scored(tmp_path, mine, options, erro
     assert not list((tmp_path / "out").glob("*/*"))
 
 
+def test_words_without_an_order_name_their_file(tmp_path, mine):
+    train = tmp_path / "unranked.jsonl"
+    train.write_text('{"prompt": "Hi?", "responses": ["a b", "c"]}\n')
+    with pytest.raises(DataError, match=f"^--words {train}: no comparison prefers any response"):
+        command.main(config(tmp_path, sets=(str(mine),), longer=False, words=str(train)))
+
+
 @pytest.mark.parametrize("option", ["rows", "row_length"])
 def test_options_out_of_range(tmp_path, option):
     with pytest.raises(OptionError, match=f"--{option.replace('_', '-')} must be at least 1"):
