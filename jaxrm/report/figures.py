@@ -105,7 +105,10 @@ def training(curves: Curves, colors: Mapping[str, str]) -> list[str]:
                     values = 100 * values
                 if len(steps):
                     axes.plot(steps, values, color=colors[name], alpha=0.25, linewidth=1)
-                    axes.plot(steps, _smooth(values), color=colors[name], linewidth=1.8)
+                    alone = "o" if len(steps) == 1 else None  # a line needs two
+                    axes.plot(
+                        steps, _smooth(values), color=colors[name], linewidth=1.8, marker=alone
+                    )
             _label_steps(axes, unit)
 
         return svg(title, draw)

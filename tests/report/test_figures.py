@@ -33,3 +33,11 @@ def test_a_bar_has_its_interval_at_its_end():
     assert axes.patches[0].get_width() == 50
     (line,) = axes.collections[0].get_segments()
     assert line[:, 0].tolist() == [40, 70]
+
+
+def test_a_training_curve_of_one_step_is_a_point():
+    """A line through one point would be nothing at all."""
+    steps = [{"step": step, "loss": 1.0 / step} for step in (4, 8)]
+    for logged, points in ((steps, 0), (steps[:1], 1)):
+        [drawn] = figures.training({"m": logged}, {"m": "#123456"})
+        assert len(re.findall("<use [^>]*fill: #123456", drawn)) == points
