@@ -109,6 +109,8 @@ def diagnose_model(
     tokenizer: ChatTokenizer,
     comparisons: Sequence[Comparison],
     seed: int = 0,
+    *,
+    progress: str = "",
     **options: Any,
 ) -> Diagnosis:
     """`diagnose`, and what only a model has: hidden states and, where it is kept, a language-model
@@ -118,17 +120,30 @@ def diagnose_model(
       model: with a reward head of one output, or the parts of a reward, of which only a single one
         has states and a language-model head that are the reward's own.
       tokenizer: the model's own.
+      progress: title of the progress bars, each of which says how many are to come; none if empty.
       options: as for `jaxrm.read.reading.read`.
     """
-    by_scores = diagnose(scorers.of_model(model, tokenizer, **options), comparisons, seed)
     parts = scoring.parts_of(model)
-    if len(parts) > 1 or parts[0].model.reward_head is None:
+    has_states = len(parts) == 1 and parts[0].model.reward_head is not None
+    passes = ["as it is", "another prompt", *(cue.name for cue in CUES)]
+    passes += ["states"] if has_states else []
+    titles = iter(
+        f"{progress}, {number} of {len(passes)}: {name}" if progress else ""
+        for number, name in enumerate(passes, start=1)
+    )
+
+    def scorer(versions: Sequence[Comparison]) -> list[np.ndarray]:
+        return scorers.of_model(model, tokenizer, progress=next(titles), **options)(versions)
+
+    by_scores = diagnose(scorer, comparisons, seed)
+    if not has_states:
         return by_scores
     model, trees = parts[0].model, chat.tokenize(comparisons, tokenizer)
     keeps_language = model.config.language_head
     readings = {"states": probe.final_states}
     readings |= {"logps": heads.response_logps} if keeps_language else {}
-    values = read(model, trees, readings, ask="all" if keeps_language else "none", **options)
+    options |= {"progress": next(titles), "ask": "all" if keeps_language else "none"}
+    values = read(model, trees, readings, **options)
     of_language = None
     if keeps_language:
         tokens = [np.array([branch.targets.sum() for branch in t.branches]) for t in trees]

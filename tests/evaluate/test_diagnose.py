@@ -125,7 +125,9 @@ def test_the_figures_are_of_the_scores_that_jaxrm_score_writes(run, tmp_path):
     assert trees["accuracy"]["value"] == (rewards[:, 0] > rewards[:, 1]).mean()
 
 
-def test_of_a_mixture_there_are_scores_alone_and_of_the_hub_its_revision(tmp_path, monkeypatch):
+def test_of_a_mixture_there_are_scores_alone_and_of_the_hub_its_revision(
+    tmp_path, monkeypatch, capsys
+):
     model, tokenizer = hub.load(FOLDER, None), load_tokenizer(FOLDER)
     parts = [(model, Member(name, weight=0.5)) for name in ("one", "other")]
     mixture.save(tmp_path / "mixture", parts, tokenizer)
@@ -141,6 +143,7 @@ def test_of_a_mixture_there_are_scores_alone_and_of_the_hub_its_revision(tmp_pat
     of_pairs = record["sources"]["pairs"]
     assert of_pairs["geometry"] is None
     assert of_pairs["language"] is None
+    assert f"pairs, {2 + len(CUES)} of {2 + len(CUES)}: {CUES[-1].name}" in capsys.readouterr().err
     mesh = parallel.make_mesh(devices=jax.devices()[:1])
     alone = scorers.of_model(model, tokenizer, mesh=mesh, **options)(PAIRS[:2])
     assert of_pairs["spread"]["together"]["mean"] == pytest.approx(np.mean(alone), rel=1e-5)
