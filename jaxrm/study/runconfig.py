@@ -196,7 +196,8 @@ _FULL: dict[str, Any] = _LORA | {
 }
 # For bases under `SMALL`, on a laptop or one small accelerator: steps of some 4,000 tokens, of
 # which a file of two thousand short pairs makes enough, and a head that every program reads. The
-# LoRA's rate is the better of two that were tried on SmolLM2-135M-Instruct (docs/training.md).
+# LoRA's rate is the better of two that were tried on SmolLM2-135M-Instruct; both presets ran
+# there and on Gemma 3 270M (docs/training.md).
 _SMALL: dict[str, Any] = {
     "train": "lora",
     "max_length": 1024,
