@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import os
 import re
 import shutil
 import sys
@@ -84,6 +85,14 @@ def command_name() -> str:
     if spec is None or sys.argv[0] != getattr(module, "__file__", None):
         return Path(sys.argv[0]).name
     return f"python -m {spec.name.removesuffix('.__main__')}"
+
+
+def another(name: str, module: str) -> str:
+    """How to call another command as this one was called: "jaxrm score", or by this Python."""
+    if command_name().startswith("jaxrm "):
+        return f"jaxrm {name}"
+    there = os.path.relpath(sys.executable)
+    return f"{sys.executable if there.startswith(os.pardir) else there} -m {module}"
 
 
 def _options(config: type, default: Any, prefix: str = "", of_all: str = "") -> Iterator[Option]:

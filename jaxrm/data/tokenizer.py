@@ -256,6 +256,8 @@ def load_tokenizer(
         problem = f"no tokenizer here: expected one of {', '.join(VOCABULARY_FILES)}"
         if exports := _exports(directory):
             problem = f"a training run's directory, whose models lie below it: name {exports}"
+        elif (directory / "inputs.json").is_file() or (directory / "checkpoints").is_dir():
+            problem = "a training run that is not done: its model comes at its end, in `export`"
         raise TokenizerError(f"{directory}: {problem}")
     hf = _as_filed(directory) if (directory / FILE).is_file() else _as_converted(directory)
     if chat_template is not None:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import jax
 
 from jaxrm import cli, files, parallel
+from jaxrm.cli.help import another
 from jaxrm.data import sources
 from jaxrm.data.tokenizer import load_tokenizer
 from jaxrm.errors import DataError, OptionError, RunDirError, require
@@ -116,7 +117,7 @@ def main(config: Config) -> None:
         print(
             f"{scorecard.table(results)}\n\n"
             f"every figure: {config.out / 'report.html'}\n"
-            f"against another: python -m jaxrm.evaluate.compare {config.out} OTHER"
+            f"against another: {another('compare', 'jaxrm.evaluate.compare')} {config.out} OTHER"
         )
 
 

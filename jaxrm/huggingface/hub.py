@@ -105,7 +105,7 @@ def load(
     declared = transformer.declare(config, head, lora)
     fresh: Tree = {}
     if held_head is None:
-        log.warning("%s holds no reward head: a fresh one is drawn from seed %d", directory, seed)
+        log.info("%s holds no reward head: a fresh one is drawn from seed %d", directory, seed)
         fresh["reward_head"] = declared["reward_head"]
     if lora is not None and adapter is None:
         fresh["lora"] = declared["lora"]

@@ -420,7 +420,7 @@ def _tokenizer(base: Path, chat_template: Path | None, day: date | None) -> Chat
 @functools.lru_cache(maxsize=8)
 def _start(bench: Bench, seed: int, outputs: int) -> tuple[nnx.GraphDef, Params, Params]:
     """Structure, axes, and parameters in the host's memory."""
-    logging.getLogger(hub.__name__).setLevel(logging.ERROR)  # that a head is fresh is no news
+    logging.getLogger(hub.__name__).setLevel(logging.WARNING)  # that a head is fresh is no news
     model = bench.load(seed, outputs)
     structure, params = transformer.split(model)
     return structure, transformer.axes(model), jax.tree.map(np.array, params)

@@ -165,8 +165,10 @@ def _page(name: str, results: Results, config: Mapping[str, Any], curves: Mappin
         sections.append(webpage.section("Data", note, _data_table(data)))
     if config:
         sections.append(webpage.configuration(config))
-    subtitle = f"Reward models compared. Seed {seeds}." if seeds else "Reward models compared."
-    return webpage.document(f"{name}: {', '.join(models)}", subtitle, sections)
+    subtitle = "Reward models compared." if len(models) > 1 else "A reward model."
+    subtitle += f" Seed {seeds}." if seeds else ""
+    title = name if list(models) == [name] else f"{name}: {', '.join(models)}"
+    return webpage.document(title, subtitle, sections)
 
 
 def _data_table(data: Mapping[str, Mapping]) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
+from jaxrm.cli.help import another
 from jaxrm.huggingface import tensorfile
 from jaxrm.huggingface.card import Kind
 
@@ -20,7 +19,8 @@ def of_model(name: str, folder: Path, kind: Kind) -> str:
     lines = [f"{name}: {export} ({held(export)})", f"  {read_by(kind)}"]
     if adapter.is_dir():
         lines.append(f"  the adapter alone, which needs the base: {adapter} ({held(adapter)})")
-    lines.append(f"  {python()} -m jaxrm.score --model {export} IN.jsonl OUT.jsonl")
+    score = another("score", "jaxrm.score")
+    lines.append(f"  {score} --model {export} IN.jsonl OUT.jsonl")
     return "\n".join(lines)
 
 
@@ -52,9 +52,3 @@ def held(directory: Path) -> str:
     total = sum(sizes.values())
     size = f"{total / 1e9:.1f} GB" if total >= 1e9 else f"{total / 1e6:,.1f} MB"
     return f"{size}, {max(sizes, key=sizes.get)}"
-
-
-def python() -> str:
-    """How to call this Python from here."""
-    there = os.path.relpath(sys.executable)
-    return sys.executable if there.startswith(os.pardir) else there

@@ -48,7 +48,8 @@ class RunConfig:
 
     preset: Preset = "toy"
     """What the other options start from: the toy's values, those for bases under 1.5B parameters,
-    or the official recipe's. Where none is named, the base's size chooses."""
+    or the official recipe's. Where none is named, the base's size chooses. A preset's own values:
+    --preset NAME --help."""
     run_dir: Path = Path("runs/run")
     """Where everything goes; the same command with the same directory resumes."""
     base: Path | None = None

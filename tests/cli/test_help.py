@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+import sys
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import tyro
 
+from jaxrm.cli import help as helping
 from jaxrm.cli.help import Option, help_text, options_of
 from jaxrm.study import command, options
 
@@ -139,3 +141,14 @@ def test_a_run_has_a_group_for_every_option():
     grouped = [name for names in options.GROUPS.values() for name in names]
     assert len(set(grouped)) == len(grouped)
     assert {field.name for field in dataclasses.fields(command.Config)} <= set(grouped)
+
+
+def test_another_command_is_called_as_this_one_was(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["jaxrm train"])
+    assert helping.another("score", "jaxrm.score") == "jaxrm score"
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
+    assert helping.another("score", "jaxrm.score") == ".venv/bin/python -m jaxrm.score"
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    assert helping.another("score", "jaxrm.score") == "/usr/bin/python3 -m jaxrm.score"

@@ -8,9 +8,20 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from jaxrm.cli import signals
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def _heeded():
+    """Ctrl-C as Python has it, also where a shell that began the tests in the background ignores
+    it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_signal_is_seen_while_python_cannot_run_its_handler():

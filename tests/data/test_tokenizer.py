@@ -338,6 +338,9 @@ def test_the_directory_of_a_run_says_where_its_models_are(tmp_path):
         load_tokenizer(tmp_path / "run")
     with pytest.raises(TokenizerError, match="training run's directory, .* name .*/bt/export$"):
         load_tokenizer(tmp_path / "run/bt")
+    (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(TokenizerError, match="not done: its model comes at its end"):
+        load_tokenizer(tmp_path / "begun")
 
 
 # Templates that write the date

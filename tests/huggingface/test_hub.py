@@ -185,7 +185,7 @@ def test_what_others_wrote_into_config_json_survives_a_change_of_head(tmp_path):
 
 
 def test_a_fresh_head_is_seeded_and_announced(saved, caplog):
-    with caplog.at_level(logging.WARNING, hub.__name__):
+    with caplog.at_level(logging.INFO, hub.__name__):
         first = hub.load(saved, HeadConfig(), seed=5)
     assert "no reward head: a fresh one is drawn from seed 5" in caplog.text
     again, other = (hub.load(saved, HeadConfig(), seed=seed) for seed in (5, 6))

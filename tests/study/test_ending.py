@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -48,11 +47,3 @@ def test_it_says_where_the_model_lies_how_large_it_is_and_how_to_score(folder):
 )
 def test_what_not_everybody_reads_is_said_loudly(kind, words):
     assert words in ending.read_by(kind)
-
-
-def test_python_is_called_from_here(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
-    assert ending.python() == ".venv/bin/python"
-    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
-    assert ending.python() == "/usr/bin/python3"
