@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from jaxrm.data.packing import PackedBatch
-from jaxrm.models import heads
-from jaxrm.models.attention import tree_attention, tree_mask
+from jaxrm.models import attention, heads
+from jaxrm.models.attention import Form
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.layers import ACTIVATIONS, gated, project, rms_norm
 from jaxrm.models.lora import LoraConfig, apply_update, declare_update, merge_update
@@ -44,11 +44,13 @@ class Compute:
       remat: what a layer keeps for its backward pass: everything but the insides of norms and
         activations, the results of its weight products, or its input alone.
       logp_chunk: language-model targets per row whose logits exist at the same time.
+      attention: its form, in place of the one that suits the machine.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "none"
     logp_chunk: int = 256
+    attention: Form | None = None
 
 
 def declare(
@@ -165,7 +167,7 @@ class RewardModel(nnx.Module):
         # jnp.take answers an id beyond the vocabulary with NaN, where indexing would clamp it.
         x = jnp.take(self.embedding[...], batch.tokens, axis=0).astype(dtype)
         x = constrain_rows(x * jnp.asarray(config.embedding_scale, dtype))
-        mask = tree_mask(batch)
+        attend_to = attention.over(batch, self.compute.attention)
         lengths = _lengths(batch)
         everywhere, in_windows = (
             rope.angles(batch.positions, lengths, config.head_dim)
@@ -184,12 +186,10 @@ class RewardModel(nnx.Module):
                 return result + apply_update(self.lora_config, updates, name, x, key)
 
             attend = functools.partial(
-                tree_attention,
-                batch=batch,
+                attend_to,
                 scale=config.query_scale,
                 window=window,
                 softcap=config.attention_softcap,
-                mask=mask,
             )
             angles = everywhere
             if config.local_rope is not None and window is not None:
