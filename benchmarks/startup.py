@@ -1,6 +1,6 @@
 """What loading a model costs: time and memory, with jaxrm and with transformers.
 
-    python -m benchmarks.load --shapes gemma-2b --repeats 3
+    python -m benchmarks.startup --shapes gemma-2b --repeats 3
 
 Writes a random bfloat16 checkpoint of the shapes of a public model, several safetensors files with
 an index (5 GB for gemma-2b, in the directory for temporary files or at --keep), and loads it as a
@@ -43,7 +43,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.step import SHAPES
+from benchmarks.shapes import SHAPES
 from jaxrm import cli
 from jaxrm.errors import require
 from jaxrm.files import replacing
@@ -71,7 +71,7 @@ class Config:
     """What to load."""
 
     shapes: Literal["gemma-2b", "gemma-2-2b", "tiny"] = "gemma-2b"
-    """Of benchmarks.step."""
+    """Of benchmarks.shapes."""
     repeats: int = 3
     keep: Path | None = None
     """A directory for the checkpoint, which stays; one of the same shapes there is used again."""
@@ -128,7 +128,7 @@ def write_checkpoint(
     """A random bfloat16 checkpoint, unless it is there already; one tensor at a time in memory.
 
     Args:
-      shapes: the model's config.json, as benchmarks.step gives it.
+      shapes: the model's config.json, as `SHAPES` gives it.
       shard_bytes: what one file may hold.
 
     Raises:
