@@ -81,6 +81,8 @@ class Config:
     """The peak TFLOP/s of one device, for the MFU."""
     tolerance: float = 1e-3
     """By which share a peer's loss and gradient norm may differ from ours."""
+    mesh: parallel.MeshShape = parallel.MeshShape()
+    """Of our devices."""
 
 
 def main(cfg: Config) -> None:
@@ -141,7 +143,7 @@ def bench_of(cfg: Config, recipe: Recipe) -> Bench:
         train=cfg.train,
         lora=LoraConfig(dropout=0.0),  # so that all ways compute the same
         compute=Compute(cfg.dtype, cfg.remat),
-        mesh=parallel.make_mesh(),
+        mesh=parallel.make_mesh(cfg.mesh),
         shape=fitted,
         chat_template=cfg.chat_template,
     )

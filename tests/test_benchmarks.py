@@ -13,7 +13,7 @@ import pytest
 from benchmarks import memory, score, shapes, startup, train, turns
 from benchmarks.recipe import Recipe, Taken
 from jaxrm import toy
-from jaxrm.data import packing, planning
+from jaxrm.data import formats, packing, planning
 from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.errors import DataError, OptionError
 from jaxrm.huggingface import families, hub
@@ -81,13 +81,13 @@ def base(tmp_path_factory):
 def pairs(tmp_path_factory):
     """Comparisons of the toy world as a file."""
     path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    comparisons = toy.World(0).comparisons("train", 24)
-    path.write_text("".join(f"{json.dumps(comparison.row())}\n" for comparison in comparisons))
+    comparisons = toy.World(0).comparisons("train", 60)
+    path.write_text("".join(json.dumps(formats.to_row(pair)) + "\n" for pair in comparisons))
     return path
 
 
 def of_train(base, pairs, out, **options):
-    options = {"rows": 2, "row_length": 192, "repeats": 2} | options
+    options = {"rows": 8, "row_length": 192, "repeats": 2} | options
     return train.Config(base, str(pairs), out, **options)
 
 
@@ -100,7 +100,7 @@ def test_a_step_alone_is_measured_where_there_is_no_torch(base, pairs, tmp_path,
     assert found["versions"]["jax"] == jax.__version__
     assert 0 < found["gflops"]["mfu"] < 1
     assert found["gflops"]["share"] > 0
-    assert 2 < found["work"]["pairs"] < 24
+    assert 2 < found["work"]["pairs"] < 60
     assert 0.5 < found["work"]["token efficiency"] <= 1
 
 
@@ -320,7 +320,7 @@ def test_transformers_scores_the_same(base, pairs, tmp_path):
     score.main(score.Config(base, str(pairs), tmp_path / "out.json", **options))
     found = json.loads((tmp_path / "out.json").read_text())
     assert list(found["ratio"]) == ["transformers, in order", "transformers, by length"]
-    assert found["work"]["responses"] == 48
+    assert found["work"]["responses"] == 120
     assert max(found["parity"].values()) < 1e-4
 
 
