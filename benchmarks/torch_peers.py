@@ -121,7 +121,10 @@ class GrmStep:
 def _causal(base: Path) -> torch.nn.Module:
     auto = transformers.AutoModelForCausalLM
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return auto.from_pretrained(base, dtype=torch.float32).to(device)
+    model = auto.from_pretrained(base, dtype=torch.float32).to(device)
+    # torch gives the padding token's embedding no gradient, which some models' turns end with.
+    model.get_input_embeddings().padding_idx = None
+    return model
 
 
 def _with_lora(model: torch.nn.Module, directory: Path) -> torch.nn.Module:
