@@ -15,6 +15,7 @@ import pytest
 
 from jaxrm.data.packing import PackedBatch, PackShape, TokenTree
 from jaxrm.huggingface import hub
+from jaxrm.models import split_attention
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.parameters import Tree
 from jaxrm.models.rotary import Dynamic, Llama3, Rope
@@ -69,6 +70,17 @@ def compare(model: RewardModel, expected: dict[str, np.ndarray], scratch: Path) 
 def test_values_and_gradients_equal_the_recorded_torch_ones(variant, tmp_path):
     with np.load(FIXTURES / variant / "expected.npz") as expected:
         compare(recorded(variant), dict(expected), tmp_path)
+
+
+@pytest.mark.parametrize("variant", WITH_GRADIENTS)
+def test_attention_in_blocks_equals_them_too(variant, tmp_path, monkeypatch):
+    monkeypatch.setattr(split_attention, "BLOCK", 8)  # rows of 40 tokens are five
+    model = recorded(variant)
+    compute = dataclasses.replace(model.compute, attention="split")
+    head, params = model.head_config, split(model)[1]
+    blocked = RewardModel(model.config, head, compute=compute, params=params)
+    with np.load(FIXTURES / variant / "expected.npz") as expected:
+        compare(blocked, dict(expected), tmp_path)
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in WITH_GRADIENTS])
