@@ -98,7 +98,7 @@ def measure(cfg: Config) -> turns.Record:
         seconds,
         parity,
         base=found.directory.name,
-        data=cfg.data,
+        data=Path(cfg.data).name,
         work=work(chat.tokenize(comparisons, tokenizer)),
     )
 

@@ -125,7 +125,7 @@ def measure(cfg: Config) -> turns.Record:
         parity,
         step=f"{cfg.loss}, --train {cfg.train}, {cfg.dtype}, --remat {cfg.remat}",
         base=bench.base.name,
-        data=cfg.data,
+        data=Path(cfg.data).name,
         work=work(members, batch),
         memory_gib=memory(ours.compiled),
         compile_seconds=ours.compile_seconds,

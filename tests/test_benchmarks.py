@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import memory, score, shapes, startup, train, turns
+from benchmarks import attention, memory, page, score, shapes, startup, train, turns
 from benchmarks.recipe import Recipe, Taken
 from jaxrm import toy
 from jaxrm.data import formats, packing, planning
@@ -331,3 +331,39 @@ def test_scoring_is_compared_with_torch_or_not_at_all(monkeypatch):
         score.main(config)
     with pytest.raises(OptionError, match="--batch must be at least 1"):
         score.main(dataclasses.replace(config, batch=0))
+
+
+def test_the_forms_of_attention_are_compared(base, pairs, tmp_path):
+    options = {"rows": 8, "row_length": 192, "repeats": 1}
+    cfg = attention.Config(base, str(pairs), tmp_path / "out.json", **options)
+    found = attention.measure(cfg)
+    assert list(found["ways"]) == ["dense", "split"]  # on the devices of the tests, and so short
+    assert found["parity"]["largest difference"] < 1e-5
+    with pytest.raises(train.ParityError, match="forms of attention"):
+        attention.measure(dataclasses.replace(cfg, tolerance=1e-12))
+
+
+def test_tables_stand_where_the_page_has_them(tmp_path):
+    work = {"pairs": 15, "mean prompt": 85.4, "mean response": 93.6}
+    step = turns.record(
+        {"ours": [1.0], "torch": [1.5]}, {}, step="sft", base="b", data="d", work=work
+    )
+    turns.keep(step, tmp_path / "train_a.json")
+    turns.keep(step | {"ratio": {}}, tmp_path / "train_b.json")
+    text = "Before.\n<!-- records: train_* -->\nold\n<!-- end -->\nAfter.\n"
+    found = page.filled(text, tmp_path)
+    line = "| b, sft: 15 pairs, 85 + 94 tokens | d | 1.00 (1.00 to 1.00) | torch |"
+    assert f"{line} 1.50 (1.50 to 1.50) |" in found
+    assert line.replace("torch", "none") in found
+    assert "old" not in found
+    assert found.startswith("Before.\n<!-- records: train_* -->")
+    assert found.endswith("<!-- end -->\nAfter.\n")
+    assert page.filled(found, tmp_path) == found
+    with pytest.raises(DataError, match="no record matches score_"):
+        page.filled(text.replace("train_", "score_"), tmp_path)
+
+
+def test_the_page_is_made_of_its_records():
+    docs = Path(__file__).parents[1] / "docs"
+    written = (docs / "performance.md").read_text()
+    assert page.filled(written, docs / "performance") == written
