@@ -138,6 +138,7 @@ def test_other_processes_have_the_first_one_s_record(tmp_path, monkeypatch):
             return received
 
         monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", first)
+        monkeypatch.setattr(multihost_utils, "sync_global_devices", lambda name: None)
         check_inputs(tmp_path, {"the base": "mine"})
         assert rundir.recorded(tmp_path, "the base") == theirs
 
