@@ -15,13 +15,13 @@ import pytest
 
 from experiments.new_method import FOCAL_NEAR_BASE
 from jaxrm import parallel, toy
-from jaxrm.data import formats
 from jaxrm.huggingface import tensorfile
 from jaxrm.models.lora import LoraConfig
 from jaxrm.parallel import MeshShape
 from jaxrm.study import command
 from jaxrm.study.command import Config
 from tests.methods.small_base import small_base
+from tests.rows_of_pairs import written
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "experiments" / "new_method.py"
@@ -35,9 +35,7 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
-    pairs = toy.World(0).comparisons("train", 24)
-    path.write_text("".join(json.dumps(formats.to_row(pair)) + "\n" for pair in pairs))
-    return path
+    return written(path, toy.World(0).comparisons("train", 24))
 
 
 def trained(run_dir, base, rows, shape, **options):

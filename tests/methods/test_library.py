@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxrm import parallel, toy
-from jaxrm.data import formats, packing, planning
+from jaxrm.data import packing, planning
 from jaxrm.data.comparison import Comparison, Message, join_steps
 from jaxrm.methods.bench import Bench, WithText
 from jaxrm.methods.library import METHODS
@@ -28,6 +28,7 @@ from jaxrm.study import command
 from jaxrm.study.command import Config
 from jaxrm.train.terms import Monitor, Term, weighted_sum
 from tests.methods.small_base import small_base
+from tests.rows_of_pairs import written
 
 QUICK = ("bt", "margin", "grm_dpo", "odin", "dpo", "kwise", "process")
 """One of each kind; all others train in the slow run."""
@@ -99,11 +100,6 @@ def base(tmp_path_factory):
     return small_base(tmp_path_factory.mktemp("base"))
 
 
-def written(path, comparisons):
-    path.write_text("".join(json.dumps(formats.to_row(c)) + "\n" for c in comparisons))
-    return str(path)
-
-
 @pytest.mark.parametrize(
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
@@ -114,13 +110,13 @@ def test_every_method_trains_with_lora_and_leaves_an_export_that_scores_as_it_di
     method = METHODS[name]
     comparisons, columns = data_of(method)
     held_out = graded() if "attributes" in method.columns else PAIRS
-    text = written(tmp_path / "text.jsonl", toy.World(0).pretraining_text(4))
+    text = str(written(tmp_path / "text.jsonl", toy.World(0).pretraining_text(4)))
     cfg = Config(
         preset="gemma-2b-it-lora",
         method=name,
         base=base,
-        data=(written(tmp_path / "train.jsonl", comparisons) + columns,),
-        eval=(written(tmp_path / "test.jsonl", held_out),),
+        data=(str(written(tmp_path / "train.jsonl", comparisons)) + columns,),
+        eval=(str(written(tmp_path / "test.jsonl", held_out)),),
         text=(f"{text}?text=raw",) if method.text else (),
         run_dir=tmp_path / "run",
         train="lora",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
 import pytest
 
 from jaxrm import parallel, toy
-from jaxrm.data import formats
 from jaxrm.errors import OptionError
 from jaxrm.huggingface import tensorfile
 from jaxrm.methods.library import METHODS
@@ -20,6 +18,7 @@ from jaxrm.study.command import Config
 from jaxrm.train import rundir
 from tests.huggingface import hub_standin
 from tests.methods.small_base import small_base
+from tests.rows_of_pairs import written
 
 BASE = "owner/base"
 
@@ -31,10 +30,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(place):
-    path = place / "pairs.jsonl"
-    pairs = toy.World(0).comparisons("train", 40)
-    path.write_text("".join(json.dumps(formats.to_row(pair)) + "\n" for pair in pairs))
-    return path
+    return written(place / "pairs.jsonl", toy.World(0).comparisons("train", 40))
 
 
 @pytest.fixture(scope="module")

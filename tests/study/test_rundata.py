@@ -11,15 +11,14 @@ from jaxrm.data import formats
 from jaxrm.errors import DataError, OptionError
 from jaxrm.study.runconfig import RunConfig
 from jaxrm.study.rundata import named_data
+from tests.rows_of_pairs import written
 
 PAIRS = toy.World(0).comparisons("train", 60)
 
 
 @pytest.fixture
 def rows(tmp_path):
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps(formats.to_row(pair)) + "\n" for pair in PAIRS))
-    return path
+    return written(tmp_path / "pairs.jsonl", PAIRS)
 
 
 def config(rows, **options):
