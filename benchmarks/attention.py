@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import train, turns
-from benchmarks.recipe import Recipe
-from benchmarks.train import ParityError
 from jaxrm import cli, parallel
 from jaxrm.data.packing import PackedBatch
+from jaxrm.errors import require_positive
+from jaxrm.huggingface import names
+from jaxrm.methods import grm
+from jaxrm.methods.bench import Bench, fitted
 from jaxrm.models import attention
 from jaxrm.models.attention import Form
 
@@ -51,18 +53,22 @@ class Config:
 
 def main(cfg: Config) -> None:
     """Measures, writes and prints."""
+    require_positive(cfg, "comparisons", "rows", "row_length", "repeats")
     parallel.start()
     turns.keep(measure(cfg), cfg.out)
 
 
 def measure(cfg: Config) -> turns.Record:
     """The record of one base and one source."""
-    names = {field.name for field in dataclasses.fields(cfg)} - {"tolerance"}
-    options = {name: getattr(cfg, name) for name in names}
-    recipe = Recipe("sft")
-    as_step = train.Config(**options)
-    bench, method = train.bench_of(as_step, recipe), train.method_of(recipe)
-    trees = train.pairs_of(bench, as_step)
+    bench = Bench(
+        names.local(cfg.base).directory,
+        rows=cfg.rows,
+        length=cfg.row_length,
+        mesh=parallel.make_mesh(),
+        shape=fitted,
+        chat_template=cfg.chat_template,
+    )
+    method, trees = grm.method("sft"), train.pairs_of(bench, cfg.data, cfg.comparisons)
     window = next(bench.loader(method, trees, seed=0).batches(0))
     batch = jax.tree.map(lambda leaf: leaf[0], window)
     config, rng = bench.config, np.random.default_rng(0)
@@ -73,19 +79,29 @@ def measure(cfg: Config) -> turns.Record:
     first = attention.suited(cfg.row_length)
     forms: list[Form] = [first, "split" if first == "dense" else "dense"]
     ways = {form: functools.partial(way(batch, form, config.query_scale), qkv) for form in forms}
-    ours, other = (jax.tree.leaves(of()) for of in ways.values())
-    pairs = zip(ours, other, strict=True)
-    found = max(float(jnp.abs(a - b).max() / jnp.abs(a).max()) for a, b in pairs)
-    if not found <= cfg.tolerance:
-        raise ParityError(f"the forms of attention do not agree: they differ by {found:.1e}")
+    parity, seconds = turns.take_turns(
+        ways, cfg.repeats, lambda firsts: agreement(firsts, cfg.tolerance)
+    )
     return turns.record(
-        turns.take_turns(ways, cfg.repeats),
-        {"largest difference": found},
+        seconds,
+        parity,
         base=bench.base.name,
         step="attention of one layer, forward and backward, float32",
         data=Path(cfg.data).name,
         work=train.work([trees[i] for i in train.in_batch(window)], window),
     )
+
+
+def agreement(firsts: Mapping[str, Any], tolerance: float) -> dict[str, float]:
+    """By how much of the largest value the forms' results and gradients differ.
+
+    Raises ParityError where that is above the tolerance.
+    """
+    pairs = zip(*map(jax.tree.leaves, firsts.values()), strict=True)
+    found = max(float(jnp.abs(a - b).max() / jnp.abs(a).max()) for a, b in pairs)
+    if not found <= tolerance:
+        raise turns.ParityError(f"the forms of attention do not agree: they differ by {found:.1e}")
+    return {"largest difference": found}
 
 
 def way(batch: PackedBatch, form: Form, scale: float) -> Callable[..., Any]:

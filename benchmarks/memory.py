@@ -29,8 +29,7 @@ from jaxrm.models import transformer
 from jaxrm.models.config import ModelConfig
 from jaxrm.models.transformer import Compute, RewardModel
 from jaxrm.study.runconfig import PRESETS, Preset, RunConfig
-from jaxrm.train import state
-from jaxrm.train.step import make_train_step
+from jaxrm.train.loop import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,16 +77,15 @@ def measure(config: Config) -> dict[str, Any]:
     model = RewardModel(decoder, cfg.head, lora, compute=compute, params=params)
     structure, params = transformer.split(model)
     optimizer = bench.optimizer_at(method, recipe.alpha)
-    abstract = state.abstract_state(
-        params,
+    trainer = Trainer(
+        structure,
         transformer.axes(model),
+        params,
+        method.loss(recipe.alpha),
         optimizer,
-        trainable=functools.partial(bench.trains, method),
         mesh=mesh,
         rules=bench.rules,
-    )
-    step = make_train_step(
-        method.loss(recipe.alpha), structure, optimizer, state.shardings_of(abstract)
+        trainable=functools.partial(bench.trains, method),
     )
     window = jax.tree.map(lambda leaf: leaf[None], batch)
     rows = parallel.rows_sharding(mesh, leading=1)
@@ -95,7 +93,7 @@ def measure(config: Config) -> dict[str, Any]:
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), window
         )
-        compiled = step.lower(abstract, shapes, np.float32(0)).compile()
+        compiled = trainer.compiled(shapes)
     return {
         "shapes": config.shapes,
         "preset": config.preset,

@@ -28,13 +28,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import turns
-from benchmarks.train import ParityError
 from jaxrm import cli, parallel
 from jaxrm import score as scoring
 from jaxrm.data import chat, packing, sources
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.tokenizer import load_tokenizer
-from jaxrm.errors import OptionError, require
+from jaxrm.errors import OptionError, require, require_positive
 from jaxrm.huggingface import hub, names
 from jaxrm.models.heads import HeadConfig
 
@@ -68,9 +67,7 @@ class Config:
 
 def main(cfg: Config) -> None:
     """Measures, writes and prints."""
-    for name in ("comparisons", "rows", "row_length", "batch", "repeats"):
-        value = getattr(cfg, name)
-        require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
+    require_positive(cfg, "comparisons", "rows", "row_length", "batch", "repeats")
     if importlib.util.find_spec("torch") is None:
         raise OptionError("torch is not installed, which this is to be compared with: install it")
     turns.keep(measure(cfg), cfg.out)
@@ -91,9 +88,11 @@ def measure(cfg: Config) -> turns.Record:
             "transformers, in order": with_torch(directory, cfg.batch, by_length=False),
             "transformers, by length": with_torch(directory, cfg.batch, by_length=True),
         }
-        parity = agreement({name: of(comparisons) for name, of in scorers.items()}, cfg.tolerance)
-        ways = {name: functools.partial(of, comparisons) for name, of in scorers.items()}
-        seconds = turns.take_turns(ways, cfg.repeats)
+        parity, seconds = turns.take_turns(
+            {name: functools.partial(of, comparisons) for name, of in scorers.items()},
+            cfg.repeats,
+            lambda rewards: agreement(rewards, cfg.tolerance),
+        )
     return turns.record(
         seconds,
         parity,
@@ -111,7 +110,7 @@ def agreement(rewards: Mapping[str, np.ndarray], tolerance: float) -> dict[str, 
     ours = next(iter(rewards.values()))
     found = {name: float(np.abs(of - ours).max() / ours.std()) for name, of in rewards.items()}
     if not max(found.values()) <= tolerance:
-        raise ParityError(f"the scorers do not agree, by deviations of the rewards: {found}")
+        raise turns.ParityError(f"the scorers do not agree, by deviations of the rewards: {found}")
     return found
 
 

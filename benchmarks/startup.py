@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import importlib.metadata
 import importlib.util
 import itertools
 import json
@@ -43,6 +42,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import turns
 from benchmarks.shapes import SHAPES
 from jaxrm import cli
 from jaxrm.errors import require
@@ -117,7 +117,8 @@ def main(cfg: Config) -> None:
                 held = read_through(directory)
                 loads[name, dtype].append(measure(way, directory, dtype))
     packages = ("jax", "torch", "transformers") if len(ways) > 1 else ("jax",)
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    held_versions = turns.versions()
+    versions = ", ".join(f"{name} {held_versions[name]}" for name in packages)
     print(f"{cfg.shapes}, {held / GIB:.2f} GiB of files, {os.cpu_count()} cores, {versions}\n")
     print(summary(loads, held))
 
@@ -284,14 +285,13 @@ def summary(loads: Mapping[Case, Sequence[Load]], held: int) -> str:
             field.name: statistics.median(getattr(load, field.name) for load in repeats)
             for field in dataclasses.fields(Load)
         }
-        ready = [load.ready for load in repeats]
         sizes = (median[name] / GIB for name in ("model", "peak", "private", "mapped"))
         rows.append(
             (
                 way,
                 dtype,
                 f"{median['returned']:.2f}",
-                f"{median['ready']:.2f} ({min(ready):.2f} to {max(ready):.2f})",
+                turns.shown(turns.spread([load.ready for load in repeats])),
                 f"{median['cpu']:.2f}",
                 f"{held / GIB / median['ready']:.2f}",
                 *(f"{size:.2f}" for size in sizes),

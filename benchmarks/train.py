@@ -36,20 +36,19 @@ from benchmarks.memory import memory
 from benchmarks.recipe import Loss, Peers, Recipe, Taken
 from jaxrm import cli, parallel
 from jaxrm.data import sources
-from jaxrm.data.packing import PackedBatch, TokenTree
+from jaxrm.data.packing import Ask, PackedBatch, TokenTree, tree_length
 from jaxrm.data.store import with_columns
-from jaxrm.errors import DataError, JaxrmError, require
+from jaxrm.errors import DataError, require_positive
 from jaxrm.huggingface import adapter, names
 from jaxrm.methods import grm
 from jaxrm.methods.bench import Bench, fitted
 from jaxrm.methods.method import Method
 from jaxrm.models import transformer
-from jaxrm.models.flops import forward_flops
+from jaxrm.models.flops import forward_flops_of
 from jaxrm.models.lora import LoraConfig
 from jaxrm.models.transformer import Compute
 from jaxrm.read.reading import read
-from jaxrm.train import state
-from jaxrm.train.step import make_train_step
+from jaxrm.train.loop import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +86,7 @@ class Config:
 
 def main(cfg: Config) -> None:
     """Measures, writes and prints."""
-    for name in ("comparisons", "rows", "row_length", "micro_batch", "repeats"):
-        value = getattr(cfg, name)
-        require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
+    require_positive(cfg, "comparisons", "rows", "row_length", "micro_batch", "repeats")
     parallel.start()
     turns.keep(measure(cfg), cfg.out)
 
@@ -98,7 +95,7 @@ def measure(cfg: Config) -> turns.Record:
     """The record of one base, one source and one loss."""
     recipe = Recipe(cfg.loss, micro_batch=cfg.micro_batch)
     bench, method = bench_of(cfg, recipe), method_of(recipe)
-    trees = pairs_of(bench, cfg)
+    trees = pairs_of(bench, cfg.data, cfg.comparisons)
     for fill in method.fills:
         options = {"mesh": bench.devices, "rows": bench.rows, "row_length": bench.length}
         base, reading = bench.load(0).without_lora(), {fill.name: fill.reading}
@@ -106,17 +103,19 @@ def measure(cfg: Config) -> turns.Record:
     batch = next(bench.loader(method, trees, seed=0).batches(0))
     members = [trees[i] for i in in_batch(batch)]
     ours = Ours(bench, method, recipe, batch)
-    ways, firsts = {"jaxrm": ours.step}, {"jaxrm": ours.step()}
+    ways = {"jaxrm": ours.step}
     with tempfile.TemporaryDirectory() as scratch:
         if cfg.train == "lora":
             adapter.save(ours.start, Path(scratch), base=str(bench.base), tokenizer=bench.tokenizer)
             recipe = dataclasses.replace(recipe, adapter=Path(scratch))
-        for name, peer in peers_of(bench.base, members, recipe, ours.head).items():
-            ways[name], firsts[name] = peer, peer()
-    parity = agreement(firsts, cfg.tolerance)
-    seconds = turns.take_turns(ways | {"plain product": product}, cfg.repeats)
+        ways |= peers_of(bench.base, members, recipe, ours.head)
+    parity, seconds = turns.take_turns(
+        ways | {"plain product": product},
+        cfg.repeats,
+        lambda firsts: agreement({name: firsts[name] for name in ways}, cfg.tolerance),
+    )
     plain = PRODUCT_FLOPS / statistics.median(seconds.pop("plain product"))
-    useful = useful_flops(bench, batch) / statistics.median(seconds["jaxrm"])
+    useful = useful_flops(bench, members, method.ask) / statistics.median(seconds["jaxrm"])
     gflops = {"useful": useful / 1e9, "plain product": plain / 1e9, "share": useful / plain}
     if cfg.peak is not None:
         gflops["mfu"] = useful / (cfg.peak * 1e12 * bench.devices.size)
@@ -156,16 +155,16 @@ def method_of(recipe: Recipe) -> Method:
     return grm.method(recipe.loss, recipe.beta)
 
 
-def pairs_of(bench: Bench, cfg: Config) -> list[TokenTree]:
-    """The first pairs of the source that a row holds, the chosen response first.
+def pairs_of(bench: Bench, source: str, count: int) -> list[TokenTree]:
+    """Of a source's first comparisons the pairs that a row holds, the chosen response first.
 
     Raises DataError where there is none.
     """
-    comparisons = itertools.islice(sources.stream(cfg.data), cfg.comparisons)
+    comparisons = itertools.islice(sources.stream(source), count)
     pairs = [comparison for comparison in comparisons if comparison.ranks == (0, 1)]
     trees = bench.fitting(bench.trees(pairs))
     if not trees:
-        raise DataError(f"--data {cfg.data}: no pair fits a row of {cfg.row_length} tokens")
+        raise DataError(f"--data {source}: no pair fits a row of {bench.length} tokens")
     return trees
 
 
@@ -190,25 +189,24 @@ class Ours:
         self.head = np.asarray(self.start.reward_head.arrays()["weight"])[:, 0]
         structure, params = transformer.split(self.start)
         strength = recipe.alpha if method.strengths else None
-        optimizer = bench.optimizer_at(method, strength)
-        abstract = state.abstract_state(
-            params,
+        trainer = Trainer(
+            structure,
             transformer.axes(self.start),
-            optimizer,
-            trainable=functools.partial(bench.trains, method),
+            params,
+            method.loss(strength),
+            bench.optimizer_at(method, strength),
             mesh=bench.devices,
             rules=bench.rules,
+            trainable=functools.partial(bench.trains, method),
         )
-        shardings = state.shardings_of(abstract)
-        step = make_train_step(method.loss(strength), structure, optimizer, shardings)
         self._mesh, self._batch = bench.devices, batch
         self._rate = np.float32(recipe.optimizer.learning_rate)
         with jax.set_mesh(self._mesh):
             since = time.perf_counter()
-            self.compiled = step.lower(abstract, batch, np.float32(0)).compile()
+            self.compiled = trainer.compiled(batch)
             self.compile_seconds = time.perf_counter() - since
-            copies = jax.tree.map(jnp.copy, params)  # the step takes the place of its state
-            self._state = state.create_state(copies, optimizer, abstract, seed=0)
+            # The step takes the place of its state.
+            self._state = trainer.start(jax.tree.map(jnp.copy, params), seed=0)
 
     def step(self) -> Taken:
         """One optimizer step."""
@@ -237,13 +235,11 @@ def agreement(firsts: Mapping[str, Taken], tolerance: float) -> dict[str, Any]:
     differences = [abs(b - a) / abs(a) for each in theirs for a, b in zip(ours, each, strict=True)]
     largest = max(differences, default=0.0)
     if not largest <= tolerance:
-        raise ParityError(f"the ways do not compute the same: (loss, gradient norm) are {firsts}")
+        raise turns.ParityError(
+            f"the ways do not compute the same: (loss, gradient norm) are {firsts}"
+        )
     named = {name: taken._asdict() for name, taken in firsts.items()}
     return {"first step": named, "largest difference": largest}
-
-
-class ParityError(JaxrmError):
-    """What is to be compared does not compute the same."""
 
 
 def work(trees: Sequence[TokenTree], batch: PackedBatch) -> dict[str, float]:
@@ -261,23 +257,18 @@ def work(trees: Sequence[TokenTree], batch: PackedBatch) -> dict[str, float]:
     }
 
 
-def useful_flops(bench: Bench, batch: PackedBatch) -> float:
-    """Floating-point operations that a step on this batch cannot do without.
+def useful_flops(bench: Bench, trees: Sequence[TokenTree], ask: Ask) -> float:
+    """Floating-point operations that a step on these pairs cannot do without.
 
     Training all weights is three forward passes; with a frozen trunk the backward pass leaves out
     the weights' gradients and adds those of LoRA.
     """
-    real = np.asarray(batch.comparison) >= 0
-    tokens = int(real.sum())
-    # A token at position p of its tree sees p + 1 tokens.
-    seen = int((np.asarray(batch.positions)[real] + 1).sum())
-    targets = int(np.asarray(batch.target_mask).sum())
-    forward = forward_flops(bench.config, tokens=tokens, seen=seen, targets=targets)
+    forward = forward_flops_of(bench.config, trees, ask)
     if bench.train == "all":
         return 3 * forward
     declared = transformer.declare(bench.config, None, bench.lora)
     low_rank = sum(np.prod(p.shape) for p in declared["lora"].values())
-    return 2 * forward + 6 * tokens * float(low_rank)
+    return 2 * forward + 6 * sum(map(tree_length, trees)) * float(low_rank)
 
 
 SIDE = 2048

@@ -24,35 +24,48 @@ from typing import Any
 import jax
 
 from jaxrm import files
+from jaxrm.errors import JaxrmError
 from jaxrm.report.tables import markdown
 
 Way = Callable[[], Any]
 """One turn, which ends when all that it computes is there."""
 
 Record = dict[str, Any]
+Parity = Mapping[str, Any]
 
 VERSIONS = ("jax", "flax", "torch", "transformers", "trl", "peft", "numpy")
 
 
-def take_turns(ways: Mapping[str, Way], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every way's turns: all of them in order, `repeats` times.
+class ParityError(JaxrmError):
+    """What is to be compared does not compute the same."""
 
-    Each has had a turn before, in which it compiles and allocates, that is not timed.
+
+def take_turns(
+    ways: Mapping[str, Way],
+    repeats: int,
+    agreement: Callable[[dict[str, Any]], Parity] = lambda firsts: {},
+) -> tuple[Parity, dict[str, list[float]]]:
+    """Every way once, untimed, in which it compiles and allocates; then all of them in order,
+    `repeats` times.
+
+    Args:
+      agreement: how far what the first turns returned differs, by the ways' names; it raises
+        ParityError where that is too far, and nothing is timed.
+
+    Returns:
+      What `agreement` did, and the seconds of every way's timed turns.
     """
-    for way in ways.values():
-        way()
+    parity = agreement({name: way() for name, way in ways.items()})
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
             since = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - since)
-    return seconds
+    return parity, seconds
 
 
-def record(
-    seconds: Mapping[str, Sequence[float]], parity: Mapping[str, Any], **about: Any
-) -> Record:
+def record(seconds: Mapping[str, Sequence[float]], parity: Parity, **about: Any) -> Record:
     """What a benchmark keeps of its turns; the first way is ours."""
     (_, ours), *others = seconds.items()
     ratios = {

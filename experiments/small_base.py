@@ -24,7 +24,7 @@ from jaxrm.data import chat, rows, sources
 from jaxrm.data.comparison import Comparison, plain_text
 from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
-from jaxrm.errors import DataError, OptionError, require
+from jaxrm.errors import DataError, OptionError, require, require_positive
 from jaxrm.huggingface import families, hub
 from jaxrm.parallel import ShardingRules
 from jaxrm.toy.tokenizer import train_tokenizer
@@ -60,9 +60,7 @@ class Config:
     checkpoint_every: int = 500
 
     def __post_init__(self):
-        for name in ("tokens", "hidden", "layers", "heads", "rows", "checkpoint_every"):
-            value = getattr(self, name)
-            require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
+        require_positive(self, "tokens", "hidden", "layers", "heads", "rows", "checkpoint_every")
         require(self.vocabulary >= 300, "--vocabulary", "at least 300", self.vocabulary)
         require(self.context > SHORTEST, "--context", f"above {SHORTEST}", self.context)
         require(self.hidden % self.heads == 0, "--hidden", "a multiple of --heads", self.hidden)

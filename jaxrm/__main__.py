@@ -7,10 +7,11 @@ Each is the same as the `python -m` that its own help names. Only the one that r
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import sys
 from types import ModuleType
+
+from jaxrm.errors import meant
 
 
 def score() -> None:
@@ -96,9 +97,7 @@ def main() -> None:
         print(listed())
         return
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-        print(f"error: no command {name!r}: {hint}", file=sys.stderr)
+        print(f"error: no command {name!r}: {meant(name, COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     # What parses the rest takes this for the program's name in its usage.
     sys.argv = [f"jaxrm {name}", *sys.argv[2:]]

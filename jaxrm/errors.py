@@ -3,6 +3,11 @@
 Command lines print these without a traceback; everything else is a programming error and keeps one.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class JaxrmError(Exception):
     """Base of every error that a user's input can cause."""
@@ -48,6 +53,21 @@ def require(holds: bool, option: str, words: str, value: object) -> None:
     """Raises OptionError, "<option> must be <words>, not <value>", unless `holds`."""
     if not holds:
         raise OptionError(f"{option} must be {words}, not {value!r}")
+
+
+def require_positive(options: object, *names: str) -> None:
+    """Raises OptionError, naming the option, unless each of these fields of a command's options is
+    at least 1."""
+    for name in names:
+        value = getattr(options, name)
+        require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
+
+
+def meant(name: str, among: Iterable[str]) -> str:
+    """A hint for a name that is none of these: "did you mean bsr?", or which there are."""
+    among = list(among)
+    near = difflib.get_close_matches(name, among, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(among)}"
 
 
 def phrase(error: Exception) -> str:

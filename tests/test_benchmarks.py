@@ -13,7 +13,6 @@ import pytest
 from benchmarks import attention, memory, page, score, shapes, startup, train, turns
 from benchmarks.recipe import Recipe, Taken
 from jaxrm import toy
-from jaxrm.data import formats, packing, planning
 from jaxrm.data.packing import Branch, TokenTree
 from jaxrm.errors import DataError, OptionError
 from jaxrm.huggingface import families, hub
@@ -23,15 +22,14 @@ from jaxrm.models.heads import HeadConfig
 from jaxrm.models.lora import LoraConfig
 from jaxrm.parallel import MeshShape
 from jaxrm.study.runconfig import PRESETS
+from tests.rows_of_pairs import written
 
 
-def small_batch():
+def small_tree():
     def branch(count):
         return Branch(np.arange(count, dtype=np.int32), np.ones(count, bool))
 
-    tree = TokenTree(np.arange(3, dtype=np.int32), (branch(2), branch(1)), ranks=(0, 1))
-    shape = planning.fit_shape([tree], rows=1, length=16, ask="best")
-    return packing.pack([tree], [[0]], shape)
+    return TokenTree(np.arange(3, dtype=np.int32), (branch(2), branch(1)), ranks=(0, 1))
 
 
 # Two layers of 1024 + 512 + 512 + 1024 + 3 * 2048 weights; 6 tokens that see 1 + 2 + 3 + 4 + 5 + 4;
@@ -48,7 +46,7 @@ def test_useful_work_by_hand(trains, expected, monkeypatch):
     bench = Bench(Path("none"), train=trains, lora=LoraConfig(rank=32))
     decoder = families.read(shapes.SHAPES["tiny"])
     monkeypatch.setattr(Bench, "config", decoder)
-    assert train.useful_flops(bench, small_batch()) == expected
+    assert train.useful_flops(bench, [small_tree()], "best") == expected
 
 
 def test_the_published_shapes_are_the_models():
@@ -81,9 +79,7 @@ def base(tmp_path_factory):
 def pairs(tmp_path_factory):
     """Comparisons of the toy world as a file."""
     path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    comparisons = toy.World(0).comparisons("train", 60)
-    path.write_text("".join(json.dumps(formats.to_row(pair)) + "\n" for pair in comparisons))
-    return path
+    return written(path, toy.World(0).comparisons("train", 60))
 
 
 def of_train(base, pairs, out, **options):
@@ -122,13 +118,13 @@ def test_torch_takes_the_same_step(loss, trains, base, pairs, tmp_path):
 def test_ways_that_differ_are_not_timed():
     firsts = {"ours": Taken(1.0, 2.0), "theirs": Taken(1.0, 2.1)}
     assert train.agreement(firsts, 0.06)["largest difference"] == pytest.approx(0.05)
-    with pytest.raises(train.ParityError, match="do not compute the same"):
+    with pytest.raises(turns.ParityError, match="do not compute the same"):
         train.agreement(firsts, 0.04)
-    with pytest.raises(train.ParityError):
+    with pytest.raises(turns.ParityError):
         train.agreement(firsts | {"theirs": Taken(float("nan"), 2.0)}, 0.04)
     rewards = {"ours": np.array([0.0, 2.0]), "theirs": np.array([0.0, 2.5])}
     assert score.agreement(rewards, 0.6)["theirs"] == 0.5
-    with pytest.raises(train.ParityError, match="do not agree"):
+    with pytest.raises(turns.ParityError, match="do not agree"):
         score.agreement(rewards, 0.4)
 
 
@@ -278,7 +274,7 @@ def test_ways_take_turns_after_one_that_is_not_timed():
 
         return turn
 
-    found = turns.take_turns({"a": way("a", 0.02), "b": way("b", 0.0)}, repeats=3)
+    _, found = turns.take_turns({"a": way("a", 0.02), "b": way("b", 0.0)}, repeats=3)
     assert taken == ["a", "b"] * 4
     assert len(found["a"]) == len(found["b"]) == 3
     assert min(found["a"]) >= 0.02
@@ -339,7 +335,7 @@ def test_the_forms_of_attention_are_compared(base, pairs, tmp_path):
     found = attention.measure(cfg)
     assert list(found["ways"]) == ["dense", "split"]  # on the devices of the tests, and so short
     assert found["parity"]["largest difference"] < 1e-5
-    with pytest.raises(train.ParityError, match="forms of attention"):
+    with pytest.raises(turns.ParityError, match="forms of attention"):
         attention.measure(dataclasses.replace(cfg, tolerance=1e-12))
 
 

@@ -22,7 +22,7 @@ from jaxrm import cli, files, parallel
 from jaxrm.data import chat, sources
 from jaxrm.data.comparison import Comparison
 from jaxrm.data.tokenizer import ChatTokenizer, load_tokenizer
-from jaxrm.errors import DataError, require
+from jaxrm.errors import DataError, require, require_positive
 from jaxrm.evaluate import probe, scorers
 from jaxrm.evaluate.diagnosis import page
 from jaxrm.evaluate.diagnosis.blind import Blind, blind, swap_prompts
@@ -187,9 +187,7 @@ class Config:
 def main(config: Config) -> None:
     """Reads, scores, writes both files, and prints where they are."""
     parallel.start()
-    for name in ("items", "rows", "row_length"):
-        value = getattr(config, name)
-        require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
+    require_positive(config, "items", "rows", "row_length")
     require(bool(config.data), "--data", "one source or more", config.data)
     reads = [sources.Source.parse(text).location for text in config.data]
     of_model = (config.model, config.adapter, config.chat_template)

@@ -20,15 +20,12 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrm.data.packing import PackedBatch
 from jaxrm.models import split_attention
 from jaxrm.models.layers import soft_cap, wide_einsum
-from jaxrm.models.sight import Tokens
+from jaxrm.models.sight import MASKED, Tokens
 
 Form = Literal["dense", "split"]
 
 Attention = Callable[..., Float[Array, "rows length heads head_dim"]]
 """`tree_attention` of one batch: (q, k, v, *, scale, window, softcap)."""
-
-# Finite, so that a padding token, which sees nothing, gets the mean of all values and not NaN.
-_MASKED = -1e30
 
 
 def tree_mask(batch: PackedBatch) -> Bool[Array, "rows queries keys"]:
@@ -102,7 +99,7 @@ def _dense(
         logits = soft_cap(logits, softcap)
     wide = logits.shape
     logits = logits.reshape(rows, kv_heads, group, length, length)
-    logits = jnp.where(mask[:, None, None], logits, _MASKED)
+    logits = jnp.where(mask[:, None, None], logits, MASKED)
     highest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     weights = jnp.exp(logits - highest).reshape(wide)
     # Divided after the product with v: the backward pass then sums over head_dim, not keys.

@@ -13,6 +13,10 @@ from jaxtyping import Array, Bool, Int
 
 from jaxrm.data.packing import PackedBatch
 
+# Finite, so that what a padding token gets, which sees nothing, is finite too.
+MASKED = -1e30
+"""The logit of what is not seen."""
+
 
 class Tokens(NamedTuple):
     """What decides who sees whom, of any tokens.

@@ -21,12 +21,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrm.data.packing import PackedBatch
 from jaxrm.models.layers import soft_cap, wide_einsum
-from jaxrm.models.sight import Tokens
+from jaxrm.models.sight import MASKED, Tokens
 
 BLOCK = 64
 """Tokens: of 32, 64, 96, 128 and 256 the fastest on two cores, or nearly so, whatever the data."""
-
-_MASKED = -1e30
 
 
 @jax.tree_util.register_dataclass
@@ -128,7 +126,7 @@ def _forward(scale, softcap, q, k, v, tokens, pairs, window):
         highest, total, mixed = so_far
         query, key = pairs.queries[i], pairs.keys[i]
         mask = _mask(tokens, query, key, window, q)
-        logits = jnp.where(mask, _logits(scale, softcap, q[query], k[key]), _MASKED)
+        logits = jnp.where(mask, _logits(scale, softcap, q[query], k[key]), MASKED)
         before = highest[query]
         now = jnp.maximum(before, logits.max(axis=-1))
         weights = jnp.where(mask, jnp.exp(logits - now[..., None]), 0.0)
@@ -142,7 +140,7 @@ def _forward(scale, softcap, q, k, v, tokens, pairs, window):
 
     of_queries, wide = q.shape[:-1], jnp.float32
     start = (
-        jnp.full(of_queries, _MASKED, wide),
+        jnp.full(of_queries, MASKED, wide),
         jnp.zeros(of_queries, wide),
         jnp.zeros(q.shape, wide),
     )

@@ -7,14 +7,13 @@ if __name__ == "__main__":
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
 
 from jaxrm import cli, parallel
 from jaxrm.data import packing, sources
-from jaxrm.errors import OptionError
+from jaxrm.errors import OptionError, meant
 from jaxrm.methods.method import Method
 from jaxrm.study.run import Run
 from jaxrm.study.runconfig import PRESETS, RunConfig, starts
@@ -49,9 +48,8 @@ def main(cfg: Config, methods: Mapping[str, Method]) -> None:
         return
     name = cfg.method or next(iter(methods))
     if name not in methods:
-        near = difflib.get_close_matches(name, methods, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(methods)}"
-        raise OptionError(f"--method: there is no {name!r}: {hint} (--method list says more)")
+        hint = f"{meant(name, methods)} (--method list says more)"
+        raise OptionError(f"--method: there is no {name!r}: {hint}")
     method = methods[name]
     parallel.start()
     cfg.check()

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from jaxrm import cli, files, toy
 from jaxrm.data import sources
-from jaxrm.errors import OptionError, require
+from jaxrm.errors import OptionError, require, require_positive
 from jaxrm.huggingface import names
 from jaxrm.huggingface.names import Local
 from jaxrm.methods.bench import Bench
@@ -115,9 +115,7 @@ class Config:
     """Processes; one for each core of a CPU without it, one on an accelerator."""
 
     def __post_init__(self):
-        for name in ("length", "pairs", "items", "val_items"):
-            value = getattr(self, name)
-            require(value >= 1, f"--{name.replace('_', '-')}", "at least 1", value)
+        require_positive(self, "length", "pairs", "items", "val_items")
         require(self.seeds is None or self.seeds >= 1, "--seeds", "at least 1", self.seeds)
         require(self.workers is None or self.workers >= 1, "--workers", "at least 1", self.workers)
         usable = bool(self.rates) and all(0 < rate < math.inf for rate in self.rates)

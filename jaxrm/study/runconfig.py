@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import jax
 
 from jaxrm import parallel
-from jaxrm.errors import JaxrmError, OptionError, require
+from jaxrm.errors import JaxrmError, OptionError, require, require_positive
 from jaxrm.huggingface import hub, names, push
 from jaxrm.models import transformer
 from jaxrm.models.config import ModelConfig
@@ -138,9 +138,7 @@ class RunConfig:
     def __post_init__(self):
         counts = ("epochs", "pairs", "held_out", "rows", "row_length", "max_length")
         counts += ("accumulate", "log_every", "checkpoint_every", "keep", "eval_sample")
-        for name in counts:
-            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
-            require(value >= 1, option, "at least 1", value)
+        require_positive(self, *counts)
         require(self.steps is None or self.steps >= 1, "--steps", "at least 1", self.steps)
         require(self.seed >= 0, "--seed", "at least 0", self.seed)
         require(self.eval_every >= 0, "--eval-every", "at least 0", self.eval_every)

@@ -46,7 +46,7 @@ from jaxrm.train.state import (
     place,
     shardings_of,
 )
-from jaxrm.train.step import Metrics, TrainStep, make_train_step
+from jaxrm.train.step import Metrics, make_train_step
 from jaxrm.train.stopping import GO_ON, caught
 from jaxrm.train.terms import LossFn
 
@@ -92,7 +92,7 @@ class Trainer:
             params, axes, optimizer, trainable=trainable, mesh=mesh, rules=rules
         )
         self._step = make_train_step(loss_fn, structure, optimizer, shardings_of(self.abstract))
-        self._compiled: TrainStep | None = None
+        self._compiled: jax.stages.Compiled | None = None
 
     def start(self, params: Params, seed: int) -> TrainState:
         """The state before the first step; see `create_state`."""
@@ -101,6 +101,12 @@ class Trainer:
     def model(self, state: TrainState) -> nnx.Module:
         """The model at a state."""
         return merge(self.structure, join(state.trainable, state.frozen))
+
+    def compiled(self, batch: Any) -> jax.stages.Compiled:
+        """The step, compiled once for batches as this one, of which only the shapes matter."""
+        if self._compiled is None:
+            self._compiled = self._step.lower(self.abstract, batch, np.float32(0)).compile()
+        return self._compiled
 
     def steps(
         self,
@@ -119,8 +125,7 @@ class Trainer:
           rates: float32, the learning rate of each step, of those done too.
         """
         first = next(batches)
-        if self._compiled is None:
-            self._compiled = self._step.lower(self.abstract, first, rates[0]).compile()
+        self.compiled(first)
         return self._take(state, itertools.chain([first], batches), rates, done)
 
     def _take(self, state, batches, rates, done) -> Iterator[tuple[int, TrainState, Metrics]]:
